@@ -1,0 +1,125 @@
+# Each of `make demo test bench lint sanitize fuzz` is a complete first command after cloning: it installs what it
+# needs (system packages when root, a .venv, the build) and is quick the second time.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+FUZZ_SECONDS ?= 60
+
+PACKAGES_PYTHON := python3-venv
+PACKAGES_BUILD := build-essential cmake ninja-build ccache python3-dev libzstd-dev libxxhash-dev nlohmann-json3-dev
+PACKAGES_TEST := libgtest-dev
+PACKAGES_BENCH := libbenchmark-dev
+PACKAGES_FUZZ := clang
+
+CPP_SOURCES := $(shell find cpp python/bindings cmake -type f 2>/dev/null) CMakeLists.txt pyproject.toml
+CPP_FORMATTED = $(shell find cpp python/bindings tests bench examples -name '*.cc' -o -name '*.h')
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-cpp test-python bench lint format sanitize fuzz clean
+
+help:
+	@echo "make demo      train, kill in mid-save, resume, compare bit for bit"
+	@echo "make test      C++ and Python tests"
+	@echo "make bench     C++ micro-benchmarks and the quick Python benchmark"
+	@echo "make lint      ruff, mypy, clang-format        make format    apply them"
+	@echo "make sanitize  tests under ASan + UBSan and under TSan"
+	@echo "make fuzz      each fuzzer for FUZZ_SECONDS=$(FUZZ_SECONDS)"
+
+# $(call need,PACKAGES): a recipe line that installs the missing ones, or says which they are.
+define need
+	@command -v dpkg-query >/dev/null || { echo "not a Debian system: assuming $(1)"; exit 0; }; \
+	missing=$$(for package in $(1); do \
+	  dpkg-query -W -f='$${db:Status-Status}\n' $$package 2>/dev/null | grep -qx installed || echo $$package; done); \
+	test -n "$$missing" || exit 0; \
+	if test $$(id -u) -ne 0; then \
+	  echo "missing system packages, install them first:"; echo "  sudo apt-get install" $$missing; exit 1; fi; \
+	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing
+endef
+
+# --- The virtual environment and the build --------------------------------------------------------------------
+
+$(VENV)/.created:
+	$(call need,$(PACKAGES_PYTHON))
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade "pip>=25.1"
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.created pyproject.toml
+	$(PY) -m pip install --quiet --group lint
+	@touch $@
+
+# In place and without isolation, so that a changed C++ file costs an incremental build.
+$(VENV)/.built: $(VENV)/.created $(CPP_SOURCES)
+	$(call need,$(PACKAGES_BUILD))
+	$(PY) -m pip install --quiet "scikit-build-core>=0.11" "pybind11>=3.0"
+	$(PY) -m pip install --quiet --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.jax $(VENV)/.test $(VENV)/.bench: $(VENV)/.%: pyproject.toml | $(VENV)/.built
+	$(PY) -m pip install --quiet --no-build-isolation --editable ".[$*]"
+	@touch $@
+
+# --- Commands ---------------------------------------------------------------------------------------------------
+
+demo: $(VENV)/.built $(VENV)/.jax
+	$(PY) examples/demo.py
+
+test: test-cpp test-python
+
+test-cpp:
+	$(call need,$(PACKAGES_BUILD) $(PACKAGES_TEST))
+	cmake --preset dev --log-level=WARNING
+	cmake --build --preset dev
+	ctest --preset dev
+
+test-python: $(VENV)/.built $(VENV)/.test
+	$(PY) -m pytest
+
+bench: $(VENV)/.built $(VENV)/.bench
+	$(call need,$(PACKAGES_BUILD) $(PACKAGES_BENCH))
+	cmake --preset release --log-level=WARNING
+	cmake --build --preset release
+	build/release/bench/cpp/ostraca_bench
+	$(PY) bench/quick.py
+
+lint: $(VENV)/.lint
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/clang-format --dry-run --Werror $(CPP_FORMATTED)
+
+format: $(VENV)/.lint
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/clang-format -i $(CPP_FORMATTED)
+
+# The Python part runs an instrumented module in an uninstrumented interpreter: the run-time library is preloaded, and
+# -S keeps the editable install from serving the ordinary module. Address randomisation confuses older libtsan.
+sanitize: $(VENV)/.built
+	$(call need,$(PACKAGES_BUILD) $(PACKAGES_TEST))
+	for preset in asan-ubsan tsan; do \
+	  cmake --preset $$preset --log-level=WARNING && cmake --build --preset $$preset && ctest --preset $$preset || exit 1; \
+	done
+	cmake -S . -B build/tsan-python -G Ninja --log-level=WARNING -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	  -DOSTRACA_SANITIZE=thread -DOSTRACA_BUILD_PYTHON=ON -DPython_EXECUTABLE=$(abspath $(PY)) \
+	  -Dpybind11_DIR=$$($(PY) -m pybind11 --cmakedir)
+	cmake --build build/tsan-python
+	rm -rf build/tsan-python/site && mkdir -p build/tsan-python/site && cp -r python/ostraca build/tsan-python/site/
+	cmake --install build/tsan-python --component python --prefix build/tsan-python/site
+	PYTHONPATH=build/tsan-python/site:$$($(PY) -c "import sysconfig; print(sysconfig.get_path('purelib'))") \
+	LD_PRELOAD=$$(c++ -print-file-name=libtsan.so) TSAN_OPTIONS="halt_on_error=1 ignore_noninstrumented_modules=1" \
+	OPENBLAS_NUM_THREADS=1 $$(setarch -R true 2>/dev/null && echo setarch -R) \
+	  $(PY) -S tests/python/threaded_check.py
+
+fuzz:
+	$(call need,$(PACKAGES_BUILD) $(PACKAGES_FUZZ))
+	cmake --preset fuzz --log-level=WARNING
+	cmake --build --preset fuzz
+	for fuzzer in build/fuzz/fuzzers/*_fuzz; do \
+	  corpus=build/fuzz/corpus/$$(basename $$fuzzer) && mkdir -p $$corpus && echo "== $$fuzzer" && \
+	  $$fuzzer -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -artifact_prefix=build/fuzz/ $$corpus || exit 1; \
+	done
+
+clean:
+	rm -rf build $(VENV)

@@ -1,0 +1,136 @@
+#include "base/buffer.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cassert>
+#include <cerrno>
+#include <string>
+
+#include "base/checked.h"
+#include "base/limits.h"
+
+namespace ostraca {
+namespace {
+
+constexpr std::size_t kHugePageBytes = 2 * kMiB;
+
+// Bytes that mmap reserves for a buffer of `size`.
+std::size_t mapped_bytes(std::size_t size) {
+  const std::size_t page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  return (size + page - 1) / page * page;
+}
+
+}  // namespace
+
+Result<AlignedBuffer> AlignedBuffer::allocate(std::size_t size_bytes) {
+  if (size_bytes == 0) return AlignedBuffer();
+  const std::string what = "allocate " + std::to_string(size_bytes) + " bytes of";
+  std::uint64_t limit = 0;
+  if (!checked_add(size_bytes, 2 * kHugePageBytes, &limit)) return Status::system(ENOMEM, what, "memory");
+  const bool huge = size_bytes >= kHugePageBytes;
+  const std::size_t kept = mapped_bytes(size_bytes);
+  // mmap aligns to small pages: take a huge page more and cut off what is before and behind.
+  const std::size_t taken = huge ? kept + kHugePageBytes : kept;
+  void* const map = ::mmap(nullptr, taken, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (map == MAP_FAILED) return Status::system(errno, what, "memory");
+  std::byte* data = static_cast<std::byte*>(map);
+  if (huge) {
+    const std::size_t past = reinterpret_cast<std::uintptr_t>(data) % kHugePageBytes;
+    const std::size_t before = past == 0 ? 0 : kHugePageBytes - past;
+    if (before != 0) ::munmap(data, before);
+    data += before;
+    if (before != kHugePageBytes) ::munmap(data + kept, kHugePageBytes - before);
+    ::madvise(data, kept, MADV_HUGEPAGE);  // advice: small pages work too
+  }
+  return AlignedBuffer(data, size_bytes);
+}
+
+AlignedBuffer& AlignedBuffer::operator=(AlignedBuffer&& other) noexcept {
+  if (this != &other) {
+    reset();
+    data_ = std::exchange(other.data_, nullptr);
+    size_ = std::exchange(other.size_, 0);
+  }
+  return *this;
+}
+
+void AlignedBuffer::reset() {
+  if (data_ != nullptr) ::munmap(data_, mapped_bytes(size_));
+  data_ = nullptr;
+  size_ = 0;
+}
+
+PooledBuffer& PooledBuffer::operator=(PooledBuffer&& other) noexcept {
+  if (this != &other) {
+    reset();
+    pool_ = std::exchange(other.pool_, nullptr);
+    buffer_ = std::move(other.buffer_);
+  }
+  return *this;
+}
+
+void PooledBuffer::reset() {
+  if (pool_ != nullptr) std::exchange(pool_, nullptr)->give_back(std::move(buffer_));
+}
+
+BufferPool::BufferPool(std::size_t buffer_bytes, std::size_t budget_bytes)
+    : buffer_bytes_(buffer_bytes),
+      capacity_(std::max<std::size_t>(1, budget_bytes / std::max<std::size_t>(1, buffer_bytes))) {}
+
+BufferPool::~BufferPool() { assert(lent_ == 0); }
+
+bool BufferPool::take(PooledBuffer* out, Status* failure) {
+  if (cancelled_) return *failure = cancelled("waiting for a buffer was cancelled"), false;
+  AlignedBuffer buffer;
+  if (!free_.empty()) {
+    buffer = std::move(free_.back());
+    free_.pop_back();
+  } else if (lent_ < capacity_) {
+    auto fresh = AlignedBuffer::allocate(buffer_bytes_);
+    if (!fresh.ok()) return *failure = fresh.status(), false;
+    buffer = fresh.take();
+  } else {
+    return false;
+  }
+  ++lent_;
+  *out = PooledBuffer(this, std::move(buffer));
+  return true;
+}
+
+Result<PooledBuffer> BufferPool::acquire() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    PooledBuffer buffer;
+    Status failure;
+    if (take(&buffer, &failure)) return buffer;
+    // Short of memory but with buffers out, the pool makes do with those.
+    if (!failure.ok() && (cancelled_ || lent_ == 0)) return failure;
+    changed_.wait(lock);
+  }
+}
+
+PooledBuffer BufferPool::try_acquire() {
+  std::lock_guard lock(mutex_);
+  PooledBuffer buffer;
+  Status failure;
+  (void)take(&buffer, &failure);
+  return buffer;
+}
+
+void BufferPool::cancel() {
+  std::lock_guard lock(mutex_);
+  cancelled_ = true;
+  changed_.notify_all();
+}
+
+void BufferPool::give_back(AlignedBuffer buffer) {
+  // Under the lock to the end: whoever sees the last buffer back may destroy the pool.
+  std::lock_guard lock(mutex_);
+  free_.push_back(std::move(buffer));
+  --lent_;
+  changed_.notify_one();
+}
+
+}  // namespace ostraca

@@ -1,0 +1,69 @@
+// One chunk in, one stored payload out, and back. docs/format.md, "Codecs", is normative for the payloads.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+
+#include "base/bytes.h"
+#include "ostraca/options.h"
+#include "ostraca/status.h"
+
+namespace ostraca {
+
+enum class Codec : std::uint8_t { kRaw = 0, kZstd = 1, kPlanes = 2, kDelta = 3 };
+enum class PlaneMode : std::uint8_t { kRaw = 0, kConstant = 1, kHuffman = 2, kZstd = 3 };
+
+// How the bytes of a chunk are to be read by the coder.
+struct ElementFormat {
+  std::uint8_t width = 1;    // bytes of one scalar: 1, 2, 4 or 8 (a complex number is two scalars)
+  bool is_float = false;     // the top bit is a sign and an exponent follows it
+};
+
+struct Encoded {
+  Codec codec = Codec::kRaw;
+  std::size_t stored_bytes = 0;
+};
+
+// Codes chunks. Owns the zstd contexts and scratch memory of one thread: not thread-safe; one per worker.
+class ChunkEncoder {
+ public:
+  ChunkEncoder();
+  ~ChunkEncoder();
+  ChunkEncoder(const ChunkEncoder&) = delete;
+  ChunkEncoder& operator=(const ChunkEncoder&) = delete;
+
+  // Codes `chunk` into `out`; the choice of codec depends on policy, format and the bytes alone. Never larger than
+  // raw. REQUIRES: out.size() >= chunk.size(), 0 < chunk.size() <= kChunkBytesMax, no overlap.
+  Result<Encoded> encode(Bytes chunk, ElementFormat format, CodecPolicy policy, MutableBytes out);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Decodes payloads whose CRC has been checked but which may still be malicious: every length is validated.
+// Not thread-safe; one per worker.
+class ChunkDecoder {
+ public:
+  ChunkDecoder();
+  ~ChunkDecoder();
+  ChunkDecoder(const ChunkDecoder&) = delete;
+  ChunkDecoder& operator=(const ChunkDecoder&) = delete;
+
+  // Fills `out` exactly (its size is the chunk's declared decoded size) or fails with kFormat, naming what is wrong
+  // with the payload. Codec::kDelta is refused here: it needs its base.
+  Status decode(Codec codec, Bytes stored, MutableBytes out);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// One whole zstd frame with its content size, at `level`; for directories. The result's size is the frame's.
+Result<std::size_t> zstd_compress(Bytes data, int level, MutableBytes out);
+std::size_t zstd_bound(std::size_t bytes);
+// REQUIRES of the frame: a content size equal to out.size(), and nothing after it; anything else is kFormat.
+Status zstd_decompress(Bytes frame, MutableBytes out);
+
+}  // namespace ostraca

@@ -1,0 +1,41 @@
+// Codec "planes": byte planes, each stored in a mode of its own. docs/format.md, "Codecs", is normative.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+#include "base/bytes.h"
+#include "codec/chooser.h"
+#include "codec/zstd_frames.h"
+#include "ostraca/status.h"
+
+namespace ostraca {
+
+// A header, then one record per plane, then the planes' payloads back to back.
+struct PlanesLayout {
+  static constexpr std::size_t kHeaderBytes = 4;  // u8 width, u8 transform, u16 zero
+  static constexpr std::size_t kRecordBytes = 8;  // u8 mode, u8 value, u16 zero, u32 stored bytes
+  static constexpr std::uint8_t kRotated = 1;     // the transform's only bit
+  static constexpr std::size_t start(unsigned width) { return kHeaderBytes + width * kRecordBytes; }
+};
+
+// Scratch memory for whole planes. Grows to the largest chunk seen; not thread-safe.
+class PlaneScratch {
+ public:
+  // Room for `width` planes of `count` bytes, valid until the next call.
+  void reserve(std::size_t count, unsigned width);
+  std::byte* plane(unsigned k) { return memory_.get() + k * stride_; }
+
+ private:
+  std::unique_ptr<std::byte[]> memory_;
+  std::size_t capacity_ = 0;
+  std::size_t stride_ = 0;
+};
+
+// Returns the payload's size, or 0 when it does not fit into `out`. REQUIRES: plan.codec is kPlanes, chunk.size() is
+// a positive multiple of plan.width.
+std::size_t encode_planes(Bytes chunk, const Plan& plan, FrameEncoder& frames, PlaneScratch& scratch, MutableBytes out);
+
+Status decode_planes(Bytes stored, FrameDecoder& frames, PlaneScratch& scratch, MutableBytes out);
+
+}  // namespace ostraca

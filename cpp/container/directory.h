@@ -1,0 +1,96 @@
+// The directory: leaves, shards and where their chunks are (docs/format.md, section 4). Bytes <-> structs, no I/O.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/bytes.h"
+#include "container/file_format.h"
+#include "ostraca/status.h"
+#include "ostraca/types.h"
+
+namespace ostraca {
+
+struct FileRecord {
+  std::uint64_t bytes = 0;
+  std::uint32_t footer_crc = 0;
+  std::uint32_t process_index = 0;
+  CheckpointId id;
+  bool in_base = false;
+};
+
+struct ChunkRef {
+  std::uint32_t file = 0;
+  std::uint32_t extent = 0;
+  std::uint32_t offset = 0;
+};
+
+struct ShardRecord {
+  std::uint64_t dims = 0;       // into Directory::dims: offset, shape, chunk shape, rank values each
+  std::uint64_t first_ref = 0;  // into Directory::refs
+  std::uint32_t process = 0;
+};
+
+struct LeafRecord {
+  std::uint64_t path_offset = 0;  // into Directory::text
+  std::uint32_t path_bytes = 0;
+  LeafKind kind = LeafKind::kArray;
+  DType dtype = DType::kNone;
+  bool big_endian = false;
+  std::uint8_t rank = 0;
+  std::uint64_t dims = 0;  // into Directory::dims: the global shape
+  std::uint64_t first_shard = 0;
+  std::uint32_t shard_count = 0;
+  std::uint32_t detail_bytes = 0;
+  std::uint64_t detail_offset = 0;
+};
+
+// Flat tables, in the form they are stored in. Immutable once parsed, then safe to share between threads.
+struct Directory {
+  std::vector<FileRecord> files;
+  std::vector<LeafRecord> leaves;
+  std::vector<ShardRecord> shards;
+  std::vector<ChunkRef> refs;
+  std::vector<std::uint64_t> dims;
+  std::string text;
+
+  std::string_view path(const LeafRecord& leaf) const { return {text.data() + leaf.path_offset, leaf.path_bytes}; }
+  std::string_view detail(const LeafRecord& leaf) const {
+    return {text.data() + leaf.detail_offset, leaf.detail_bytes};
+  }
+  std::span<const std::uint64_t> shape(const LeafRecord& leaf) const { return {dims.data() + leaf.dims, leaf.rank}; }
+  std::span<const ShardRecord> shards_of(const LeafRecord& leaf) const {
+    return {shards.data() + leaf.first_shard, leaf.shard_count};
+  }
+  std::span<const std::uint64_t> shard_offset(const LeafRecord& leaf, const ShardRecord& shard) const {
+    return {dims.data() + shard.dims, leaf.rank};
+  }
+  std::span<const std::uint64_t> shard_shape(const LeafRecord& leaf, const ShardRecord& shard) const {
+    return {dims.data() + shard.dims + leaf.rank, leaf.rank};
+  }
+  std::span<const std::uint64_t> chunk_shape(const LeafRecord& leaf, const ShardRecord& shard) const {
+    return {dims.data() + shard.dims + 2 * leaf.rank, leaf.rank};
+  }
+
+  std::uint64_t add_dims(std::span<const std::uint64_t> values);  // returns their place
+  std::uint64_t add_text(std::string_view value);
+};
+
+// Number of chunks of a grid: product of ceil(shape / chunk_shape). False on overflow.
+bool grid_count(std::span<const std::uint64_t> shape, std::span<const std::uint64_t> chunk_shape, std::uint64_t* count);
+
+std::vector<std::byte> encode_directory(const Directory& directory);
+
+// Parses and checks everything that can be checked without the files: section sizes, offsets into sections, kinds,
+// dtypes, details, key paths (well-formed, unique as paths and as names, containers agree), shapes without overflow,
+// shards inside their leaf and disjoint, references inside the tables. With `complete` (index files) shards must
+// also cover their leaf. A message names the leaf where there is one.
+Result<Directory> decode_directory(Bytes bytes, bool complete);
+
+// Every reference points at an extent that holds its chunk. `extents_of[f]` is the table of file f; null: not checked.
+Status check_references(const Directory& directory, std::span<const std::vector<Extent>* const> extents_of);
+
+}  // namespace ostraca

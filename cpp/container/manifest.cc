@@ -1,0 +1,312 @@
+#include "container/manifest.h"
+
+#include <algorithm>
+#include <cinttypes>
+#include <cstdio>
+#include <ctime>
+
+#include "base/limits.h"
+#include "checksum/crc32c.h"
+#include "container/file_format.h"
+#include "container/json_text.h"
+#include "container/key_path.h"
+
+namespace ostraca {
+namespace {
+
+using nlohmann::json;
+
+constexpr const char* kManifestFormat = "ostraca";
+constexpr const char* kIntentFormat = "ostraca-intent";
+// How every manifest and intent ends: the CRC's member, which covers what comes before its digits.
+constexpr std::string_view kClosingBegin = "\"crc32c\": \"";
+constexpr std::string_view kClosingEnd = "\"\n}\n";
+constexpr std::size_t kCrcDigits = 8;
+constexpr std::size_t kClosingBytes = kClosingBegin.size() + kCrcDigits + kClosingEnd.size();
+constexpr std::string_view kMetadata = "metadata";
+constexpr std::string_view kManifestMembers[] = {
+    "format",       "version",       "features",         "id",     "step",     "created",
+    "writer",       "process_count", "logical_bytes",    "arrays", "chunks",   "seconds",
+    "stored_bytes", "stall_seconds", "referenced_bytes", "base",   "metadata", "index",
+    "files"};
+constexpr std::string_view kIntentMembers[] = {"format", "version", "id",   "base",
+                                               "process_count", "created", "host", "pid"};
+
+std::string hex(std::uint64_t value, int digits) {
+  char text[24];
+  std::snprintf(text, sizeof text, "%0*" PRIx64, digits, value);
+  return text;
+}
+
+// Members one a line, in the order in which they are added.
+class JsonWriter {
+ public:
+  void add(const char* name, const std::string& json) { text_ += "  \"" + std::string(name) + "\": " + json + ",\n"; }
+  void add_text(const char* name, std::string_view value) { add(name, json_quote(value)); }
+  void add_number(const char* name, std::uint64_t value) { add(name, std::to_string(value)); }
+
+  std::string close() {
+    text_ += "  ";
+    text_ += kClosingBegin;
+    text_ += hex(crc32c(as_bytes(text_)), kCrcDigits);
+    text_ += kClosingEnd;
+    return std::move(text_);
+  }
+
+ private:
+  std::string text_ = "{\n";
+};
+
+std::string file_json(const ManifestFile& file) {
+  return "{\"file\": " + json_quote(file.name) + ", \"bytes\": " + std::to_string(file.bytes) +
+         ", \"footer_crc32c\": \"" + hex(file.footer_crc, kCrcDigits) + "\"}";
+}
+
+// Checks the closing CRC, before anything parses the text.
+Status check_closing(std::string_view text) {
+  if (text.size() > kManifestBytesMax)
+    return format_error("expected at most 64 MiB, found " + std::to_string(text.size()) + " bytes");
+  std::uint64_t stored = 0;
+  const std::string_view closing = text.substr(text.size() - std::min(text.size(), kClosingBytes));
+  if (closing.size() != kClosingBytes || !closing.starts_with(kClosingBegin) || !closing.ends_with(kClosingEnd) ||
+      !parse_hex(closing.substr(kClosingBegin.size(), kCrcDigits), &stored))
+    return corruption("does not end with its crc32c: it is cut off or was edited");
+  const std::size_t covered = text.size() - kCrcDigits - kClosingEnd.size();
+  const std::uint32_t computed = crc32c(as_bytes(text.substr(0, covered)));
+  if (computed != stored)
+    return corruption("crc32c: expected " + hex(stored, kCrcDigits) + ", computed " + hex(computed, kCrcDigits));
+  return {};
+}
+
+// The members of `text` named in `names`, parsed, but for the metadata, of which the text is kept.
+Result<json> parse_members(std::string_view text, std::span<const std::string_view> names,
+                           std::string* metadata = nullptr) {
+  OSTRACA_RETURN_IF_ERROR(check_closing(text));
+  OSTRACA_RETURN_IF_ERROR(check_json(text));
+  if (text.substr(text.find_first_not_of(" \t\r\n")).front() != '{') return format_error("expected a JSON object");
+  json members = json::object();
+  bool has_metadata = metadata == nullptr;
+  for_each_member(text, [&](std::string_view name, std::string_view value) {
+    if (std::ranges::find(names, name) == names.end()) return;
+    if (name == kMetadata) {
+      *metadata = value;
+      has_metadata = true;
+    } else {
+      members[std::string(name)] = json::parse(value, nullptr, /*allow_exceptions=*/false);
+    }
+  });
+  if (!has_metadata) return format_error("member 'metadata': expected any JSON, found nothing");
+  return members;
+}
+
+Status check_format(const json& members, const char* format) {
+  OSTRACA_ASSIGN_OR_RETURN(const std::string found, json_string(members, "format"));
+  if (found != format) return json_mismatch(members, "format", json_quote(format));
+  OSTRACA_ASSIGN_OR_RETURN(const std::uint64_t version, json_unsigned(members, "version"));
+  if (version != kFormatVersion) return json_mismatch(members, "version", std::to_string(kFormatVersion));
+  return {};
+}
+
+Result<std::string> read_created(const json& members) {
+  constexpr std::string_view kPattern = "0000-00-00T00:00:00Z";
+  OSTRACA_ASSIGN_OR_RETURN(std::string created, json_string(members, "created"));
+  bool matches = created.size() == kPattern.size();
+  for (std::size_t i = 0; matches && i < kPattern.size(); ++i)
+    matches = kPattern[i] == '0' ? created[i] >= '0' && created[i] <= '9' : created[i] == kPattern[i];
+  if (!matches) return json_mismatch(members, "created", "a UTC time like \"2026-11-20T12:00:00Z\"");
+  return created;
+}
+
+// Null or {"directory", "id"}; `directory` is left empty for null.
+Status read_base(const json& members, std::string* directory, CheckpointId* id) {
+  const json* base = json_member(members, "base");
+  if (base != nullptr && base->is_null()) return {};
+  if (base == nullptr || !base->is_object()) return json_mismatch(members, "base", "null or an object");
+  OSTRACA_ASSIGN_OR_RETURN(*directory, json_string(*base, "directory"));
+  if (directory->empty() || directory->size() > kNameBytesMax || *directory == "." || *directory == ".." ||
+      directory->find('/') != std::string::npos || directory->find('\0') != std::string::npos)
+    return json_mismatch(*base, "directory", "one path component").with_context("base");
+  OSTRACA_ASSIGN_OR_RETURN(*id, json_id(*base, "id"));
+  return {};
+}
+
+Result<ManifestFile> read_file(const json& entry) {
+  if (!entry.is_object()) return format_error("expected an object, found " + std::string(entry.type_name()));
+  ManifestFile file;
+  OSTRACA_ASSIGN_OR_RETURN(file.name, json_string(entry, "file"));
+  OSTRACA_ASSIGN_OR_RETURN(file.bytes, json_unsigned(entry, "bytes"));
+  if (file.bytes < kHeaderBytes + kFooterBytes) return json_mismatch(entry, "bytes", "at least a header and a footer");
+  OSTRACA_ASSIGN_OR_RETURN(const std::uint64_t crc, json_hex(entry, "footer_crc32c", kCrcDigits));
+  file.footer_crc = static_cast<std::uint32_t>(crc);
+  return file;
+}
+
+// The process index in "p00012-<id>.ostraca"; false when the name is not what data_file_name gives.
+bool parse_data_file_name(std::string_view name, const CheckpointId& id, std::uint32_t* process_index) {
+  constexpr std::size_t kDigitsMax = 7;  // of kProcessCountMax
+  const std::size_t dash = std::min(name.find('-'), name.size());
+  if (dash < 2 || dash > 1 + kDigitsMax) return false;
+  *process_index = 0;
+  for (const char c : name.substr(1, dash - 1)) {
+    if (c < '0' || c > '9') return false;
+    *process_index = *process_index * 10 + static_cast<std::uint32_t>(c - '0');
+  }
+  return name == data_file_name(*process_index, id);
+}
+
+Status read_files(const json& members, Manifest* manifest) {
+  const json* index = json_member(members, "index");
+  if (index == nullptr) return json_mismatch(members, "index", "an object");
+  Result<ManifestFile> index_file = read_file(*index);
+  if (!index_file.ok()) return index_file.status().with_context("index");
+  manifest->index = index_file.take();
+  if (manifest->index.name != index_file_name(manifest->id))
+    return json_mismatch(*index, "file", index_file_name(manifest->id)).with_context("index");
+
+  const json* files = json_member(members, "files");
+  if (files == nullptr || !files->is_array()) return json_mismatch(members, "files", "a list");
+  std::int64_t previous = -1;
+  for (const json& entry : *files) {
+    const std::string where = "files[" + std::to_string(manifest->files.size()) + "]";
+    Result<ManifestFile> file = read_file(entry);
+    if (!file.ok()) return file.status().with_context(where);
+    std::uint32_t process_index = 0;
+    if (!parse_data_file_name(file->name, manifest->id, &process_index) || process_index >= manifest->process_count)
+      return json_mismatch(entry, "file", "the name of a data file of this checkpoint").with_context(where);
+    if (process_index <= previous) return json_mismatch(entry, "file", "the next process").with_context(where);
+    previous = process_index;
+    manifest->files.push_back(file.take());
+  }
+  return {};
+}
+
+Status read_numbers(const json& members, Manifest* manifest) {
+  OSTRACA_ASSIGN_OR_RETURN(const std::uint64_t count, json_unsigned(members, "process_count", kProcessCountMax));
+  if (count == 0) return json_mismatch(members, "process_count", "at least 1");
+  manifest->process_count = static_cast<std::uint32_t>(count);
+  OSTRACA_ASSIGN_OR_RETURN(manifest->logical_bytes, json_unsigned(members, "logical_bytes"));
+  OSTRACA_ASSIGN_OR_RETURN(manifest->stored_bytes, json_unsigned(members, "stored_bytes"));
+  OSTRACA_ASSIGN_OR_RETURN(manifest->referenced_bytes, json_unsigned(members, "referenced_bytes"));
+  OSTRACA_ASSIGN_OR_RETURN(manifest->arrays, json_unsigned(members, "arrays"));
+  OSTRACA_ASSIGN_OR_RETURN(manifest->chunks, json_unsigned(members, "chunks"));
+  OSTRACA_ASSIGN_OR_RETURN(manifest->seconds, json_seconds(members, "seconds"));
+  OSTRACA_ASSIGN_OR_RETURN(manifest->stall_seconds, json_seconds(members, "stall_seconds"));
+  const json* step = json_member(members, "step");
+  if (step != nullptr && step->is_null()) return {};
+  OSTRACA_ASSIGN_OR_RETURN(manifest->step, json_integer(members, "step"));
+  return {};
+}
+
+Result<Manifest> read_manifest(std::string_view text) {
+  Manifest manifest;
+  OSTRACA_ASSIGN_OR_RETURN(const json members, parse_members(text, kManifestMembers, &manifest.metadata));
+  OSTRACA_RETURN_IF_ERROR(check_format(members, kManifestFormat));
+  OSTRACA_ASSIGN_OR_RETURN(manifest.features, json_hex(members, "features", 16));
+  if ((manifest.features & ~kFeaturesSupported) != 0)
+    return format_error("requires features that this build lacks: " + hex(manifest.features & ~kFeaturesSupported, 16));
+  OSTRACA_ASSIGN_OR_RETURN(manifest.id, json_id(members, "id"));
+  OSTRACA_ASSIGN_OR_RETURN(manifest.created, read_created(members));
+  OSTRACA_ASSIGN_OR_RETURN(manifest.writer, json_string(members, "writer"));
+  OSTRACA_RETURN_IF_ERROR(read_numbers(members, &manifest));
+  OSTRACA_RETURN_IF_ERROR(read_base(members, &manifest.base_directory, &manifest.base_id));
+  if (manifest.base_directory.empty() == ((manifest.features & kFeatureIncremental) != 0))
+    return format_error("member 'base': expected one exactly when the feature 'incremental' is required");
+  OSTRACA_RETURN_IF_ERROR(read_files(members, &manifest));
+  return manifest;
+}
+
+}  // namespace
+
+Result<std::string> encode_manifest(const Manifest& manifest) {
+  // A name that is not UTF-8 would be changed by the quoting, and then name another directory.
+  if (!valid_utf8(manifest.base_directory)) return invalid_argument("manifest: the base's name is not UTF-8");
+  const Status metadata = check_json(manifest.metadata);
+  if (!metadata.ok()) return invalid_argument("manifest: metadata: " + metadata.message());
+  JsonWriter writer;
+  writer.add_text("format", kManifestFormat);
+  writer.add_number("version", kFormatVersion);
+  writer.add_text("features", hex(manifest.features, 16));
+  writer.add_text("id", manifest.id.hex());
+  writer.add("step", manifest.step ? std::to_string(*manifest.step) : "null");
+  writer.add_text("created", manifest.created);
+  writer.add_text("writer", manifest.writer);
+  writer.add_number("process_count", manifest.process_count);
+  writer.add_number("logical_bytes", manifest.logical_bytes);
+  writer.add_number("stored_bytes", manifest.stored_bytes);
+  writer.add_number("referenced_bytes", manifest.referenced_bytes);
+  writer.add_number("arrays", manifest.arrays);
+  writer.add_number("chunks", manifest.chunks);
+  writer.add("seconds", json(manifest.seconds).dump());
+  writer.add("stall_seconds", json(manifest.stall_seconds).dump());
+  writer.add("base", manifest.base_directory.empty()
+                         ? "null"
+                         : "{\"directory\": " + json_quote(manifest.base_directory) + ", \"id\": \"" +
+                               manifest.base_id.hex() + "\"}");
+  writer.add("metadata", manifest.metadata);
+  writer.add("index", file_json(manifest.index));
+  std::string files = "[";
+  for (const ManifestFile& file : manifest.files) files += (files.size() > 1 ? ",\n    " : "\n    ") + file_json(file);
+  writer.add("files", files + (manifest.files.empty() ? "]" : "\n  ]"));
+  std::string text = writer.close();
+  // Whatever is written can be read: the reader's checks are the writer's.
+  const Status readable = decode_manifest(text).status();
+  if (!readable.ok()) return invalid_argument(readable.message());
+  return text;
+}
+
+Result<Manifest> decode_manifest(std::string_view text) {
+  Result<Manifest> manifest = read_manifest(text);
+  if (!manifest.ok()) return manifest.status().with_context(kManifestName);
+  return manifest;
+}
+
+std::string encode_intent(const Intent& intent) {
+  JsonWriter writer;
+  writer.add_text("format", kIntentFormat);
+  writer.add_number("version", kFormatVersion);
+  writer.add_text("id", intent.id.hex());
+  writer.add("base", "null");
+  writer.add_number("process_count", intent.process_count);
+  writer.add_text("created", intent.created);
+  writer.add_text("host", intent.host);
+  writer.add("pid", std::to_string(intent.pid));
+  return writer.close();
+}
+
+namespace {
+
+Result<Intent> read_intent(std::string_view text) {
+  OSTRACA_ASSIGN_OR_RETURN(const json members, parse_members(text, kIntentMembers));
+  OSTRACA_RETURN_IF_ERROR(check_format(members, kIntentFormat));
+  Intent intent;
+  OSTRACA_ASSIGN_OR_RETURN(intent.id, json_id(members, "id"));
+  OSTRACA_ASSIGN_OR_RETURN(const std::uint64_t count, json_unsigned(members, "process_count", kProcessCountMax));
+  if (count == 0) return json_mismatch(members, "process_count", "at least 1");
+  intent.process_count = static_cast<std::uint32_t>(count);
+  OSTRACA_ASSIGN_OR_RETURN(intent.created, read_created(members));
+  OSTRACA_ASSIGN_OR_RETURN(intent.host, json_string(members, "host"));
+  OSTRACA_ASSIGN_OR_RETURN(intent.pid, json_integer(members, "pid"));
+  std::string base_directory;
+  CheckpointId base_id;
+  OSTRACA_RETURN_IF_ERROR(read_base(members, &base_directory, &base_id));
+  return intent;
+}
+
+}  // namespace
+
+Result<Intent> decode_intent(std::string_view text) {
+  Result<Intent> intent = read_intent(text);
+  if (!intent.ok()) return intent.status().with_context("intent");
+  return intent;
+}
+
+std::string utc_now() {
+  const std::time_t now = std::time(nullptr);
+  std::tm utc{};
+  gmtime_r(&now, &utc);
+  char text[32];
+  text[std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc)] = '\0';
+  return text;
+}
+
+}  // namespace ostraca

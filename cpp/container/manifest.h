@@ -1,0 +1,60 @@
+// manifest.json and the intent (docs/format.md, section 8). Text <-> structs, no I/O.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ostraca/status.h"
+#include "ostraca/types.h"
+
+namespace ostraca {
+
+struct ManifestFile {
+  std::string name;
+  std::uint64_t bytes = 0;
+  std::uint32_t footer_crc = 0;
+};
+
+struct Manifest {
+  std::uint64_t features = 0;
+  CheckpointId id;
+  std::optional<std::int64_t> step;
+  std::string created;  // UTC, "2026-11-20T12:00:00Z"
+  std::string writer;
+  std::uint32_t process_count = 1;
+  std::uint64_t logical_bytes = 0;
+  std::uint64_t stored_bytes = 0;
+  std::uint64_t referenced_bytes = 0;
+  std::uint64_t arrays = 0;
+  std::uint64_t chunks = 0;
+  double seconds = 0;
+  double stall_seconds = 0;
+  std::string base_directory;  // empty: no base
+  CheckpointId base_id;
+  std::string metadata = "null";  // JSON text
+  ManifestFile index;
+  std::vector<ManifestFile> files;
+};
+
+// kInvalidArgument when `metadata` is not JSON.
+Result<std::string> encode_manifest(const Manifest& manifest);
+// Checks the closing CRC first, then version, features, and every member; file names must be those that ids and
+// process indices give.
+Result<Manifest> decode_manifest(std::string_view text);
+
+struct Intent {
+  CheckpointId id;
+  std::uint32_t process_count = 1;
+  std::string created;
+  std::string host;
+  std::int64_t pid = 0;
+};
+std::string encode_intent(const Intent& intent);
+Result<Intent> decode_intent(std::string_view text);
+
+std::string utc_now();
+
+}  // namespace ostraca

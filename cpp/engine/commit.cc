@@ -1,0 +1,233 @@
+// How a checkpoint comes into being. Steps 1 and 2 are each Writer's; this file does the others:
+//   1. every process writes its data file;
+//   2. and makes it durable, and its name, before it reports;
+//   3. the committer opens every reported file and checks id, size, footer and tables;
+//   4. it writes the index and a temporary manifest and makes both, and their names, durable;
+//   5. it publishes the manifest: link(), which cannot replace another save's; or rename(), when overwriting;
+//   6. it makes the manifest's name durable. Only then are the intent and overwritten files removed.
+// An error before step 5 removes what step 4 wrote. After it nothing is removed: kCommitUncertain.
+
+#include <algorithm>
+#include <map>
+#include <string_view>
+#include <unordered_map>
+
+#include "base/limits.h"
+#include "checksum/crc32c.h"
+#include "codec/codec.h"
+#include "engine/on_storage.h"
+#include "engine/stored_file.h"
+
+namespace ostraca {
+namespace {
+
+constexpr int kIndexLevel = 1;
+
+// One process's part: its file's directory and extents.
+struct Part {
+  FileRecord record;
+  Directory directory;
+  std::vector<Extent> extents;
+};
+
+Result<Part> read_part(Storage& storage, const FileReport& report) {
+  Result<std::unique_ptr<ReadableFile>> file = storage.open(report.file_name());
+  if (!file.ok() && file.status().code() == Code::kNotFound)
+    return Status(Code::kCoordination, "process " + std::to_string(report.process_index) + " reported '" +
+                                           report.file_name() + "', which is not in '" + storage.path() +
+                                           "' here: do all processes see the same directory?");
+  if (!file.ok()) return file.status();
+  Part part{.record = {report.file_bytes, report.footer_crc, report.process_index, report.attempt}};
+  OSTRACA_ASSIGN_OR_RETURN(FileStructure structure, read_structure(**file));
+  OSTRACA_RETURN_IF_ERROR(check_identity(structure, **file, part.record));
+  OSTRACA_ASSIGN_OR_RETURN(part.directory, read_directory(structure, **file, false));
+  part.extents = std::move(structure.extents);
+  return part;
+}
+
+bool same_array(const Directory& a, const LeafRecord& x, const Directory& b, const LeafRecord& y) {
+  return x.kind == y.kind && x.dtype == y.dtype && a.detail(x) == b.detail(y) && std::ranges::equal(a.shape(x), b.shape(y));
+}
+
+// Adds to `out` the shards that `part` (file number `file`) has of one leaf.
+void append_shards(Directory& out, LeafRecord& leaf, const Directory& part, const LeafRecord& source, std::uint32_t file) {
+  for (const ShardRecord& shard : part.shards_of(source)) {
+    std::uint64_t count = 0;
+    (void)grid_count(part.shard_shape(source, shard), part.chunk_shape(source, shard), &count);  // decoding checked it
+    ShardRecord merged{out.add_dims(std::span(part.dims).subspan(shard.dims, 3 * source.rank)), out.refs.size(), shard.process};
+    for (std::uint64_t i = 0; i < count; ++i) {
+      ChunkRef ref = part.refs[shard.first_ref + i];
+      ref.file = file;
+      out.refs.push_back(ref);
+    }
+    out.shards.push_back(merged);
+    ++leaf.shard_count;
+  }
+}
+
+// All processes' leaves, in the order in which they first appear; a leaf's shards together.
+Result<Directory> merge(const std::vector<Part>& parts) {
+  struct Occurrence {
+    std::uint32_t part;
+    const LeafRecord* leaf;
+  };
+  std::vector<std::vector<Occurrence>> leaves;
+  std::unordered_map<std::string_view, std::size_t> places;
+  for (std::uint32_t p = 0; p < parts.size(); ++p)
+    for (const LeafRecord& leaf : parts[p].directory.leaves) {
+      const auto [place, added] = places.try_emplace(parts[p].directory.path(leaf), leaves.size());
+      if (added) leaves.emplace_back();
+      leaves[place->second].push_back({p, &leaf});
+    }
+  Directory out;
+  for (const Part& part : parts) out.files.push_back(part.record);
+  for (const auto& occurrences : leaves) {
+    const Directory& first = parts[occurrences.front().part].directory;
+    LeafRecord leaf = *occurrences.front().leaf;
+    const LeafRecord source = leaf;
+    leaf.path_offset = out.add_text(first.path(source));
+    leaf.detail_offset = out.add_text(first.detail(source));
+    leaf.dims = out.add_dims(first.shape(source));
+    leaf.first_shard = out.shards.size();
+    leaf.shard_count = 0;
+    for (const Occurrence& o : occurrences) {
+      if (!same_array(first, source, parts[o.part].directory, *o.leaf)) {
+        const Result<std::string> name = display_name(first.path(source));
+        return mismatch("leaf '" + (name.ok() ? *name : "?") + "': processes " +
+                        std::to_string(parts[occurrences.front().part].record.process_index) + " and " +
+                        std::to_string(parts[o.part].record.process_index) + " gave it different kinds, dtypes or shapes");
+      }
+      append_shards(out, leaf, parts[o.part].directory, *o.leaf, o.part);
+    }
+    out.leaves.push_back(leaf);
+  }
+  return out;
+}
+
+struct Index {
+  std::vector<std::byte> bytes;
+  std::uint32_t footer_crc = 0;
+};
+
+Result<Index> encode_index(const Directory& directory, const CheckpointId& id, std::uint32_t process_count) {
+  const std::vector<std::byte> decoded = encode_directory(directory);
+  if (decoded.size() > kDirectoryBytesMax) return invalid_argument("the checkpoint has too many leaves for one index");
+  std::vector<std::byte> frame(zstd_bound(decoded.size()));
+  OSTRACA_ASSIGN_OR_RETURN(const std::size_t frame_bytes, zstd_compress(decoded, kIndexLevel, frame));
+  frame.resize(frame_bytes);
+  const auto header = encode_header({.kind = FileKind::kIndex, .id = id, .process_count = process_count});
+  const auto footer = encode_footer({.table_offset = kHeaderBytes,
+                                     .directory_offset = kHeaderBytes,
+                                     .directory_stored_bytes = frame_bytes,
+                                     .directory_decoded_bytes = decoded.size(),
+                                     .table_crc = crc32c({}),
+                                     .directory_crc = crc32c(frame),
+                                     .id = id,
+                                     .file_bytes = kHeaderBytes + frame_bytes + kFooterBytes,
+                                     .header_crc = crc32c(header)});
+  Index index{{header.begin(), header.end()}, footer_crc(footer)};
+  index.bytes.insert(index.bytes.end(), frame.begin(), frame.end());
+  index.bytes.insert(index.bytes.end(), footer.begin(), footer.end());
+  return index;
+}
+
+Manifest describe(const std::vector<Part>& parts, const std::vector<FileReport>& reports, const Directory& directory,
+                  const Index& index, const CommitOptions& options) {
+  Manifest manifest;
+  manifest.id = reports.front().attempt;
+  manifest.step = options.step;
+  manifest.created = utc_now();
+  manifest.writer = std::string("ostraca ") + OSTRACA_VERSION;
+  manifest.process_count = reports.front().process_count;
+  manifest.index = {index_file_name(manifest.id), index.bytes.size(), index.footer_crc};
+  manifest.stored_bytes = index.bytes.size();
+  for (const Part& part : parts) {
+    manifest.files.push_back({data_file_name(part.record.process_index, part.record.id), part.record.bytes, part.record.footer_crc});
+    manifest.stored_bytes += part.record.bytes;
+    manifest.chunks += part.extents.size();
+  }
+  for (const FileReport& report : reports) manifest.logical_bytes += report.logical_bytes;
+  manifest.arrays = static_cast<std::uint64_t>(
+      std::ranges::count_if(directory.leaves, [](const LeafRecord& leaf) { return kind_has_data(leaf.kind); }));
+  manifest.seconds = options.seconds;
+  manifest.stall_seconds = options.stall_seconds;
+  manifest.metadata = options.metadata;
+  return manifest;
+}
+
+Status check_reports(std::vector<FileReport>& reports) {
+  if (reports.empty()) return invalid_argument("there is nothing to commit: no reports");
+  std::ranges::sort(reports, {}, &FileReport::process_index);
+  for (std::size_t i = 0; i < reports.size(); ++i) {
+    if (reports[i].attempt != reports.front().attempt)
+      return Status(Code::kCoordination, "processes 0 and " + std::to_string(reports[i].process_index) + " report different attempts");
+    if (reports[i].process_count != reports.size())
+      return Status(Code::kCoordination, "process " + std::to_string(reports[i].process_index) + " counts " +
+                                             std::to_string(reports[i].process_count) + " processes, but " +
+                                             std::to_string(reports.size()) + " reported");
+    if (reports[i].process_index != i)
+      return Status(Code::kCoordination, "there is no report, or more than one, from process " + std::to_string(i));
+  }
+  return {};
+}
+
+// What the manifest in place names, if overwriting finds one that can be read.
+std::vector<std::string> overwritten_files(Storage& storage) {
+  const Result<std::string> text = storage.read_small(kManifestName, kManifestBytesMax);
+  if (!text.ok()) return {};
+  const Result<Manifest> manifest = decode_manifest(*text);
+  if (!manifest.ok()) return {};
+  std::vector<std::string> names{manifest->index.name};
+  for (const ManifestFile& file : manifest->files) names.push_back(file.name);
+  return names;
+}
+
+}  // namespace
+
+Result<std::string> commit_on(Storage& storage, const std::vector<FileReport>& unordered, const CommitOptions& options) {
+  std::vector<FileReport> reports = unordered;
+  OSTRACA_RETURN_IF_ERROR(check_reports(reports));
+  const CheckpointId id = reports.front().attempt;
+  std::vector<Part> parts;
+  for (const FileReport& report : reports) {
+    OSTRACA_ASSIGN_OR_RETURN(Part part, read_part(storage, report));
+    parts.push_back(std::move(part));
+  }
+  OSTRACA_ASSIGN_OR_RETURN(const Directory directory, merge(parts));
+  OSTRACA_ASSIGN_OR_RETURN(const Index index, encode_index(directory, id, reports.front().process_count));
+  // What will be published is checked by the eyes that will read it.
+  Result<Directory> read_back = decode_directory(encode_directory(directory), true);
+  if (!read_back.ok()) return read_back.status().with_context("the reported shards do not make a checkpoint");
+  std::vector<const std::vector<Extent>*> extents;
+  for (const Part& part : parts) extents.push_back(&part.extents);
+  OSTRACA_RETURN_IF_ERROR(check_references(directory, extents));
+  OSTRACA_ASSIGN_OR_RETURN(std::string text, encode_manifest(describe(parts, reports, directory, index, options)));
+
+  const std::string index_name = index_file_name(id);
+  const std::string temporary = "manifest-" + id.hex() + ".json";
+  const std::vector<std::string> old = options.overwrite ? overwritten_files(storage) : std::vector<std::string>{};
+  Status status = storage.write_small(index_name, index.bytes);
+  if (status.ok()) status = storage.write_small(temporary, as_bytes(text));
+  if (status.ok()) status = storage.sync_directory();
+  if (status.ok()) status = storage.publish(temporary, kManifestName, options.overwrite);
+  if (!status.ok()) {
+    (void)storage.remove(temporary);
+    (void)storage.remove(index_name);
+    if (status.code() == Code::kExists)
+      return exists("another save committed to '" + storage.path() + "' first; this one was discarded");
+    return status;
+  }
+  if (status = storage.sync_directory(); !status.ok())
+    return Status(Code::kCommitUncertain, "the checkpoint at '" + storage.path() +
+                                              "' is published, but perhaps not durable: " + status.message() +
+                                              ". Nothing was removed; load or verify it, or save again elsewhere");
+  (void)storage.remove(intent_file_name(id));
+  for (const std::string& name : old) (void)storage.remove(name);
+  return text;
+}
+
+Result<std::string> commit(const std::string& path, const std::vector<FileReport>& reports, const CommitOptions& options) {
+  return commit_on(*make_posix_storage(path), reports, options);
+}
+
+}  // namespace ostraca

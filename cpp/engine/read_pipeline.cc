@@ -1,0 +1,254 @@
+#include "engine/read_pipeline.h"
+
+#include <algorithm>
+#include <chrono>
+#include <optional>
+
+#include "base/worker_pool.h"
+#include "checksum/content_hash.h"
+#include "checksum/crc32c.h"
+
+namespace ostraca {
+namespace {
+
+constexpr auto kPollInterval = std::chrono::milliseconds(20);
+
+Status check_crc(const Extent& extent, Bytes stored) {
+  const std::uint32_t found = crc32c(stored);
+  if (found == extent.crc) return {};
+  char text[96];
+  std::snprintf(text, sizeof text, "checksum mismatch: expected %08x, found %08x", extent.crc, found);
+  return corruption(text);
+}
+
+Status check_hash(const Extent& extent, Bytes decoded) {
+  if (content_hash(decoded) == extent.hash) return {};
+  return corruption("the decoded content differs from what was saved (content hash)");
+}
+
+}  // namespace
+
+// What one decoding thread works with.
+struct ReadPipeline::Decoder {
+  ChunkDecoder decoder;
+  AlignedBuffer scratch;
+};
+
+ReadPipeline::ReadPipeline(std::span<const Fetch> fetches, std::span<const DataFile* const> files, BufferPool& buffers,
+                           Sink& sink, Options options)
+    : fetches_(fetches), files_(files), buffers_(buffers), sink_(sink), options_(options) {}
+
+Status ReadPipeline::run(const Poll& poll) {
+  std::uint64_t total = 0;
+  for (const Fetch& fetch : fetches_) total += fetch.bytes;
+  if (fetches_.size() <= 1) {  // a lazy slice: not worth a thread
+    decode_loop();
+  } else {
+    const auto threads = static_cast<unsigned>(std::min<std::size_t>(options_.threads, fetches_.size()));
+    WorkerPool decoders(threads, "decode"), readers(kIoThreads, "read");
+    if (decoders.threads() == 0 || readers.threads() == 0)
+      return Status(Code::kSystem, "no thread could be started: the process or user is at its limit");
+    for (unsigned i = 0; i < decoders.threads(); ++i) decoders.submit([this] { decode_loop(); });
+    for (unsigned i = 0; i < readers.threads(); ++i) readers.submit([this] { io_loop(); });
+    Lock lock(mutex_);
+    const auto settled = [this] { return finished_ == fetches_.size() || !status_.ok(); };
+    while (!result_changed_.wait_for(lock, kPollInterval, settled)) {
+      lock.unlock();
+      const bool go_on = !poll || poll(bytes_read_, total);
+      lock.lock();
+      if (!go_on) fail(cancelled("the caller cancelled"));
+    }
+  }
+  if (poll && status_.ok() && !poll(total, total)) return cancelled("the caller cancelled");
+  return status_;
+}
+
+void ReadPipeline::decode_loop() {
+  Decoder decoder;
+  Lock lock(mutex_);
+  while (status_.ok() && finished_ < fetches_.size()) {
+    if (take_ready(lock, decoder) || take_next(lock, decoder)) continue;
+    work_changed_.wait(lock);
+  }
+}
+
+bool ReadPipeline::take_ready(Lock& lock, Decoder& decoder) {
+  if (ready_.empty()) return false;
+  {
+    Fetched fetched = std::move(ready_.front());
+    ready_.pop_front();
+    lock.unlock();
+    Status status = process(fetched, decoder);
+    fetched.buffer.reset();
+    lock.lock();
+    --in_flight_;
+    finish_one(std::move(status));
+  }
+  return true;
+}
+
+bool ReadPipeline::take_next(Lock& lock, Decoder& decoder) {
+  if (next_ == fetches_.size()) return false;
+  Fetched fetched;
+  fetched.buffer = buffers_.try_acquire();
+  if (!fetched.buffer) {
+    if (in_flight_ > 0) return false;  // one will come back
+    lock.unlock();                     // another load of the same reader may hold them all
+    Result<PooledBuffer> buffer = buffers_.acquire();
+    lock.lock();
+    if (!buffer.ok()) return fail(buffer.status()), true;
+    if (next_ == fetches_.size()) return true;
+    fetched.buffer = buffer.take();
+  }
+  fetched.fetch = &fetches_[next_++];
+  ++in_flight_;
+  lock.unlock();
+  Status status;
+  bool done = read_in_place(*fetched.fetch, &status);
+  if (!done && read_cached(fetched)) {
+    status = process(fetched, decoder);
+    done = true;
+  } else if (!done && fetches_.size() == 1) {
+    read_device(fetched);
+    status = process(fetched, decoder);
+    done = true;
+  }
+  if (done) fetched.buffer.reset();
+  lock.lock();
+  if (done) {
+    --in_flight_;
+    finish_one(std::move(status));
+  } else {
+    to_read_.push_back(std::move(fetched));
+    io_changed_.notify_one();
+  }
+  return true;
+}
+
+void ReadPipeline::io_loop() {
+  Lock lock(mutex_);
+  while (status_.ok() && finished_ < fetches_.size()) {
+    if (to_read_.empty()) {
+      io_changed_.wait(lock);
+      continue;
+    }
+    Fetched fetched = std::move(to_read_.front());
+    to_read_.pop_front();
+    lock.unlock();
+    read_device(fetched);
+    lock.lock();
+    ready_.push_back(std::move(fetched));
+    work_changed_.notify_one();
+  }
+}
+
+// A raw chunk that memory wants as it is, and that the page cache holds, needs no buffer at all.
+bool ReadPipeline::read_in_place(const Fetch& fetch, Status* status) {
+  if (options_.io == IoMode::kDirect || !options_.decode || fetch.reads.size() != 1) return false;
+  const ExtentRead& read = fetch.reads.front();
+  const Extent& e = extent(read);
+  if (e.codec != static_cast<std::uint8_t>(Codec::kRaw)) return false;
+  std::byte* out = sink_.direct(read, e.decoded_bytes);
+  if (!out) return false;
+  ReadableFile& file = *files_[fetch.file]->file;
+  std::vector<std::byte> padding(fetch.bytes - e.stored_bytes);
+  if (!file.try_read_cached(e.offset, MutableBytes(out, e.stored_bytes))) return false;
+  if (!padding.empty() && !file.try_read_cached(e.offset + e.stored_bytes, padding)) return false;
+  bytes_read_ += fetch.bytes;
+  ++chunks_read_;
+  ++chunks_decoded_;
+  bytes_decoded_ += e.decoded_bytes;
+  const Bytes stored(out, e.stored_bytes);
+  *status = check_crc(e, stored);
+  if (status->ok() && options_.deep) *status = check_hash(e, stored);
+  if (status->ok()) *status = check_padding(read, padding);
+  if (!status->ok()) *status = sink_.damaged(read, *status);
+  return true;
+}
+
+bool ReadPipeline::read_cached(Fetched& fetched) {
+  if (options_.io == IoMode::kDirect) return false;
+  const Fetch& fetch = *fetched.fetch;
+  fetched.data = fetched.buffer.data();
+  return files_[fetch.file]->file->try_read_cached(fetch.offset, fetched.buffer.bytes().first(fetch.bytes));
+}
+
+void ReadPipeline::read_device(Fetched& fetched) {
+  const Fetch& fetch = *fetched.fetch;
+  ReadableFile& file = *files_[fetch.file]->file;
+  if (options_.io == IoMode::kBuffered) {
+    fetched.data = fetched.buffer.data();
+    fetched.status = file.read_at(fetch.offset, fetched.buffer.bytes().first(fetch.bytes));
+    return;
+  }
+  const std::uint64_t alignment = file.direct_alignment();
+  const std::uint64_t start = fetch.offset / alignment * alignment;
+  const std::uint64_t end = (fetch.offset + fetch.bytes + alignment - 1) / alignment * alignment;
+  fetched.data = fetched.buffer.data() + (fetch.offset - start);
+  fetched.status = file.read_direct(start, fetched.buffer.bytes().first(end - start));
+}
+
+Status ReadPipeline::process(const Fetched& fetched, Decoder& decoder) {
+  const Fetch& fetch = *fetched.fetch;
+  bytes_read_ += fetch.bytes;
+  for (std::size_t i = 0; i < fetch.reads.size(); ++i) {
+    const ExtentRead& read = fetch.reads[i];
+    const Extent& e = extent(read);
+    const std::uint64_t place = e.offset - fetch.offset;
+    const std::uint64_t end = i + 1 < fetch.reads.size() ? extent(fetch.reads[i + 1]).offset - fetch.offset : fetch.bytes;
+    Status status = fetched.status;
+    if (status.ok()) status = process_extent(read, Bytes(fetched.data + place, e.stored_bytes), decoder);
+    if (status.ok())
+      status = check_padding(read, Bytes(fetched.data + place + e.stored_bytes, end - place - e.stored_bytes));
+    if (!status.ok()) OSTRACA_RETURN_IF_ERROR(sink_.damaged(read, std::move(status)));
+  }
+  return {};
+}
+
+Status ReadPipeline::process_extent(const ExtentRead& read, Bytes stored, Decoder& decoder) {
+  const Extent& e = extent(read);
+  ++chunks_read_;
+  OSTRACA_RETURN_IF_ERROR(check_crc(e, stored));
+  if (!options_.decode) return {};
+  const auto codec = static_cast<Codec>(e.codec);
+  std::byte* direct = sink_.direct(read, e.decoded_bytes);
+  Bytes decoded = stored;
+  if (codec != Codec::kRaw || direct) {
+    if (!direct && decoder.scratch.size() == 0) {
+      OSTRACA_ASSIGN_OR_RETURN(decoder.scratch, AlignedBuffer::allocate(kChunkBytesMax));
+    }
+    const MutableBytes out(direct ? direct : decoder.scratch.data(), e.decoded_bytes);
+    OSTRACA_RETURN_IF_ERROR(decoder.decoder.decode(codec, stored, out));
+    decoded = out;
+  }
+  ++chunks_decoded_;
+  bytes_decoded_ += e.decoded_bytes;
+  if (options_.deep) OSTRACA_RETURN_IF_ERROR(check_hash(e, decoded));
+  if (!direct) sink_.consume(read, decoded);
+  return {};
+}
+
+Status ReadPipeline::check_padding(const ExtentRead& read, Bytes padding) const {
+  if (all_zero(padding)) return {};
+  const Extent& e = extent(read);
+  return corruption("the padding after it, at offset " + std::to_string(e.offset + e.stored_bytes) + ", is not zero");
+}
+
+void ReadPipeline::finish_one(Status status) {
+  ++finished_;
+  if (!status.ok()) return fail(std::move(status));
+  work_changed_.notify_one();  // a buffer is free
+  if (finished_ < fetches_.size()) return;
+  work_changed_.notify_all();
+  io_changed_.notify_all();
+  result_changed_.notify_all();
+}
+
+void ReadPipeline::fail(Status status) {
+  if (status_.ok()) status_ = std::move(status);
+  work_changed_.notify_all();
+  io_changed_.notify_all();
+  result_changed_.notify_all();
+}
+
+}  // namespace ostraca

@@ -1,0 +1,272 @@
+// Reader: an open checkpoint, and loads from it.
+
+#include "ostraca/reader.h"
+
+#include <algorithm>
+#include <atomic>
+#include <list>
+#include <mutex>
+#include <utility>
+
+#include "base/checked.h"
+#include "base/cpu.h"
+#include "engine/data_files.h"
+#include "engine/on_storage.h"
+#include "engine/read_pipeline.h"
+#include "engine/read_plan.h"
+#include "engine/stored_file.h"
+
+namespace ostraca {
+namespace {
+
+constexpr std::size_t kPackCacheBytes = 16 * kMiB;
+constexpr std::size_t kNamesInMessage = 5;
+
+// Decoded packs, most recently used first: reading small arrays one by one decodes each pack once. Thread-safe.
+class PackCache {
+ public:
+  using Key = std::pair<std::uint32_t, std::uint32_t>;  // file, extent
+  using Pack = std::shared_ptr<const std::vector<std::byte>>;
+
+  Pack find(Key key) {
+    const std::lock_guard lock(mutex_);
+    const auto it = std::ranges::find(packs_, key, &Entry::key);
+    if (it == packs_.end()) return nullptr;
+    packs_.splice(packs_.begin(), packs_, it);
+    return it->pack;
+  }
+  void insert(Key key, Bytes decoded) {
+    auto pack = std::make_shared<const std::vector<std::byte>>(decoded.begin(), decoded.end());
+    const std::lock_guard lock(mutex_);
+    packs_.push_front({key, std::move(pack)});
+    bytes_ += decoded.size();
+    while (bytes_ > kPackCacheBytes) {
+      bytes_ -= packs_.back().pack->size();
+      packs_.pop_back();
+    }
+  }
+
+ private:
+  struct Entry {
+    Key key;
+    Pack pack;
+  };
+  std::mutex mutex_;
+  std::list<Entry> packs_;  // few: a search is shorter than a hash
+  std::size_t bytes_ = 0;
+};
+
+std::string hex(std::span<const std::byte> bytes) {
+  static constexpr char kDigits[] = "0123456789abcdef";
+  std::string text;
+  for (std::byte b : bytes) {
+    text += kDigits[std::to_integer<unsigned>(b) >> 4];
+    text += kDigits[std::to_integer<unsigned>(b) & 15];
+  }
+  return text;
+}
+
+// Feeds a load's requests.
+class RequestSink final : public ReadPipeline::Sink {
+ public:
+  RequestSink(const Directory& directory, std::span<const ReadRequest> requests, std::span<const DataFile* const> files,
+              PackCache* cache)
+      : directory_(directory), requests_(requests), files_(files), cache_(cache), modified_(requests.size()) {}
+
+  std::byte* direct(const ExtentRead& read, std::uint32_t decoded_bytes) override {
+    std::byte* out = direct_destination(directory_, requests_, read, decoded_bytes);
+    if (out) modified_[read.targets.front().request] = true;
+    return out;
+  }
+  void consume(const ExtentRead& read, Bytes decoded) override {
+    for (const Target& target : read.targets) {
+      modified_[target.request] = true;
+      scatter(directory_, requests_[target.request], target, decoded.data() + target.offset);
+    }
+    if (cache_) cache_->insert({read.file, read.extent}, decoded);
+  }
+  Status damaged(const ExtentRead& read, Status status) override {
+    if (status.code() == Code::kCancelled) return status;
+    std::vector<std::string> names;
+    for (const Target& target : read.targets) {
+      const LeafRecord& leaf = directory_.leaves[requests_[target.request].leaf];
+      const Result<std::string> name = display_name(directory_.path(leaf));
+      if (name.ok() && std::ranges::find(names, *name) == names.end()) names.push_back(*name);
+    }
+    std::string who = names.size() == 1 ? "array " : "arrays ";
+    for (std::size_t i = 0; i < std::min(names.size(), kNamesInMessage); ++i) who += (i ? ", '" : "'") + names[i] + "'";
+    if (names.size() > kNamesInMessage) who += " and " + std::to_string(names.size() - kNamesInMessage) + " more";
+    const DataFile& file = *files_[read.file];
+    return status.with_context(who + ": chunk at offset " + std::to_string(file.extents[read.extent].offset) +
+                               " of file '" + file.file->path() + "'");
+  }
+  std::vector<bool> modified() const { return {modified_.begin(), modified_.end()}; }
+
+ private:
+  const Directory& directory_;
+  const std::span<const ReadRequest> requests_;
+  const std::span<const DataFile* const> files_;
+  PackCache* const cache_;  // null: not worth keeping
+  std::vector<std::atomic<bool>> modified_;
+};
+
+class ReaderImpl final : public Reader {
+ public:
+  ReaderImpl(std::unique_ptr<Storage> storage, StoredCheckpoint stored, const ReaderOptions& options)
+      : storage_(std::move(storage)),
+        stored_(std::move(stored)),
+        options_(options),
+        files_(*storage_, stored_.directory),
+        buffers_(kFetchBufferBytes, options.coding_bytes ? options.coding_bytes : kCodingBytesDefault) {}
+
+  const std::string& manifest() const override { return stored_.manifest_text; }
+  std::uint64_t leaf_count() const override { return stored_.directory.leaves.size(); }
+  LeafInfo leaf(std::uint64_t i) const override;
+  Result<std::vector<ChunkInfo>> chunks(std::uint64_t leaf) override;
+  Result<std::uint64_t> stored_bytes(std::uint64_t leaf) override;
+  Status read_into(std::span<const ReadRequest> requests, bool deep, const Poll& poll,
+                   std::vector<bool>* modified) override;
+  ReadStatistics statistics() const override {
+    const std::lock_guard lock(mutex_);
+    return statistics_;
+  }
+
+ private:
+  // Calls visit(reference, decoded bytes, shard, chunk number) for every chunk of a leaf.
+  template <class Visit>
+  Status for_each_chunk(std::uint64_t leaf, Visit visit);
+  Result<std::vector<ReadRequest>> normalize(std::span<const ReadRequest> requests) const;
+  Status run(std::span<const ReadRequest> requests, bool deep, const Poll& poll, std::vector<bool>* modified);
+
+  const std::unique_ptr<Storage> storage_;
+  const StoredCheckpoint stored_;
+  const ReaderOptions options_;
+  DataFiles files_;
+  BufferPool buffers_;
+  PackCache packs_;
+  mutable std::mutex mutex_;
+  ReadStatistics statistics_;  // guarded by mutex_
+};
+
+LeafInfo ReaderImpl::leaf(std::uint64_t i) const {
+  const Directory& d = stored_.directory;
+  const LeafRecord& record = d.leaves[i];
+  LeafInfo info{d.path(record), record.kind, record.dtype, d.detail(record), record.big_endian, d.shape(record)};
+  if (kind_has_data(record.kind)) (void)checked_volume(info.shape, *item_bytes(record.dtype, info.detail), &info.bytes);
+  return info;
+}
+
+template <class Visit>
+Status ReaderImpl::for_each_chunk(std::uint64_t leaf, Visit visit) {
+  const Directory& d = stored_.directory;
+  const LeafRecord& record = d.leaves[leaf];
+  for (const ShardRecord& shard : d.shards_of(record)) {
+    const Grid grid(d.shard_shape(record, shard), d.chunk_shape(record, shard));
+    for (std::uint64_t i = 0; i < grid.count(); ++i) {
+      const ChunkRef& ref = d.refs[shard.first_ref + i];
+      OSTRACA_ASSIGN_OR_RETURN(const DataFile* file, files_.get(ref.file));
+      visit(ref, file->extents[ref.extent], shard, i);
+    }
+  }
+  return {};
+}
+
+Result<std::vector<ChunkInfo>> ReaderImpl::chunks(std::uint64_t leaf) {
+  const Directory& d = stored_.directory;
+  const LeafRecord& record = d.leaves[leaf];
+  std::vector<ChunkInfo> out;
+  OSTRACA_RETURN_IF_ERROR(for_each_chunk(leaf, [&](const ChunkRef& ref, const Extent& e, const ShardRecord& shard, auto i) {
+    const FileRecord& file = d.files[ref.file];
+    ChunkInfo info{data_file_name(file.process_index, file.id), e.offset, e.stored_bytes, e.decoded_bytes, e.codec, hex(e.hash), {}, {}};
+    Grid(d.shard_shape(record, shard), d.chunk_shape(record, shard)).box(i, info.origin, info.shape);
+    for (std::size_t k = 0; k < info.origin.size(); ++k) info.origin[k] += d.shard_offset(record, shard)[k];
+    out.push_back(std::move(info));
+  }));
+  return out;
+}
+
+Result<std::uint64_t> ReaderImpl::stored_bytes(std::uint64_t leaf) {
+  const Directory& d = stored_.directory;
+  double bytes = 0;
+  OSTRACA_RETURN_IF_ERROR(for_each_chunk(leaf, [&](const ChunkRef&, const Extent& e, const ShardRecord& shard, auto i) {
+    bytes += static_cast<double>(e.stored_bytes) * static_cast<double>(chunk_bytes(d, d.leaves[leaf], shard, i)) / e.decoded_bytes;
+  }));
+  return static_cast<std::uint64_t>(bytes + 0.5);
+}
+
+Result<std::vector<ReadRequest>> ReaderImpl::normalize(std::span<const ReadRequest> requests) const {
+  std::vector<ReadRequest> out(requests.begin(), requests.end());
+  for (ReadRequest& r : out) {
+    if (r.leaf >= leaf_count()) return invalid_argument("there is no leaf number " + std::to_string(r.leaf));
+    const LeafInfo info = leaf(r.leaf);
+    const std::size_t rank = info.shape.size();
+    if (!kind_has_data(info.kind)) return invalid_argument("leaf number " + std::to_string(r.leaf) + " holds no data");
+    if (r.start.empty()) r.start.assign(rank, 0);
+    if (r.strides.empty()) r.strides = c_strides(r.shape, *item_bytes(info.dtype, info.detail));
+    if (r.start.size() != rank || r.shape.size() != rank || r.strides.size() != rank)
+      return mismatch("a request's rank differs from its leaf's, " + std::to_string(rank));
+    for (std::size_t d = 0; d < rank; ++d)
+      if (!inside(r.start[d], r.shape[d], info.shape[d]))
+        return mismatch("a request reaches past its leaf: start " + std::to_string(r.start[d]) + " + shape " +
+                        std::to_string(r.shape[d]) + " > " + std::to_string(info.shape[d]) + " in dimension " + std::to_string(d));
+  }
+  return out;
+}
+
+Status ReaderImpl::read_into(std::span<const ReadRequest> requests, bool deep, const Poll& poll, std::vector<bool>* modified) {
+  if (modified) modified->assign(requests.size(), false);
+  OSTRACA_ASSIGN_OR_RETURN(const std::vector<ReadRequest> normal, normalize(requests));
+  return run(normal, deep, poll, modified);
+}
+
+Status ReaderImpl::run(std::span<const ReadRequest> requests, bool deep, const Poll& poll, std::vector<bool>* modified) {
+  const Directory& directory = stored_.directory;
+  const std::vector<Target> targets = plan_targets(directory, requests);
+  const std::vector<ExtentRead> reads = plan_extents(targets);
+  std::vector<const DataFile*> files(directory.files.size(), nullptr);
+  for (const ExtentRead& read : reads)
+    if (!files[read.file]) {
+      OSTRACA_ASSIGN_OR_RETURN(files[read.file], files_.get(read.file));
+    }
+  // One small array out of a pack: its neighbours will be asked for next.
+  bool lazy = false;
+  if (requests.size() == 1 && reads.size() == 1) {
+    const Extent& extent = files[reads[0].file]->extents[reads[0].extent];
+    lazy = leaf(requests[0].leaf).bytes < extent.decoded_bytes && extent.decoded_bytes <= kPackBytesMax;
+  }
+  RequestSink sink(directory, requests, files, lazy ? &packs_ : nullptr);
+  if (lazy && !deep) {
+    if (const PackCache::Pack pack = packs_.find({reads[0].file, reads[0].extent})) {
+      for (const Target& target : reads[0].targets)
+        scatter(directory, requests[target.request], target, pack->data() + target.offset);
+      return {};
+    }
+  }
+  const std::vector<Fetch> fetches = plan_fetches(
+      reads, [&](std::uint32_t f) -> const std::vector<Extent>& { return files[f]->extents; },
+      [&](std::uint32_t f) { return files[f]->table_offset; }, kFetchBytes);
+  const unsigned threads = std::min(options_.threads ? options_.threads : usable_cores(), kThreadsMax);
+  ReadPipeline pipeline(fetches, files, buffers_, sink, {.threads = threads, .io = options_.io, .deep = deep});
+  const Status status = pipeline.run(poll);
+  if (modified) *modified = sink.modified();
+  const ReadStatistics s = pipeline.statistics();
+  const std::lock_guard lock(mutex_);
+  statistics_.chunks_read += s.chunks_read;
+  statistics_.bytes_read += s.bytes_read;
+  statistics_.chunks_decoded += s.chunks_decoded;
+  statistics_.bytes_decoded += s.bytes_decoded;
+  return status;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Reader>> open_reader(std::unique_ptr<Storage> storage, ReaderOptions options) {
+  OSTRACA_ASSIGN_OR_RETURN(StoredCheckpoint stored, open_checkpoint(*storage));
+  return std::unique_ptr<Reader>(std::make_unique<ReaderImpl>(std::move(storage), std::move(stored), options));
+}
+
+Result<std::unique_ptr<Reader>> Reader::open(const std::string& path, ReaderOptions options) {
+  return open_reader(make_posix_storage(path), options);
+}
+
+}  // namespace ostraca

@@ -1,0 +1,228 @@
+// verify(): every byte of a checkpoint, all damage.
+
+#include <algorithm>
+#include <mutex>
+#include <optional>
+#include <unordered_map>
+
+#include "base/cpu.h"
+#include "engine/data_files.h"
+#include "engine/on_storage.h"
+#include "engine/read_pipeline.h"
+#include "engine/stored_file.h"
+
+namespace ostraca {
+namespace {
+
+constexpr std::size_t kNamesInReason = 5;
+
+// The names of the leaves that use each extent of one file.
+class ExtentNames {
+ public:
+  void add(const Directory& directory, std::uint32_t file) {
+    for (const LeafRecord& leaf : directory.leaves) {
+      const Result<std::string> name = display_name(directory.path(leaf));
+      if (!name.ok()) continue;
+      for (const ShardRecord& shard : directory.shards_of(leaf)) {
+        std::uint64_t count = 0;
+        (void)grid_count(directory.shard_shape(leaf, shard), directory.chunk_shape(leaf, shard), &count);
+        for (std::uint64_t i = 0; i < count; ++i) {
+          const ChunkRef& ref = directory.refs[shard.first_ref + i];
+          if (ref.file != file) continue;
+          auto& names = names_[ref.extent];
+          if (names.empty() || names.back() != *name) names.push_back(*name);
+          if (all_.empty() || all_.back() != *name) all_.push_back(*name);
+        }
+      }
+    }
+  }
+  const std::vector<std::string>& of(std::uint32_t extent) { return names_[extent]; }
+  const std::vector<std::string>& all() const { return all_; }
+
+ private:
+  std::unordered_map<std::uint32_t, std::vector<std::string>> names_;
+  std::vector<std::string> all_;
+};
+
+std::string listing(const std::vector<std::string>& names) {
+  std::string text;
+  for (std::size_t i = 0; i < std::min(names.size(), kNamesInReason); ++i) text += (i ? ", '" : "'") + names[i] + "'";
+  if (names.size() > kNamesInReason) text += " and " + std::to_string(names.size() - kNamesInReason) + " more";
+  return text;
+}
+
+class Verifier {
+ public:
+  Verifier(Storage& storage, bool deep, unsigned threads, const Poll& poll)
+      : storage_(storage), deep_(deep), threads_(threads ? threads : usable_cores()), poll_(poll), buffers_(kFetchBufferBytes, kCodingBytesDefault) {}
+
+  Result<VerifyReport> run();
+
+ private:
+  struct Wanted {
+    std::string name;
+    std::optional<FileRecord> record;  // unknown when the manifest cannot be read
+    std::uint32_t number = 0;          // in the index
+  };
+
+  void add(std::string file, std::uint64_t offset, std::string array, std::string reason) {
+    const std::lock_guard lock(mutex_);
+    report_.damaged.push_back({std::move(file), offset, std::move(array), std::move(reason)});
+  }
+  std::vector<Wanted> wanted_files(const Manifest* manifest) const;
+  void check_index(const Manifest& manifest);
+  Status check_file(const Wanted& wanted);
+  Status check_chunks(const std::string& name, const DataFile& file, ExtentNames& names);
+
+  class ChunkSink;
+
+  Storage& storage_;
+  const bool deep_;
+  const unsigned threads_;
+  const Poll& poll_;
+  BufferPool buffers_;
+  std::optional<Directory> index_;
+  std::uint64_t bytes_total_ = 0;
+  std::mutex mutex_;  // guards report_ while a pipeline runs
+  VerifyReport report_;
+};
+
+class Verifier::ChunkSink final : public ReadPipeline::Sink {
+ public:
+  ChunkSink(Verifier& verifier, const std::string& name, const DataFile& file, ExtentNames& names)
+      : verifier_(verifier), name_(name), file_(file), names_(names) {}
+
+  std::byte* direct(const ExtentRead&, std::uint32_t) override { return nullptr; }
+  void consume(const ExtentRead&, Bytes) override {}
+  Status damaged(const ExtentRead& read, Status status) override {
+    const std::lock_guard lock(mutex_);
+    const std::vector<std::string>& names = names_.of(read.extent);
+    const std::string more = names.size() > 1 ? " (a chunk of " + listing(names) + ")" : "";
+    verifier_.add(name_, file_.extents[read.extent].offset, names.size() == 1 ? names.front() : "", status.message() + more);
+    return {};
+  }
+
+ private:
+  Verifier& verifier_;
+  const std::string& name_;
+  const DataFile& file_;
+  ExtentNames& names_;
+  std::mutex mutex_;  // guards names_
+};
+
+Result<VerifyReport> Verifier::run() {
+  OSTRACA_ASSIGN_OR_RETURN(const std::string text, read_manifest(storage_));
+  Result<Manifest> manifest = decode_manifest(text);
+  if (manifest.ok()) {
+    check_index(*manifest);
+  } else {
+    if (manifest.status().code() == Code::kFormat) return manifest.status().with_context("file '" + storage_.path_of(kManifestName) + "'");
+    add(kManifestName, 0, "", manifest.status().message());
+  }
+  report_.bytes = text.size();
+  const std::vector<Wanted> wanted = wanted_files(manifest.ok() ? &*manifest : nullptr);
+  for (const Wanted& file : wanted)
+    if (file.record) bytes_total_ += file.record->bytes;
+  for (const Wanted& file : wanted) OSTRACA_RETURN_IF_ERROR(check_file(file));
+  if (manifest.ok()) report_.bytes += manifest->index.bytes;
+  std::ranges::stable_sort(report_.damaged, {}, [](const Damage& d) { return std::pair(d.file, d.offset); });
+  return std::move(report_);
+}
+
+void Verifier::check_index(const Manifest& manifest) {
+  Result<Directory> index = read_index(storage_, manifest);
+  if (index.ok()) {
+    index_ = index.take();
+  } else {
+    const bool missing = index.status().code() == Code::kNotFound;
+    add(manifest.index.name, 0, "", missing ? "the file is missing, though the manifest names it" : index.status().message());
+  }
+}
+
+std::vector<Verifier::Wanted> Verifier::wanted_files(const Manifest* manifest) const {
+  std::vector<Wanted> wanted;
+  if (!manifest) {  // whatever looks like a data file is checked on its own
+    const Result<std::vector<std::string>> names = storage_.list();
+    for (const std::string& name : names.ok() ? *names : std::vector<std::string>{})
+      if (name.starts_with("p") && name.ends_with(".ostraca")) wanted.push_back({name, std::nullopt, 0});
+    return wanted;
+  }
+  for (std::uint32_t i = 0; i < manifest->files.size(); ++i) {
+    const ManifestFile& file = manifest->files[i];
+    wanted.push_back({file.name, FileRecord{file.bytes, file.footer_crc, i, manifest->id}, i});
+  }
+  return wanted;
+}
+
+Status Verifier::check_file(const Wanted& wanted) {
+  ExtentNames names;
+  if (index_) names.add(*index_, wanted.number);
+  const auto whole_file = [&](std::uint64_t offset, std::string reason) {
+    if (!names.all().empty()) reason += " (it holds chunks of " + listing(names.all()) + ")";
+    add(wanted.name, offset, "", std::move(reason));
+  };
+  Result<std::unique_ptr<ReadableFile>> opened = storage_.open(wanted.name);
+  if (!opened.ok()) {
+    whole_file(0, opened.status().code() == Code::kNotFound ? "the file is missing, though the manifest names it"
+                                                            : opened.status().message());
+    return {};
+  }
+  DataFile file{.file = opened.take()};
+  report_.bytes += file.file->size();
+  FileStructure structure;
+  std::vector<Problem> problems;
+  const bool usable = examine_structure(*file.file, structure, problems);
+  for (const Problem& problem : problems) whole_file(problem.offset, problem.status.message());
+  if (problems.empty() && wanted.record)
+    if (Status status = check_identity(structure, *file.file, *wanted.record); !status.ok()) whole_file(0, status.message());
+  if (!usable) {
+    if (wanted.record && wanted.record->bytes != file.file->size())
+      whole_file(file.file->size(), "size in bytes: expected " + std::to_string(wanted.record->bytes) + ", found " + std::to_string(file.file->size()));
+    return {};
+  }
+  if (!structure.directory.empty()) {
+    const Result<Directory> own = read_directory(structure, *file.file, false);
+    if (!own.ok()) {
+      whole_file(structure.footer.directory_offset, own.status().message());
+    } else if (!index_) {
+      names.add(*own, 0);
+    }
+  }
+  if (index_) {
+    std::vector<const std::vector<Extent>*> tables(index_->files.size(), nullptr);
+    tables[wanted.number] = &structure.extents;
+    if (Status status = check_references(*index_, tables); !status.ok()) whole_file(0, status.message());
+  }
+  file.extents = std::move(structure.extents);
+  file.table_offset = structure.footer.table_offset;
+  return check_chunks(wanted.name, file, names);
+}
+
+Status Verifier::check_chunks(const std::string& name, const DataFile& file, ExtentNames& names) {
+  std::vector<ExtentRead> reads;
+  for (std::uint32_t i = 0; i < file.extents.size(); ++i) reads.push_back({0, i, {}});
+  const std::vector<Fetch> fetches = plan_fetches(
+      reads, [&](std::uint32_t) -> const std::vector<Extent>& { return file.extents; },
+      [&](std::uint32_t) { return file.table_offset; }, kFetchBytes);
+  const DataFile* files[] = {&file};
+  ChunkSink sink(*this, name, file, names);
+  ReadPipeline pipeline(fetches, files, buffers_, sink, {.threads = threads_, .decode = deep_, .deep = deep_});
+  const std::uint64_t before = report_.bytes - file.file->size();
+  const Status status = pipeline.run([&](std::uint64_t done, std::uint64_t) {
+    return !poll_ || poll_(std::min(before + done, bytes_total_), bytes_total_);
+  });
+  report_.chunks += file.extents.size();
+  return status;
+}
+
+}  // namespace
+
+Result<VerifyReport> verify_on(Storage& storage, bool deep, unsigned threads, const Poll& poll) {
+  return Verifier(storage, deep, threads, poll).run();
+}
+
+Result<VerifyReport> verify(const std::string& path, bool deep, unsigned threads, const Poll& poll) {
+  return verify_on(*make_posix_storage(path), deep, threads, poll);
+}
+
+}  // namespace ostraca

@@ -1,0 +1,352 @@
+#include "engine/write_pipeline.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/limits.h"
+#include "checksum/crc32c.h"
+
+namespace ostraca {
+namespace {
+
+// One block for each coding thread, one waiting to be placed, and enough in the writers' hands; the budget may allow
+// fewer, but two are needed for anything to overlap.
+std::size_t block_budget(std::size_t coding_bytes, unsigned threads) {
+  const std::size_t wanted = (2 * threads + kIoThreads + 1) * kBlockBytes;
+  const std::size_t scratch = threads * kBlockBytes;
+  const std::size_t allowed = coding_bytes > scratch ? coding_bytes - scratch : 0;
+  return std::max(2 * kBlockBytes, std::min(wanted, allowed));
+}
+
+std::size_t round_up(std::size_t value, std::size_t alignment) { return (value + alignment - 1) / alignment * alignment; }
+
+}  // namespace
+
+// What one coding thread works with.
+struct WritePipeline::Coder {
+  ChunkEncoder encoder;
+  AlignedBuffer scratch;
+
+  // The piece's decoded bytes, read once: from the stage, in place when nobody can change them, or copied.
+  Result<Bytes> read(const Piece& piece, const std::byte* staged) {
+    if (staged) return Bytes(staged, piece.decoded_bytes);
+    const Fragment& first = piece.fragments.front();
+    if (piece.fragments.size() == 1 && first.source->array.immutable)
+      if (const std::byte* memory = first.source->in_place(first.chunk)) return Bytes(memory, piece.decoded_bytes);
+    if (scratch.size() == 0) {
+      OSTRACA_ASSIGN_OR_RETURN(scratch, AlignedBuffer::allocate(kChunkBytesMax));
+    }
+    for (const Fragment& f : piece.fragments) f.source->gather(f.chunk, scratch.data() + f.offset);
+    return Bytes(scratch.data(), piece.decoded_bytes);
+  }
+};
+
+WritePipeline::WritePipeline(WritableFile& file, const Options& options, std::function<Status()> complete)
+    : file_(file),
+      options_(options),
+      header_(encode_header(options.header)),
+      complete_(std::move(complete)),
+      blocks_(kBlockBytes, block_budget(options.coding_bytes, options.threads)) {
+  if (options.staging_bytes.value_or(0) >= kBlockBytes) staging_.emplace(kBlockBytes, *options.staging_bytes);
+}
+
+WritePipeline::~WritePipeline() {
+  cancel(cancelled("the save was abandoned"));
+  join();
+}
+
+void WritePipeline::add(Batch batch) {
+  Lock lock(mutex_);
+  for (const Piece& piece : batch.pieces)
+    for (const Fragment& f : piece.fragments)
+      if (f.chunk == 0) ++unread_sources_;
+  jobs_.emplace_back().batch = std::move(batch);
+  if (jobs_.size() > 1) start(options_.threads);
+  work_changed_.notify_one();
+}
+
+void WritePipeline::seal() {
+  Lock lock(mutex_);
+  if (sealed_) return;
+  if (jobs_.empty()) jobs_.emplace_back();  // carries the header
+  sealed_ = true;
+  start(std::min<std::size_t>(options_.threads, jobs_.size()));
+  work_changed_.notify_all();
+  io_changed_.notify_all();
+  result_changed_.notify_all();
+}
+
+void WritePipeline::start(std::size_t coders) {
+  if (coders_) return;
+  coders_.emplace(static_cast<unsigned>(coders), "code");
+  writers_.emplace(jobs_.size() > 1 ? kIoThreads : 1, "write");
+  if (coders_->threads() == 0 || writers_->threads() == 0)
+    return fail(Status(Code::kSystem, "no thread could be started: the process or user is at its limit"));
+  for (unsigned i = 0; i < coders_->threads(); ++i) coders_->submit([this] { code_loop(); });
+  for (unsigned i = 0; i < writers_->threads(); ++i) writers_->submit([this] { io_loop(); });
+}
+
+void WritePipeline::code_loop() {
+  Coder coder;
+  Lock lock(mutex_);
+  while (status_.ok()) {
+    if (stage_one(lock) || code_one(lock, coder)) continue;
+    if (sealed_ && next_to_code_ == jobs_.size()) return;
+    work_changed_.wait(lock);
+  }
+}
+
+bool WritePipeline::stage_one(Lock& lock) {
+  if (!staging_) return false;
+  next_to_stage_ = std::max(next_to_stage_, next_to_code_);
+  while (next_to_stage_ < jobs_.size() && !jobs_[next_to_stage_].batch.reads_mutable_memory) ++next_to_stage_;
+  if (next_to_stage_ == jobs_.size()) return false;
+  PooledBuffer buffer = staging_->try_acquire();
+  if (!buffer) return false;
+
+  Job& job = jobs_[next_to_stage_++];
+  job.state = Job::State::kStaging;
+  lock.unlock();
+  std::size_t offset = 0;
+  for (const Piece& piece : job.batch.pieces) {
+    for (const Fragment& f : piece.fragments) f.source->gather(f.chunk, buffer.data() + offset + f.offset);
+    offset += piece.decoded_bytes;
+  }
+  lock.lock();
+  job.staged = std::move(buffer);
+  job.state = Job::State::kWaiting;
+  note_read(job.batch, lock);
+  work_changed_.notify_all();
+  return true;
+}
+
+bool WritePipeline::code_one(Lock& lock, Coder& coder) {
+  if (next_to_code_ == jobs_.size()) return false;
+  Job& job = jobs_[next_to_code_];
+  if (job.state != Job::State::kWaiting) return false;  // being staged; whoever does it wakes us
+  // A batch is taken together with its block: the earliest batch never waits for blocks that later ones hold.
+  job.block = blocks_.try_acquire();
+  if (!job.block) {
+    if (next_to_code_ != next_to_place_ || writing_ > 0 || !to_write_.empty()) return false;  // one will come back
+    if (last_.buffer) return submit_last_block(), false;  // memory is short: do without keeping one back
+    Result<PooledBuffer> block = blocks_.acquire();       // nobody holds one: this says why there is none
+    if (!block.ok()) return fail(block.status()), true;
+    job.block = block.take();
+  }
+  const bool first = next_to_code_++ == 0;
+  job.state = Job::State::kCoding;
+  lock.unlock();
+  Status status = code(job, first, coder);
+  lock.lock();
+  if (!status.ok()) return fail(std::move(status)), true;
+  if (!job.staged) note_read(job.batch, lock);
+  job.staged.reset();
+  job.state = Job::State::kCoded;
+  place_ready();
+  work_changed_.notify_all();
+  return true;
+}
+
+Status WritePipeline::code(Job& job, bool first, Coder& coder) {
+  std::size_t used = first ? kHeaderBytes : 0;
+  std::size_t staged = 0;
+  job.coded.reserve(job.batch.pieces.size());
+  for (const Piece& piece : job.batch.pieces) {
+    OSTRACA_ASSIGN_OR_RETURN(const Bytes decoded, coder.read(piece, job.staged ? job.staged.data() + staged : nullptr));
+    staged += piece.decoded_bytes;
+    CodedPiece& coded = job.coded.emplace_back();
+    coded.hash = content_hash(decoded);
+    coded.position = used;
+    {
+      Lock lock(mutex_);
+      coded.duplicate = known_.contains({coded.hash, piece.decoded_bytes});
+    }
+    if (coded.duplicate) continue;
+    const MutableBytes out = job.block.bytes().subspan(used);
+    OSTRACA_ASSIGN_OR_RETURN(coded.encoded, coder.encoder.encode(decoded, piece.format, options_.codec, out));
+    coded.crc = crc32c(out.first(coded.encoded.stored_bytes));
+    used += coded.encoded.stored_bytes;
+  }
+  return {};
+}
+
+void WritePipeline::note_read(const Batch& batch, Lock& lock) {
+  std::vector<std::function<void()>> callbacks;
+  for (const Piece& piece : batch.pieces)
+    for (const Fragment& f : piece.fragments)
+      if (--f.source->unread_chunks == 0) {
+        --unread_sources_;
+        if (f.source->array.on_copied) callbacks.push_back(std::exchange(f.source->array.on_copied, {}));
+      }
+  result_changed_.notify_all();
+  if (callbacks.empty()) return;
+  lock.unlock();
+  for (const auto& callback : callbacks) callback();
+  callbacks.clear();  // what they hold is released outside the lock too
+  lock.lock();
+}
+
+void WritePipeline::place_ready() {
+  while (next_to_place_ < jobs_.size() && jobs_[next_to_place_].state == Job::State::kCoded) {
+    place(jobs_[next_to_place_], next_to_place_ == 0);
+    ++next_to_place_;
+  }
+  if (all_placed()) io_changed_.notify_all();
+}
+
+// Gives the block its offset and its pieces their extents. A piece whose content is in the file already, because an
+// earlier batch brought it, is dropped here, and the block closed up.
+void WritePipeline::place(Job& job, bool first) {
+  bool brings_content = first;
+  for (std::size_t i = 0; i < job.coded.size(); ++i)
+    brings_content |= !known_.contains({job.coded[i].hash, job.batch.pieces[i].decoded_bytes});
+  if (brings_content) submit_last_block();
+  const std::uint64_t offset = last_.offset;
+  std::size_t end = first ? kHeaderBytes : 0;
+  if (first) std::memcpy(job.block.data(), header_.data(), header_.size());
+  for (std::size_t i = 0; i < job.coded.size(); ++i) {
+    const Piece& piece = job.batch.pieces[i];
+    const CodedPiece& coded = job.coded[i];
+    const auto [known, added] =
+        known_.try_emplace({coded.hash, piece.decoded_bytes}, static_cast<std::uint32_t>(extents_.size()));
+    if (added) {
+      std::byte* block = job.block.data();
+      if (coded.position != end) std::memmove(block + end, block + coded.position, coded.encoded.stored_bytes);
+      extents_.push_back({.offset = offset + end,
+                          .stored_bytes = static_cast<std::uint32_t>(coded.encoded.stored_bytes),
+                          .decoded_bytes = piece.decoded_bytes,
+                          .crc = coded.crc,
+                          .codec = static_cast<std::uint8_t>(coded.encoded.codec),
+                          .hash = coded.hash});
+      end += coded.encoded.stored_bytes;
+    }
+    for (const Fragment& f : piece.fragments) f.source->refs[f.chunk] = {0, known->second, f.offset};
+  }
+  if (brings_content) {
+    last_ = {std::move(job.block), offset, end, job.batch.decoded_bytes};
+  } else {
+    bytes_done_ += job.batch.decoded_bytes;
+  }
+  job = Job{.state = Job::State::kCoded};
+}
+
+// Pads the block kept back and hands it to the writers; last_.offset is then where the next one goes.
+void WritePipeline::submit_last_block() {
+  if (!last_.buffer) return;
+  const std::size_t padded = round_up(last_.bytes, file_.alignment());
+  std::memset(last_.buffer.data() + last_.bytes, 0, padded - last_.bytes);
+  const std::uint64_t next = last_.offset + padded;
+  last_.bytes = padded;
+  to_write_.push_back(std::move(last_));
+  last_ = {.offset = next};
+  io_changed_.notify_one();
+}
+
+void WritePipeline::io_loop() {
+  Lock lock(mutex_);
+  while (status_.ok() && !done_) {
+    if (!to_write_.empty()) {
+      PlacedBlock block = std::move(to_write_.front());
+      to_write_.pop_front();
+      ++writing_;
+      lock.unlock();
+      Status status = file_.write_at(block.offset, Bytes(block.buffer.data(), block.bytes));
+      block.buffer.reset();
+      lock.lock();
+      --writing_;
+      bytes_done_ += block.decoded_bytes;
+      if (!status.ok()) fail(std::move(status));
+      work_changed_.notify_all();
+      io_changed_.notify_all();
+    } else if (all_placed() && writing_ == 0 && !completing_) {
+      completing_ = true;
+      lock.unlock();
+      Status status = complete_();
+      lock.lock();
+      if (!status.ok()) return fail(std::move(status));
+      done_ = true;
+      io_changed_.notify_all();
+      result_changed_.notify_all();
+    } else {
+      io_changed_.wait(lock);
+    }
+  }
+}
+
+std::uint64_t WritePipeline::tail_offset(std::size_t size_max) const {
+  if (last_.bytes + size_max <= last_.buffer.size()) return last_.offset + last_.bytes;
+  return last_.offset + round_up(last_.bytes, file_.alignment());
+}
+
+Status WritePipeline::write_tail(std::uint64_t offset, Bytes tail) {
+  const bool fits = offset == last_.offset + last_.bytes && last_.bytes + tail.size() <= last_.buffer.size();
+  const std::size_t padded = fits ? last_.bytes + tail.size() : round_up(last_.bytes, file_.alignment());
+  std::byte* end = last_.buffer.data() + last_.bytes;
+  if (fits) {
+    std::memcpy(end, tail.data(), tail.size());
+  } else {
+    std::memset(end, 0, padded - last_.bytes);
+  }
+  if (padded > 0) OSTRACA_RETURN_IF_ERROR(file_.write_at(last_.offset, Bytes(last_.buffer.data(), padded)));
+  {
+    Lock lock(mutex_);
+    bytes_done_ += last_.decoded_bytes;
+  }
+  if (fits) return {};
+  OSTRACA_ASSIGN_OR_RETURN(AlignedBuffer aligned, AlignedBuffer::allocate(tail.size()));
+  std::memcpy(aligned.data(), tail.data(), tail.size());
+  return file_.write_at(offset, aligned.bytes());
+}
+
+void WritePipeline::fail(Status status) {
+  if (status_.ok() && !done_) status_ = std::move(status);
+  work_changed_.notify_all();
+  io_changed_.notify_all();
+  result_changed_.notify_all();
+}
+
+void WritePipeline::cancel(Status reason) {
+  Lock lock(mutex_);
+  fail(std::move(reason));
+}
+
+void WritePipeline::join() {
+  coders_.reset();
+  writers_.reset();
+}
+
+bool WritePipeline::wait_done(std::chrono::nanoseconds timeout) {
+  Lock lock(mutex_);
+  return result_changed_.wait_for(lock, timeout, [this] { return done_ || !status_.ok(); });
+}
+
+bool WritePipeline::copied() const {
+  Lock lock(mutex_);
+  return sealed_ && unread_sources_ == 0;
+}
+
+Result<bool> WritePipeline::wait_copied(std::optional<std::chrono::nanoseconds> timeout) {
+  Lock lock(mutex_);
+  const auto settled = [this] { return (sealed_ && unread_sources_ == 0) || !status_.ok(); };
+  if (timeout) {
+    result_changed_.wait_for(lock, *timeout, settled);
+  } else {
+    result_changed_.wait(lock, settled);
+  }
+  if (sealed_ && unread_sources_ == 0) return true;
+  if (!status_.ok()) return status_;
+  return false;
+}
+
+Status WritePipeline::status() const {
+  Lock lock(mutex_);
+  return status_;
+}
+
+std::uint64_t WritePipeline::bytes_done() const {
+  Lock lock(mutex_);
+  return bytes_done_;
+}
+
+}  // namespace ostraca

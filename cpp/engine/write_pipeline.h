@@ -1,0 +1,130 @@
+// Batches in, one data file out: stage, code, order, write, complete.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/worker_pool.h"
+#include "checksum/content_hash.h"
+#include "codec/codec.h"
+#include "container/file_format.h"
+#include "engine/write_plan.h"
+#include "storage/storage.h"
+
+namespace ostraca {
+
+// Coding threads take batches in order, each with a block to code it into. Whatever order they finish in, blocks get
+// their offsets in the order of the batches, so that the file depends on the data alone. I/O threads write blocks
+// as they are placed; the one that finds everything written runs `complete`.
+//
+// With a staging budget, a coding thread copies mutable memory as long as the budget lasts before it codes anything;
+// beyond it, coding a batch is what reads its memory.
+//
+// Thread-safe, but that add and seal are for one thread. Owns its threads; the destructor cancels and joins them.
+class WritePipeline {
+ public:
+  struct Options {
+    FileHeader header;
+    CodecPolicy codec = CodecPolicy::kAuto;
+    unsigned threads = 1;
+    std::size_t coding_bytes = 0;
+    std::optional<std::size_t> staging_bytes;
+  };
+
+  // `complete` runs once, in an I/O thread, when all blocks but the last are written: it calls write_tail.
+  WritePipeline(WritableFile& file, const Options& options, std::function<Status()> complete);
+  ~WritePipeline();
+
+  // From here on the memory under the batch's sources may be read. REQUIRES: before seal().
+  void add(Batch batch);
+  void seal();
+  void cancel(Status reason);
+
+  // Waits until done or failed, at most `timeout`; true if so. After a failure the threads may still be busy: join().
+  bool wait_done(std::chrono::nanoseconds timeout);
+  bool copied() const;
+  // Waits until copied or failed, at most `timeout` (unset: for ever).
+  Result<bool> wait_copied(std::optional<std::chrono::nanoseconds> timeout);
+  void join();
+  Status status() const;
+  std::uint64_t bytes_done() const;
+
+  // For `complete` only. Where a tail of at most `size_max` bytes is to begin.
+  std::uint64_t tail_offset(std::size_t size_max) const;
+  // Writes the last block and the tail. REQUIRES: `offset` is from tail_offset; the tail ends on the file's alignment.
+  Status write_tail(std::uint64_t offset, Bytes tail);
+  const std::vector<Extent>& extents() const { return extents_; }
+
+ private:
+  struct CodedPiece {
+    ContentHash hash;
+    Encoded encoded;
+    std::uint32_t crc = 0;
+    std::size_t position = 0;  // in the block
+    bool duplicate = false;    // already in the file when it was coded: nothing in the block
+  };
+  struct Job {
+    enum class State : std::uint8_t { kWaiting, kStaging, kCoding, kCoded };
+    Batch batch;
+    State state = State::kWaiting;
+    PooledBuffer staged;
+    PooledBuffer block;
+    std::vector<CodedPiece> coded;
+  };
+  struct PlacedBlock {
+    PooledBuffer buffer;
+    std::uint64_t offset = 0;
+    std::size_t bytes = 0;
+    std::uint64_t decoded_bytes = 0;
+  };
+  using Lock = std::unique_lock<std::mutex>;
+  struct Coder;
+
+  void start(std::size_t jobs);  // REQUIRES: mutex_ held
+  void code_loop();
+  bool stage_one(Lock& lock);
+  bool code_one(Lock& lock, Coder& coder);
+  Status code(Job& job, bool first, Coder& coder);
+  void note_read(const Batch& batch, Lock& lock);
+  void place_ready();
+  void place(Job& job, bool first);
+  void submit_last_block();
+  void io_loop();
+  void fail(Status status);
+  bool all_placed() const { return sealed_ && next_to_place_ == jobs_.size(); }
+
+  WritableFile& file_;
+  const Options options_;
+  const std::array<std::byte, kHeaderBytes> header_;
+  const std::function<Status()> complete_;
+  BufferPool blocks_;
+  std::optional<BufferPool> staging_;
+
+  mutable std::mutex mutex_;  // guards what follows, and the sources' refs and unread_chunks
+  std::condition_variable work_changed_;    // for coding threads
+  std::condition_variable io_changed_;      // for I/O threads
+  std::condition_variable result_changed_;  // for callers
+  std::deque<Job> jobs_;
+  std::size_t next_to_stage_ = 0, next_to_code_ = 0, next_to_place_ = 0;
+  bool sealed_ = false, completing_ = false, done_ = false;
+  Status status_;
+  std::uint64_t unread_sources_ = 0;
+  std::uint64_t bytes_done_ = 0;
+  std::map<std::pair<ContentHash, std::uint32_t>, std::uint32_t> known_;  // content and size -> extent
+  std::vector<Extent> extents_;
+  PlacedBlock last_;  // kept back: the tail may still fit into it
+  std::deque<PlacedBlock> to_write_;
+  unsigned writing_ = 0;
+  std::optional<WorkerPool> coders_, writers_;
+};
+
+}  // namespace ostraca

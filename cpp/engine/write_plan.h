@@ -1,0 +1,84 @@
+// What a save is going to do: sources cut into chunks, chunks gathered into batches that fit one output block.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "base/limits.h"
+#include "codec/codec.h"
+#include "container/directory.h"
+#include "engine/grid.h"
+#include "ostraca/writer.h"
+
+namespace ostraca {
+
+// A source with its grid. Its address is stable; fragments point at it.
+struct PlannedSource {
+  PlannedSource(ArraySource array, std::uint32_t item_bytes, Dims chunk_shape);
+  PlannedSource(const PlannedSource&) = delete;
+  PlannedSource& operator=(const PlannedSource&) = delete;
+
+  // The chunk's bytes: C order, little-endian. REQUIRES: `out` has the chunk's size.
+  void gather(std::uint64_t chunk, std::byte* out) const;
+  // The chunk's bytes where they lie, if they already have that form; null otherwise.
+  const std::byte* in_place(std::uint64_t chunk) const;
+  std::uint32_t chunk_bytes(std::uint64_t chunk) const;
+
+  ArraySource array;
+  std::uint32_t item_bytes;
+  std::uint64_t bytes;
+  Dims chunk_shape;
+  Grid grid;
+  std::vector<ChunkRef> refs;   // filled in by the pipeline, one for each chunk
+  std::uint64_t unread_chunks;  // guarded by the pipeline's mutex
+
+ private:
+  const std::byte* locate(std::uint64_t chunk, Dims& box_shape) const;
+};
+
+// A chunk's place in a piece.
+struct Fragment {
+  PlannedSource* source;
+  std::uint64_t chunk;
+  std::uint32_t offset;  // in the piece's decoded bytes
+};
+
+// What becomes one extent: a chunk, or a pack of small arrays.
+struct Piece {
+  ElementFormat format;
+  std::uint32_t decoded_bytes = 0;
+  std::vector<Fragment> fragments;
+};
+
+// What one output block holds, whatever it compresses to.
+struct Batch {
+  std::vector<Piece> pieces;
+  std::size_t decoded_bytes = 0;
+  bool reads_mutable_memory = false;
+};
+
+// Gathers pieces into batches, in order. The first batch leaves room for the file's header.
+class BatchBuilder {
+ public:
+  // Returns the batch that `piece` did not fit into, if that is now full; otherwise an empty one.
+  Batch add(Piece piece);
+  Batch take();  // what has been gathered; may be empty
+
+ private:
+  Batch batch_;
+  std::size_t room_ = kBlockBytes - kHeaderBytes;
+};
+
+// Small arrays, to be packed when all of them are known: those of one dtype share pieces, in the order of names.
+class Packer {
+ public:
+  void add(PlannedSource* source, std::string name);
+  std::vector<Piece> take();
+
+ private:
+  std::map<std::pair<DType, std::string>, PlannedSource*> members_;
+};
+
+}  // namespace ostraca

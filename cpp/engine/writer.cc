@@ -1,0 +1,317 @@
+// Writer: plans sources, feeds the pipeline, and ends the file with its tables.
+
+#include "ostraca/writer.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <map>
+#include <tuple>
+#include <unordered_set>
+#include <utility>
+
+#include "base/checked.h"
+#include "base/cpu.h"
+#include "checksum/crc32c.h"
+#include "container/directory.h"
+#include "container/manifest.h"
+#include "engine/on_storage.h"
+#include "engine/write_pipeline.h"
+#include "engine/write_plan.h"
+
+namespace ostraca {
+namespace {
+
+constexpr int kDirectoryLevel = 1;  // zstd level: directories are small next to the data, and repetitive
+constexpr auto kPollInterval = std::chrono::milliseconds(20);
+
+std::string host_name() {
+  char name[256] = {};
+  return ::gethostname(name, sizeof name - 1) == 0 ? name : "";
+}
+
+// Fills in what may be left out and refuses what does not fit together.
+Status normalize(ArraySource& a, std::uint32_t* item) {
+  OSTRACA_ASSIGN_OR_RETURN(*item, item_bytes(a.dtype, a.detail));
+  if (!kind_has_data(a.kind)) {
+    if (a.dtype != DType::kNone || !a.shape.empty()) return invalid_argument("a leaf of this kind holds no array");
+    return {};
+  }
+  if (a.dtype == DType::kNone) return invalid_argument("a leaf that holds data needs a dtype");
+  const std::size_t rank = a.shape.size();
+  if (rank > kRankMax) return invalid_argument("rank " + std::to_string(rank) + " is more than " + std::to_string(kRankMax));
+  if (a.strides.empty()) a.strides = c_strides(a.shape, *item);
+  if (a.global_shape.empty()) a.global_shape = a.shape;
+  if (a.offset.empty()) a.offset.assign(rank, 0);
+  if (a.strides.size() != rank || a.global_shape.size() != rank || a.offset.size() != rank)
+    return invalid_argument("shape, strides, global shape and offset differ in length");
+  std::uint64_t bytes = 0;
+  if (!checked_volume(a.global_shape, std::max<std::uint32_t>(*item, 1), &bytes) || bytes > INT64_MAX)
+    return invalid_argument("the global shape is too large");
+  for (std::size_t d = 0; d < rank; ++d)
+    if (!inside(a.offset[d], a.shape[d], a.global_shape[d]))
+      return invalid_argument("offset " + std::to_string(a.offset[d]) + " + shape " + std::to_string(a.shape[d]) +
+                              " is more than the global shape " + std::to_string(a.global_shape[d]) + " in dimension " +
+                              std::to_string(d));
+  return {};
+}
+
+class WriterImpl final : public Writer {
+ public:
+  WriterImpl(std::unique_ptr<Storage> storage, WriterOptions options, const CheckpointId& id)
+      : storage_(std::move(storage)), options_(std::move(options)), id_(id) {}
+  ~WriterImpl() override {
+    if (!finished_) abort();
+  }
+
+  Status open();
+  const CheckpointId& attempt() const override { return id_; }
+  Status add(ArraySource source) override;
+  void seal() override;
+  bool copied() const override { return pipeline_ && pipeline_->copied(); }
+  Result<bool> wait_copied(std::optional<std::chrono::nanoseconds> timeout) override {
+    return pipeline_ ? pipeline_->wait_copied(timeout) : Result<bool>(cancelled("the save was aborted"));
+  }
+  Result<FileReport> finish(const Poll& poll) override;
+  void cancel() override {
+    if (pipeline_) pipeline_->cancel(cancelled("the save was cancelled"));
+  }
+  void abort() override;
+  std::uint64_t bytes_done() const override { return pipeline_ ? pipeline_->bytes_done() + tied_bytes_ : 0; }
+  std::uint64_t bytes_total() const override { return logical_bytes_; }
+
+ private:
+  struct Leaf {  // one call of add()
+    ArraySource head;  // what the directory records: the memory is the planned source's
+    const PlannedSource* source = nullptr;  // null: no data; several leaves' when they are tied
+  };
+  using TieKey = std::tuple<const std::byte*, Dims, std::vector<std::int64_t>, DType, std::string, bool>;
+
+  Result<Dims> chunk_shape(const ArraySource& source, std::uint32_t item) const;
+  void push(Piece piece);
+  Result<Directory> directory() const;
+  Status complete();
+
+  const std::unique_ptr<Storage> storage_;
+  const WriterOptions options_;
+  const CheckpointId id_;
+  FileHeader header_;
+  std::unique_ptr<WritableFile> file_;
+  std::vector<std::unique_ptr<PlannedSource>> sources_;
+  std::vector<Leaf> leaves_;
+  std::unordered_set<std::string> names_;
+  std::map<TieKey, PlannedSource*> pinned_;  // sources that stay valid until the end, for ties
+  BatchBuilder batches_;
+  Packer packer_;
+  std::atomic<std::uint64_t> logical_bytes_ = 0, tied_bytes_ = 0;  // atomic: progress is asked for by other threads
+  bool sealed_ = false, finished_ = false;
+  FileReport report_;
+  std::unique_ptr<WritePipeline> pipeline_;  // last: its threads use all of the above
+};
+
+Status WriterImpl::open() {
+  if (!options_.overwrite) {
+    Result<std::string> manifest = storage_->read_small(kManifestName, kManifestBytesMax);
+    if (manifest.ok())
+      return exists("'" + storage_->path() + "' already holds a checkpoint: choose another path, or overwrite");
+    if (manifest.status().code() == Code::kFormat)
+      return exists("'" + storage_->path_of(kManifestName) + "' exists and is not a manifest this release could have written");
+  }
+  OSTRACA_RETURN_IF_ERROR(storage_->create_directory());
+  if (options_.process_index == 0) {
+    const Intent intent{id_, options_.process_count, utc_now(), host_name(), ::getpid()};
+    OSTRACA_RETURN_IF_ERROR(storage_->write_small(intent_file_name(id_), as_bytes(encode_intent(intent))));
+  }
+  OSTRACA_ASSIGN_OR_RETURN(file_, storage_->create(data_file_name(options_.process_index, id_), options_.io));
+  header_ = {.kind = FileKind::kData,
+             .id = id_,
+             .process_index = options_.process_index,
+             .process_count = options_.process_count,
+             .alignment = static_cast<std::uint32_t>(file_->alignment())};
+  WritePipeline::Options pipeline{
+      .header = header_,
+      .codec = options_.codec,
+      .threads = std::min(options_.threads ? options_.threads : usable_cores(), kThreadsMax),
+      .coding_bytes = options_.coding_bytes ? options_.coding_bytes : kCodingBytesDefault,
+      .staging_bytes = options_.staging_bytes};
+  pipeline_ = std::make_unique<WritePipeline>(*file_, pipeline, [this] { return complete(); });
+  return {};
+}
+
+Result<Dims> WriterImpl::chunk_shape(const ArraySource& source, std::uint32_t item) const {
+  if (options_.chunk_shape.empty() || options_.chunk_shape.size() != source.shape.size())
+    return default_chunk_shape(source.shape, item, kChunkBytesMax);
+  Dims chunk = options_.chunk_shape;
+  for (std::size_t d = 0; d < chunk.size(); ++d) chunk[d] = std::clamp<std::uint64_t>(chunk[d], 1, source.shape[d]);
+  std::uint64_t bytes = 0;
+  if (!checked_volume(chunk, item, &bytes) || bytes > kChunkBytesMax)
+    return invalid_argument("chunks of the given chunk_shape hold " + std::to_string(bytes) + " bytes, more than " +
+                            std::to_string(kChunkBytesMax));
+  return chunk;
+}
+
+Status WriterImpl::add(ArraySource source) {
+  if (!pipeline_ || sealed_) return invalid_argument("nothing can be added to a writer that is sealed or aborted");
+  OSTRACA_RETURN_IF_ERROR(pipeline_->status());
+  OSTRACA_ASSIGN_OR_RETURN(std::string name, display_name(source.path));
+  std::uint32_t item = 0;
+  if (Status status = normalize(source, &item); !status.ok()) return status.with_context("leaf '" + name + "'");
+  if (!names_.insert(name).second) return invalid_argument("two leaves are named '" + name + "'");
+
+  Leaf leaf{.head = source};
+  leaf.head.on_copied = {};
+  std::uint64_t bytes = 0;
+  (void)checked_volume(source.shape, item, &bytes);  // cannot overflow: normalize() checked the global shape
+  if (!kind_has_data(source.kind) || bytes == 0) {
+    if (source.on_copied) source.on_copied();
+    leaves_.push_back(std::move(leaf));
+    return {};
+  }
+  Result<Dims> chunks = chunk_shape(source, item);
+  if (!chunks.ok()) return chunks.status().with_context("leaf '" + name + "'");
+  logical_bytes_ += bytes;
+
+  const bool pinned = !source.on_copied;
+  const TieKey key{source.data, source.shape, source.strides, source.dtype, source.detail, source.big_endian};
+  if (const auto tied = pinned_.find(key); pinned && tied != pinned_.end()) {
+    leaf.source = tied->second;
+    tied_bytes_ += bytes;
+    leaves_.push_back(std::move(leaf));
+    return {};
+  }
+  sources_.push_back(std::make_unique<PlannedSource>(std::move(source), item, chunks.take()));
+  PlannedSource* planned = sources_.back().get();
+  planned->refs.resize(planned->grid.count());
+  leaf.source = planned;
+  leaves_.push_back(std::move(leaf));
+  if (pinned) pinned_.emplace(key, planned);
+  if (bytes <= kPackMemberBytesMax && planned->grid.count() == 1) {
+    packer_.add(planned, std::move(name));
+    return {};
+  }
+  const DTypeInfo& info = dtype_info(planned->array.dtype);
+  for (std::uint64_t i = 0; i < planned->grid.count(); ++i)
+    push({{info.scalar_bytes, info.is_float}, planned->chunk_bytes(i), {{planned, i, 0}}});
+  return {};
+}
+
+void WriterImpl::push(Piece piece) {
+  if (Batch full = batches_.add(std::move(piece)); !full.pieces.empty()) pipeline_->add(std::move(full));
+}
+
+void WriterImpl::seal() {
+  if (sealed_ || !pipeline_) return;
+  sealed_ = true;
+  for (Piece& piece : packer_.take()) push(std::move(piece));
+  if (Batch rest = batches_.take(); !rest.pieces.empty()) pipeline_->add(std::move(rest));
+  pipeline_->seal();
+}
+
+Result<Directory> WriterImpl::directory() const {
+  Directory out;
+  out.files.push_back({.process_index = options_.process_index, .id = id_});
+  for (const Leaf& leaf : leaves_) {
+    const ArraySource& head = leaf.head;
+    LeafRecord record{.path_offset = out.add_text(head.path),
+                      .path_bytes = static_cast<std::uint32_t>(head.path.size()),
+                      .kind = head.kind,
+                      .dtype = head.dtype,
+                      .big_endian = head.big_endian,
+                      .rank = static_cast<std::uint8_t>(head.global_shape.size()),
+                      .dims = out.add_dims(head.global_shape),
+                      .first_shard = out.shards.size(),
+                      .shard_count = leaf.source ? 1u : 0u,
+                      .detail_bytes = static_cast<std::uint32_t>(head.detail.size()),
+                      .detail_offset = out.add_text(head.detail)};
+    if (leaf.source) {
+      ShardRecord shard{.dims = out.add_dims(head.offset), .first_ref = out.refs.size(), .process = options_.process_index};
+      out.add_dims(head.shape);
+      out.add_dims(leaf.source->chunk_shape);
+      out.shards.push_back(shard);
+      out.refs.insert(out.refs.end(), leaf.source->refs.begin(), leaf.source->refs.end());
+    }
+    out.leaves.push_back(record);
+  }
+  return out;
+}
+
+// Runs in an I/O thread of the pipeline when everything else is in the file.
+Status WriterImpl::complete() {
+  OSTRACA_ASSIGN_OR_RETURN(const Directory records, directory());
+  const std::vector<std::byte> table = encode_extents(pipeline_->extents());
+  const std::vector<std::byte> decoded = encode_directory(records);
+  if (decoded.size() > kDirectoryBytesMax) return invalid_argument("the checkpoint has too many leaves for one file");
+  std::vector<std::byte> frame(zstd_bound(decoded.size()));
+  OSTRACA_ASSIGN_OR_RETURN(const std::size_t frame_bytes, zstd_compress(decoded, kDirectoryLevel, frame));
+
+  const std::size_t alignment = file_->alignment();
+  const std::size_t content = table.size() + frame_bytes + kFooterBytes;
+  const std::uint64_t start = pipeline_->tail_offset(content + alignment);
+  const std::uint64_t end = (start + content + alignment - 1) / alignment * alignment;
+  std::vector<std::byte> tail(end - start);
+  std::copy(table.begin(), table.end(), tail.begin());
+  std::copy_n(frame.begin(), frame_bytes, tail.begin() + static_cast<std::ptrdiff_t>(table.size()));
+  const FileFooter footer{.table_offset = start,
+                          .extent_count = pipeline_->extents().size(),
+                          .directory_offset = start + table.size(),
+                          .directory_stored_bytes = frame_bytes,
+                          .directory_decoded_bytes = decoded.size(),
+                          .table_crc = crc32c(table),
+                          .directory_crc = crc32c(Bytes(frame.data(), frame_bytes)),
+                          .id = id_,
+                          .file_bytes = end,
+                          .header_crc = crc32c(encode_header(header_))};
+  const auto footer_bytes = encode_footer(footer);
+  std::copy(footer_bytes.begin(), footer_bytes.end(), tail.end() - kFooterBytes);
+  OSTRACA_RETURN_IF_ERROR(pipeline_->write_tail(start, tail));
+  OSTRACA_RETURN_IF_ERROR(file_->sync_and_close());
+  OSTRACA_RETURN_IF_ERROR(storage_->sync_directory());
+  report_ = {options_.process_index, options_.process_count, id_, end, footer_crc(footer_bytes), logical_bytes_};
+  return {};
+}
+
+Result<FileReport> WriterImpl::finish(const Poll& poll) {
+  if (!pipeline_) return cancelled("the save was aborted");
+  seal();
+  while (!pipeline_->wait_done(kPollInterval))
+    if (poll && !poll(bytes_done(), bytes_total())) cancel();
+  pipeline_->join();
+  OSTRACA_RETURN_IF_ERROR(pipeline_->status());
+  if (poll) (void)poll(bytes_done(), bytes_total());
+  finished_ = true;
+  return report_;
+}
+
+void WriterImpl::abort() {
+  pipeline_.reset();
+  if (file_) {
+    file_.reset();
+    (void)storage_->remove(data_file_name(options_.process_index, id_));
+  }
+  if (options_.process_index == 0) (void)storage_->remove(intent_file_name(id_));
+  storage_->remove_created_directories();
+  finished_ = true;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Writer>> Writer::create(const std::string& path, WriterOptions options) {
+  return create_writer(make_posix_storage(path), std::move(options));
+}
+
+Result<std::unique_ptr<Writer>> create_writer(std::unique_ptr<Storage> storage, WriterOptions options) {
+  if (options.process_count == 0 || options.process_count > kProcessCountMax ||
+      options.process_index >= options.process_count)
+    return invalid_argument("process index " + std::to_string(options.process_index) + " of " +
+                            std::to_string(options.process_count) + " processes");
+  if (!options.attempt && options.process_count > 1)
+    return invalid_argument("a save by several processes needs one attempt id that all of them share");
+  const CheckpointId id = options.attempt ? *options.attempt : CheckpointId::random();
+  auto writer = std::make_unique<WriterImpl>(std::move(storage), std::move(options), id);
+  OSTRACA_RETURN_IF_ERROR(writer->open());  // on failure the destructor aborts
+  return std::unique_ptr<Writer>(std::move(writer));
+}
+
+}  // namespace ostraca

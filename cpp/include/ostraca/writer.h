@@ -1,0 +1,106 @@
+// Saving: a Writer streams one process's arrays into its data file; commit() makes the reported files a checkpoint.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ostraca/options.h"
+#include "ostraca/status.h"
+#include "ostraca/types.h"
+
+namespace ostraca {
+
+struct WriterOptions {
+  std::uint32_t process_index = 0;
+  std::uint32_t process_count = 1;
+  std::optional<CheckpointId> attempt;  // shared by all processes of a save; drawn when there is only one
+  CodecPolicy codec = CodecPolicy::kAuto;
+  IoMode io = IoMode::kAuto;
+  unsigned threads = 0;          // that code chunks; 0: the usable cores
+  std::size_t coding_bytes = 0;  // of output buffers; 0: kCodingBytesDefault
+  // Unset: memory is read where it lies, when its turn comes. Set: mutable memory is copied first, as far as this
+  // many bytes go, so that wait_copied() returns early.
+  std::optional<std::size_t> staging_bytes;
+  std::vector<std::uint64_t> chunk_shape;  // for arrays of this rank; empty: leading axes are cut
+  bool overwrite = false;
+};
+
+// One shard of one leaf: where its elements are and where they belong.
+struct ArraySource {
+  std::string path;  // encoded key path
+  LeafKind kind = LeafKind::kArray;
+  DType dtype = DType::kNone;
+  std::string detail;
+  bool big_endian = false;  // the order of the elements in memory
+  std::vector<std::uint64_t> shape;
+  std::vector<std::int64_t> strides;        // bytes; empty: C order
+  std::vector<std::uint64_t> global_shape;  // empty: `shape`
+  std::vector<std::uint64_t> offset;        // in the global shape; empty: zeros
+  const std::byte* data = nullptr;          // element [0, ..., 0]
+  bool immutable = false;                   // nobody writes to it while the Writer needs it
+  // The memory must stay valid until this is called, once, from an engine thread; without it, until finish() or
+  // abort() returns. It must not call the Writer.
+  std::function<void()> on_copied;
+};
+
+// What one process wrote: what the committer needs to find and check the file.
+struct FileReport {
+  std::uint32_t process_index = 0;
+  std::uint32_t process_count = 1;
+  CheckpointId attempt;
+  std::uint64_t file_bytes = 0;
+  std::uint32_t footer_crc = 0;
+  std::uint64_t logical_bytes = 0;
+
+  std::string file_name() const;
+  std::string to_bytes() const;  // under 1 KiB, for a key-value store
+  static Result<FileReport> from_bytes(std::string_view bytes);
+};
+
+// Writes one data file. add, seal and finish are for one thread; the other members are thread-safe. Destroying a
+// Writer that neither finished nor aborted aborts it.
+class Writer {
+ public:
+  // Creates the directory, the intent (process 0) and the data file. kExists when a checkpoint is there already.
+  static Result<std::unique_ptr<Writer>> create(const std::string& path, WriterOptions options);
+  virtual ~Writer() = default;
+
+  virtual const CheckpointId& attempt() const = 0;
+  // Checks and plans; large arrays begin to be written at once, small ones are packed at seal().
+  virtual Status add(ArraySource source) = 0;
+  // Nothing more will be added.
+  virtual void seal() = 0;
+  // Whether every source has been read. After a failure it never will be: see status().
+  virtual bool copied() const = 0;
+  // Waits for copied() or a failure, at most `timeout`. REQUIRES: seal() was called.
+  virtual Result<bool> wait_copied(std::optional<std::chrono::nanoseconds> timeout) = 0;
+  // Seals and waits until the file is complete and durable. A failure leaves the file for abort() to remove.
+  virtual Result<FileReport> finish(const Poll& poll = {}) = 0;
+  virtual void cancel() = 0;
+  // Cancels, waits for the threads, removes the file, the intent and the directories made. Also after finish(), when
+  // the commit failed or will not happen.
+  virtual void abort() = 0;
+  virtual std::uint64_t bytes_done() const = 0;
+  virtual std::uint64_t bytes_total() const = 0;
+};
+
+struct CommitOptions {
+  std::optional<std::int64_t> step;
+  std::string metadata = "null";  // JSON text
+  bool overwrite = false;
+  double seconds = 0;  // for the manifest
+  double stall_seconds = 0;
+};
+
+// Checks the reported files (which proves that all processes wrote to one directory), writes index and manifest and
+// publishes them. Returns the manifest's text. kCommitUncertain: published, but perhaps not durable.
+Result<std::string> commit(const std::string& path, const std::vector<FileReport>& reports,
+                           const CommitOptions& options);
+
+}  // namespace ostraca

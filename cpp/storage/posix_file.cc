@@ -1,0 +1,287 @@
+#include "storage/posix_file.h"
+
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <mutex>
+#include <shared_mutex>
+
+#include "base/checked.h"
+#include "base/limits.h"
+
+namespace ostraca {
+namespace {
+
+std::size_t round_down(std::size_t value, std::size_t alignment) { return value & ~(alignment - 1); }
+
+Status check_aligned(const std::string& path, std::uint64_t offset, Bytes data, std::size_t alignment) {
+  const std::uint64_t bits = offset | data.size() | reinterpret_cast<std::uintptr_t>(data.data());
+  if ((bits & (alignment - 1)) == 0) return {};
+  return invalid_argument("'" + path + "': offset " + std::to_string(offset) + ", size " + std::to_string(data.size()) +
+                          " and the buffer's address must be multiples of " + std::to_string(alignment));
+}
+
+// The alignment our blocks take for direct I/O on this file; 0 when it is not worth trying.
+std::size_t usable_alignment(int fd, const PosixCalls& calls) {
+  const std::size_t needed = calls.direct_alignment(fd);
+  if (needed == 0 || needed > kAlignmentMax) return 0;
+  return std::max(std::bit_ceil(needed), kAlignmentMin);
+}
+
+// Files that live in memory anyway: past the page cache there is nothing.
+bool lives_in_memory(int fd) {
+  struct statfs about = {};
+  if (::fstatfs(fd, &about) != 0) return false;
+  return about.f_type == TMPFS_MAGIC || about.f_type == RAMFS_MAGIC;
+}
+
+// One descriptor, whose O_DIRECT flag is taken off when the file system refuses a direct write after all. Direct
+// and buffered writes never overlap in time: a buffered write may read and write back the rest of its block, and
+// would undo a direct write beside it.
+class PosixWritableFile final : public WritableFile {
+ public:
+  PosixWritableFile(UniqueFd fd, std::string path, std::size_t direct_alignment, const PosixCalls& calls)
+      : calls_(calls),
+        path_(std::move(path)),
+        fd_(std::move(fd)),
+        alignment_(std::max(direct_alignment, kAlignmentMin)),
+        direct_(direct_alignment != 0),
+        flag_is_set_(direct_alignment != 0) {}
+
+  std::size_t alignment() const override { return alignment_; }
+
+  Status write_at(std::uint64_t offset, Bytes data) override {
+    if (!fd_) return invalid_argument("write to '" + path_ + "', which is closed");
+    OSTRACA_RETURN_IF_ERROR(check_aligned(path_, offset, data, alignment_));
+    std::size_t done = 0;
+    if (direct_) {
+      std::shared_lock in_flight(direct_writes_);
+      if (direct_) {
+        const int error = write_direct(offset, data, &done);
+        if (error == 0) return {};
+        if (error != EINVAL) return fail(error, "write");
+        direct_ = false;
+      }
+    }
+    if (const int error = leave_direct_mode(); error != 0) return fail(error, "leave direct mode of");
+    if (const int error = posix_write_all(fd_.get(), offset + done, data.subspan(done), calls_); error != 0)
+      return fail(error, "write");
+    return {};
+  }
+
+  Status sync_and_close() override {
+    if (!fd_) return invalid_argument("close of '" + path_ + "', which is closed");
+    Status status;
+    if (error_ != 0) {
+      status = Status::system(error_, "write", path_);  // the caller saw it already; it must not commit this file
+    } else if (retry_on_eintr([&] { return calls_.fdatasync(fd_.get()); }) != 0) {
+      status = Status::system(errno, "sync", path_);
+    }
+    // Linux has closed the descriptor even where close() is interrupted.
+    if (::close(fd_.release()) != 0 && errno != EINTR && status.ok()) status = Status::system(errno, "close", path_);
+    return status;
+  }
+
+ private:
+  // 0 or an errno; EINVAL also where the device leaves a part of a block. *done is a multiple of the alignment.
+  int write_direct(std::uint64_t offset, Bytes data, std::size_t* done) {
+    while (*done < data.size()) {
+      const Bytes rest = data.subspan(*done);
+      const ssize_t n = retry_on_eintr(
+          [&] { return calls_.pwrite(fd_.get(), rest.data(), rest.size(), static_cast<off_t>(offset + *done)); });
+      if (n < 0) return errno;
+      const std::size_t whole = round_down(static_cast<std::size_t>(n), alignment_);
+      if (whole == 0) return EINVAL;
+      *done += whole;
+    }
+    return 0;
+  }
+
+  // Waits for the direct writes in flight. 0 or an errno.
+  int leave_direct_mode() {
+    std::unique_lock none_in_flight(direct_writes_);
+    if (!flag_is_set_) return 0;
+    if (calls_.set_direct(fd_.get(), false) != 0) return errno;
+    flag_is_set_ = false;
+    return 0;
+  }
+
+  Status fail(int error, const char* what) {
+    error_ = error;
+    return Status::system(error, what, path_);
+  }
+
+  const PosixCalls& calls_;
+  const std::string path_;
+  UniqueFd fd_;
+  const std::size_t alignment_;
+  std::shared_mutex direct_writes_;  // shared: during a direct write
+  std::atomic<bool> direct_;         // new writes try O_DIRECT
+  bool flag_is_set_;                 // the descriptor has O_DIRECT; guarded by direct_writes_
+  std::atomic<int> error_{0};        // errno of a failed write
+};
+
+// A cached descriptor, and a direct one opened when first asked for.
+class PosixReadableFile final : public ReadableFile {
+ public:
+  PosixReadableFile(Directory directory, std::string name, std::string path, UniqueFd fd, const struct stat& about,
+                    const PosixCalls& calls)
+      : calls_(calls),
+        directory_(std::move(directory)),
+        name_(std::move(name)),
+        path_(std::move(path)),
+        fd_(std::move(fd)),
+        device_(about.st_dev),
+        inode_(about.st_ino),
+        size_(static_cast<std::uint64_t>(about.st_size)) {
+    const std::size_t alignment = usable_alignment(fd_.get(), calls_);
+    alignment_ = std::max(alignment, kAlignmentMin);
+    direct_ = alignment != 0;
+  }
+
+  std::uint64_t size() const override { return size_; }
+  const std::string& path() const override { return path_; }
+  std::size_t direct_alignment() const override { return alignment_; }
+
+  Status read_at(std::uint64_t offset, MutableBytes out) override {
+    if (!inside(offset, out.size(), size_)) return ends_early(offset, out.size(), offset < size_ ? size_ - offset : 0);
+    return read_rest(offset, out, 0);
+  }
+
+  bool try_read_cached(std::uint64_t offset, MutableBytes out) override {
+    if (!cached_reads_ || !inside(offset, out.size(), size_)) return false;
+    while (!out.empty()) {
+      const ssize_t n = retry_on_eintr(
+          [&] { return calls_.pread_cached(fd_.get(), out.data(), out.size(), static_cast<off_t>(offset)); });
+      if (n < 0 && errno != EAGAIN) cached_reads_ = false;  // EOPNOTSUPP, ENOSYS: it will not learn it
+      if (n <= 0) return false;
+      offset += static_cast<std::uint64_t>(n);
+      out = out.subspan(static_cast<std::size_t>(n));
+    }
+    return true;
+  }
+
+  Status read_direct(std::uint64_t offset, MutableBytes out) override {
+    OSTRACA_RETURN_IF_ERROR(check_aligned(path_, offset, out, alignment_));
+    if (out.empty()) return {};
+    if (offset >= size_) return ends_early(offset, out.size(), 0);
+    const std::size_t wanted = static_cast<std::size_t>(std::min<std::uint64_t>(out.size(), size_ - offset));
+    std::size_t done = 0;
+    while (open_direct() && done < wanted) {
+      const MutableBytes rest = out.subspan(done);
+      const ssize_t n = retry_on_eintr(
+          [&] { return calls_.pread(direct_fd_.get(), rest.data(), rest.size(), static_cast<off_t>(offset + done)); });
+      if (n < 0 && errno != EINVAL) return Status::system(errno, "read", path_);
+      if (n < 0) direct_ = false;
+      if (n > 0 && static_cast<std::size_t>(n) >= wanted - done) return {};
+      const std::size_t whole = n > 0 ? round_down(static_cast<std::size_t>(n), alignment_) : 0;
+      if (whole == 0) break;  // refused, or the file ends inside a block: the cached descriptor tells which
+      done += whole;
+    }
+    return read_rest(offset, out.first(wanted), done);
+  }
+
+ private:
+  // Reads out[done...] through the page cache.
+  Status read_rest(std::uint64_t offset, MutableBytes out, std::size_t done) {
+    while (done < out.size()) {
+      const MutableBytes rest = out.subspan(done);
+      const ssize_t n = retry_on_eintr(
+          [&] { return calls_.pread(fd_.get(), rest.data(), rest.size(), static_cast<off_t>(offset + done)); });
+      if (n < 0) return Status::system(errno, "read", path_);
+      if (n == 0) return ends_early(offset, out.size(), done);
+      done += static_cast<std::size_t>(n);
+    }
+    return {};
+  }
+
+  // Whether direct reads are possible.
+  bool open_direct() {
+    std::call_once(direct_once_, [&] {
+      if (!direct_) return;
+      UniqueFd fd(retry_on_eintr([&] { return calls_.open_direct(directory_->get(), name_.c_str()); }));
+      struct stat about = {};
+      // The name may be another file by now, or gone; the one we hold is still readable.
+      const bool same = fd && ::fstat(fd.get(), &about) == 0 && about.st_dev == device_ && about.st_ino == inode_;
+      if (same)
+        direct_fd_ = std::move(fd);
+      else
+        direct_ = false;
+    });
+    return direct_;
+  }
+
+  Status ends_early(std::uint64_t offset, std::uint64_t expected, std::uint64_t found) const {
+    return corruption("'" + path_ + "' ends early: expected " + std::to_string(expected) + " bytes at offset " +
+                      std::to_string(offset) + ", found " + std::to_string(found));
+  }
+
+  const PosixCalls& calls_;
+  const Directory directory_;
+  const std::string name_;
+  const std::string path_;
+  const UniqueFd fd_;
+  const dev_t device_;
+  const ino_t inode_;
+  const std::uint64_t size_;
+  std::size_t alignment_ = kAlignmentMin;
+  std::once_flag direct_once_;
+  UniqueFd direct_fd_;                    // set once, by open_direct
+  std::atomic<bool> direct_{false};       // direct reads are worth trying
+  std::atomic<bool> cached_reads_{true};  // RWF_NOWAIT is known here
+};
+
+}  // namespace
+
+Result<UniqueFd> posix_open_exclusive(const UniqueFd& directory, const std::string& name, const std::string& path) {
+  // 0666 and not 0600: who may read a checkpoint is the umask's decision.
+  UniqueFd fd(retry_on_eintr(
+      [&] { return ::openat(directory.get(), name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); }));
+  if (!fd && errno == EEXIST) return exists("'" + path + "' exists already");
+  if (!fd) return Status::system(errno, "create", path);
+  return fd;
+}
+
+int posix_write_all(int fd, std::uint64_t offset, Bytes data, const PosixCalls& calls) {
+  while (!data.empty()) {
+    const ssize_t n =
+        retry_on_eintr([&] { return calls.pwrite(fd, data.data(), data.size(), static_cast<off_t>(offset)); });
+    if (n < 0) return errno;
+    if (n == 0) return EIO;  // never seen; better than a loop without end
+    offset += static_cast<std::uint64_t>(n);
+    data = data.subspan(static_cast<std::size_t>(n));
+  }
+  return 0;
+}
+
+Result<std::unique_ptr<WritableFile>> posix_create(const Directory& directory, const std::string& name,
+                                                   std::string path, IoMode mode, const PosixCalls& calls) {
+  OSTRACA_ASSIGN_OR_RETURN(UniqueFd fd, posix_open_exclusive(*directory, name, path));
+  std::size_t alignment = 0;
+  if (mode == IoMode::kDirect || (mode == IoMode::kAuto && !lives_in_memory(fd.get())))
+    alignment = usable_alignment(fd.get(), calls);
+  if (alignment != 0 && calls.set_direct(fd.get(), true) != 0) alignment = 0;
+  return std::unique_ptr<WritableFile>(
+      std::make_unique<PosixWritableFile>(std::move(fd), std::move(path), alignment, calls));
+}
+
+Result<std::unique_ptr<ReadableFile>> posix_open(Directory directory, std::string name, std::string path,
+                                                 const PosixCalls& calls) {
+  // O_NONBLOCK: opening a FIFO that somebody put here must not hang.
+  UniqueFd fd(retry_on_eintr(
+      [&] { return ::openat(directory->get(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); }));
+  if (!fd && errno == ENOENT) return not_found("'" + path + "' does not exist");
+  if (!fd) return Status::system(errno, "open", path);
+  struct stat about = {};
+  if (::fstat(fd.get(), &about) != 0) return Status::system(errno, "stat", path);
+  if (!S_ISREG(about.st_mode)) return format_error("'" + path + "' is not a plain file");
+  return std::unique_ptr<ReadableFile>(std::make_unique<PosixReadableFile>(
+      std::move(directory), std::move(name), std::move(path), std::move(fd), about, calls));
+}
+
+}  // namespace ostraca

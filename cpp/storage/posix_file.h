@@ -1,0 +1,28 @@
+// Internal to cpp/storage: files of a POSIX directory.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "storage/posix_calls.h"
+#include "storage/storage.h"
+
+namespace ostraca {
+
+// A shared descriptor: an open file needs its directory after the storage is gone (the second, direct descriptor).
+using Directory = std::shared_ptr<const UniqueFd>;
+
+// A new file in `directory`. `path` is for messages.
+Result<std::unique_ptr<WritableFile>> posix_create(const Directory& directory, const std::string& name,
+                                                   std::string path, IoMode mode, const PosixCalls& calls);
+
+Result<std::unique_ptr<ReadableFile>> posix_open(Directory directory, std::string name, std::string path,
+                                                 const PosixCalls& calls);
+
+// O_EXCL. The descriptor is for writing through the page cache.
+Result<UniqueFd> posix_open_exclusive(const UniqueFd& directory, const std::string& name, const std::string& path);
+
+// Writes all of `data` at `offset`; 0 or an errno.
+int posix_write_all(int fd, std::uint64_t offset, Bytes data, const PosixCalls& calls);
+
+}  // namespace ostraca

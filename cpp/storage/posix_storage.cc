@@ -1,0 +1,340 @@
+// A checkpoint's directory on a POSIX file system.
+//
+// How a checkpoint is committed (the engine drives; the storage performs the steps marked *):
+//
+//   1  *  Every process writes its data files: create (O_EXCL), write_at.
+//   2  *  Each file is made durable (sync_and_close), then the directory that names them (sync_directory), before
+//         the process reports.
+//   3     The committer opens every reported file and compares id, size and footer CRC.
+//   4  *  It writes the index and the manifest, the latter under a temporary name; both durable (write_small).
+//   5  *  It publishes the manifest: link() to its final name, which fails if there is one, then unlink() of the
+//         temporary one; or rename() when overwriting. This is the moment from which the checkpoint exists.
+//   6  *  sync_directory makes the name durable, and that of the directory itself, and of its new parents.
+//
+// A failure up to 4 leaves files that no manifest names. A failure of 5 that may have come after the fact is
+// looked into: done, not done, or kCommitUncertain. A failure of 6 leaves a checkpoint that a power cut may undo.
+// No sync is ever repeated after a failure: the kernel reports a lost page once and then calls it clean.
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <mutex>
+
+#include "base/limits.h"
+#include "storage/posix_calls.h"
+#include "storage/posix_file.h"
+#include "storage/storage.h"
+
+namespace ostraca {
+namespace {
+
+constexpr int kCreateDirectoryAttempts = 16;  // others may remove what they made (and we stand in) at the same time
+
+// Absolute, so that a later chdir does not move the checkpoint; no slash at the end.
+std::string absolute_path(const std::string& directory) {
+  std::string path = directory;
+  if (!path.empty() && path.front() != '/') {
+    std::error_code error;
+    const std::string here = std::filesystem::current_path(error).string();
+    if (!error) path = (here == "/" ? "" : here) + "/" + path;
+  }
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  return path;
+}
+
+std::string parent_of(const std::string& path) {
+  const std::string parent = std::filesystem::path(path).parent_path().string();
+  return parent.empty() ? "." : parent;
+}
+
+Status check_name(const std::string& name) {
+  const bool good = !name.empty() && name != "." && name != ".." && name.size() <= kNameBytesMax &&
+                    name.find('/') == std::string::npos && name.find('\0') == std::string::npos;
+  if (good) return {};
+  return invalid_argument("a file's name must be one path component of at most " + std::to_string(kNameBytesMax) +
+                          " bytes, not '" + name.substr(0, kNameBytesMax) + "'");
+}
+
+// Reads of plain files only; a symbolic link is none.
+bool is_plain_file(int directory, const dirent& entry) {
+  if (entry.d_type != DT_UNKNOWN) return entry.d_type == DT_REG;
+  struct stat about = {};
+  return ::fstatat(directory, entry.d_name, &about, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(about.st_mode);
+}
+
+// Names are resolved against a descriptor of the directory: once open, a tree that is moved stays one checkpoint.
+class PosixStorage final : public Storage {
+ public:
+  PosixStorage(const std::string& directory, const PosixCalls& calls)
+      : calls_(calls), path_(absolute_path(directory)) {}
+
+  const std::string& path() const override { return path_; }
+  std::string path_of(const std::string& name) const override {
+    return path_ == "/" ? path_ + name : path_ + "/" + name;
+  }
+
+  Status create_directory() override;
+  Result<std::unique_ptr<WritableFile>> create(const std::string& name, IoMode mode) override;
+  Result<std::unique_ptr<ReadableFile>> open(const std::string& name) override;
+  Result<std::string> read_small(const std::string& name, std::size_t max_bytes) override;
+  Status write_small(const std::string& name, Bytes data) override;
+  Status publish(const std::string& from, const std::string& to, bool replace) override;
+  Status sync_directory() override;
+  Status remove(const std::string& name) override;
+  void remove_created_directories() override;
+  Result<std::vector<std::string>> list() override;
+
+ private:
+  enum class Published { kYes, kNo, kUnknown };
+
+  Status check_path() const;
+  Result<Directory> directory();
+  int make_one(const std::string& path);
+  Status make_all();
+  Status sync_parent(const std::string& path) const;
+  Status publish_new(int directory, const std::string& from, const std::string& to, const struct stat& ours);
+  Status not_published(int directory, const std::string& to, const struct stat& ours, int error, const char* what);
+  static Published is_published(int directory, const std::string& to, const struct stat& ours);
+
+  const PosixCalls& calls_;
+  const std::string path_;
+  std::mutex mutex_;                   // guards the rest
+  Directory directory_;                // opened at the first use
+  std::vector<std::string> created_;   // directories made here, outermost first
+  std::vector<std::string> unsynced_;  // directories in which entries were made that are not yet durable
+};
+
+Status PosixStorage::check_path() const {
+  if (!path_.empty() && path_.find('\0') == std::string::npos) return {};
+  return invalid_argument("a checkpoint's directory must be a path without NUL, and not empty");
+}
+
+Result<Directory> PosixStorage::directory() {
+  OSTRACA_RETURN_IF_ERROR(check_path());
+  std::lock_guard lock(mutex_);
+  if (directory_ != nullptr) return directory_;
+  UniqueFd fd(retry_on_eintr([&] { return ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
+  if (!fd && errno == ENOENT) return not_found("directory '" + path_ + "' does not exist");
+  if (!fd) return Status::system(errno, "open directory", path_);
+  directory_ = std::make_shared<const UniqueFd>(std::move(fd));
+  return directory_;
+}
+
+// 0 when `path` is a directory now, or an errno.
+int PosixStorage::make_one(const std::string& path) {
+  if (::mkdir(path.c_str(), 0777) == 0) {
+    created_.push_back(path);
+    unsynced_.push_back(parent_of(path));
+    return 0;
+  }
+  const int error = errno;
+  struct stat about = {};
+  // Not only after EEXIST: a read-only or automounted parent answers something else.
+  if (::stat(path.c_str(), &about) == 0) return S_ISDIR(about.st_mode) ? 0 : ENOTDIR;
+  return error == EEXIST ? errno : error;
+}
+
+// Upwards until a directory exists or can be made, then down again.
+Status PosixStorage::make_all() {
+  Status status;
+  for (int attempt = 0; attempt < kCreateDirectoryAttempts; ++attempt) {
+    std::vector<std::string> path = {path_};
+    int error = make_one(path.back());
+    while ((error == ENOENT || error == ENOTDIR) && path.back() != "/" && path.back() != ".") {
+      path.push_back(parent_of(path.back()));
+      error = make_one(path.back());
+    }
+    while (error == 0 && path.size() > 1) {
+      path.pop_back();
+      error = make_one(path.back());
+    }
+    if (error == 0) return {};
+    status = Status::system(error, "create directory", path.back());
+    if (error != ENOENT) break;
+  }
+  return status;
+}
+
+Status PosixStorage::create_directory() {
+  OSTRACA_RETURN_IF_ERROR(check_path());
+  {
+    std::lock_guard lock(mutex_);
+    OSTRACA_RETURN_IF_ERROR(make_all());
+    // Also where the directory was there: whoever made it may have died before it was durable.
+    unsynced_.push_back(parent_of(path_));
+    directory_ = nullptr;
+  }
+  auto opened = directory();
+  return opened.ok() ? Status() : opened.status();
+}
+
+Result<std::unique_ptr<WritableFile>> PosixStorage::create(const std::string& name, IoMode mode) {
+  OSTRACA_RETURN_IF_ERROR(check_name(name));
+  OSTRACA_ASSIGN_OR_RETURN(Directory in, directory());
+  return posix_create(in, name, path_of(name), mode, calls_);
+}
+
+Result<std::unique_ptr<ReadableFile>> PosixStorage::open(const std::string& name) {
+  OSTRACA_RETURN_IF_ERROR(check_name(name));
+  OSTRACA_ASSIGN_OR_RETURN(Directory in, directory());
+  return posix_open(std::move(in), name, path_of(name), calls_);
+}
+
+Result<std::string> PosixStorage::read_small(const std::string& name, std::size_t max_bytes) {
+  OSTRACA_ASSIGN_OR_RETURN(std::unique_ptr<ReadableFile> file, open(name));
+  if (file->size() > max_bytes)
+    return format_error("'" + file->path() + "' has " + std::to_string(file->size()) +
+                        " bytes, more than the limit of " + std::to_string(max_bytes));
+  std::string text(file->size(), '\0');
+  OSTRACA_RETURN_IF_ERROR(file->read_at(0, std::as_writable_bytes(std::span(text.data(), text.size()))));
+  return text;
+}
+
+Status PosixStorage::write_small(const std::string& name, Bytes data) {
+  OSTRACA_RETURN_IF_ERROR(check_name(name));
+  OSTRACA_ASSIGN_OR_RETURN(Directory in, directory());
+  const std::string path = path_of(name);
+  OSTRACA_ASSIGN_OR_RETURN(UniqueFd fd, posix_open_exclusive(*in, name, path));
+  Status status;
+  if (const int error = posix_write_all(fd.get(), 0, data, calls_); error != 0) {
+    status = Status::system(error, "write", path);
+  } else if (retry_on_eintr([&] { return calls_.fsync(fd.get()); }) != 0) {
+    status = Status::system(errno, "sync", path);
+  }
+  if (::close(fd.release()) != 0 && errno != EINTR && status.ok()) status = Status::system(errno, "close", path);
+  if (!status.ok()) ::unlinkat(in->get(), name.c_str(), 0);
+  return status;
+}
+
+PosixStorage::Published PosixStorage::is_published(int directory, const std::string& to, const struct stat& ours) {
+  struct stat about = {};
+  if (::fstatat(directory, to.c_str(), &about, AT_SYMLINK_NOFOLLOW) != 0)
+    return errno == ENOENT ? Published::kNo : Published::kUnknown;
+  return about.st_dev == ours.st_dev && about.st_ino == ours.st_ino ? Published::kYes : Published::kNo;
+}
+
+// After a failed call: ok if it did its work all the same. Over NFS the answer can be lost, and the request then
+// repeated by the client and refused by the server, because it was already served.
+Status PosixStorage::not_published(int directory, const std::string& to, const struct stat& ours, int error,
+                                   const char* what) {
+  switch (is_published(directory, to, ours)) {
+    case Published::kYes:
+      return {};
+    case Published::kNo:
+      if (error == EEXIST) return exists("'" + path_of(to) + "' exists already");
+      return Status::system(error, what, path_of(to));
+    case Published::kUnknown:
+      break;
+  }
+  return {Code::kCommitUncertain, Status::system(error, what, path_of(to)).message() + "; it may be there nonetheless"};
+}
+
+Status PosixStorage::publish_new(int directory, const std::string& from, const std::string& to,
+                                 const struct stat& ours) {
+  if (retry_on_eintr([&] { return calls_.link(directory, from.c_str(), to.c_str()); }) != 0) {
+    const int error = errno;
+    const bool no_links = error == EPERM || error == EOPNOTSUPP || error == EMLINK || error == ENOSYS;
+    if (!no_links) {
+      OSTRACA_RETURN_IF_ERROR(not_published(directory, to, ours, error, "publish"));
+    } else {
+      if (retry_on_eintr([&] { return calls_.rename_no_replace(directory, from.c_str(), to.c_str()); }) == 0) return {};
+      const bool no_rename = errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP;
+      return not_published(directory, to, ours, errno,
+                           no_rename ? "publish (the file system has neither hard links nor RENAME_NOREPLACE, "
+                                       "one of which is needed)"
+                                     : "publish");
+    }
+  }
+  // It is published. A temporary name that stays is a second name of the manifest, swept with the attempt's files.
+  (void)::unlinkat(directory, from.c_str(), 0);
+  return {};
+}
+
+Status PosixStorage::publish(const std::string& from, const std::string& to, bool replace) {
+  OSTRACA_RETURN_IF_ERROR(check_name(from));
+  OSTRACA_RETURN_IF_ERROR(check_name(to));
+  OSTRACA_ASSIGN_OR_RETURN(Directory in, directory());
+  struct stat ours = {};
+  if (::fstatat(in->get(), from.c_str(), &ours, AT_SYMLINK_NOFOLLOW) != 0)
+    return Status::system(errno, "publish", path_of(from));
+  if (!replace) return publish_new(in->get(), from, to, ours);
+  if (retry_on_eintr([&] { return calls_.rename(in->get(), from.c_str(), to.c_str()); }) == 0) return {};
+  return not_published(in->get(), to, ours, errno, "publish");
+}
+
+Status PosixStorage::sync_parent(const std::string& path) const {
+  const UniqueFd fd(retry_on_eintr([&] { return ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
+  if (!fd && errno == EACCES) return {};  // one may write to it but not read it; there is no way to sync it then
+  if (!fd) return Status::system(errno, "open directory", path);
+  // EINVAL: a file system (CIFS, some FUSE ones) that has no sync of directories and needs none.
+  if (retry_on_eintr([&] { return calls_.fsync(fd.get()); }) != 0 && errno != EINVAL)
+    return Status::system(errno, "sync directory", path);
+  return {};
+}
+
+Status PosixStorage::sync_directory() {
+  OSTRACA_ASSIGN_OR_RETURN(Directory in, directory());
+  if (retry_on_eintr([&] { return calls_.fsync(in->get()); }) != 0 && errno != EINVAL)
+    return Status::system(errno, "sync directory", path_);
+  std::vector<std::string> parents;
+  {
+    std::lock_guard lock(mutex_);
+    parents = unsynced_;
+  }
+  std::sort(parents.begin(), parents.end());
+  parents.erase(std::unique(parents.begin(), parents.end()), parents.end());
+  for (const std::string& parent : parents) OSTRACA_RETURN_IF_ERROR(sync_parent(parent));
+  std::lock_guard lock(mutex_);
+  std::erase_if(unsynced_, [&](const std::string& p) { return std::binary_search(parents.begin(), parents.end(), p); });
+  return {};
+}
+
+Status PosixStorage::remove(const std::string& name) {
+  OSTRACA_RETURN_IF_ERROR(check_name(name));
+  auto in = directory();
+  if (!in.ok()) return in.status().code() == Code::kNotFound ? Status() : in.status();
+  if (retry_on_eintr([&] { return ::unlinkat((*in)->get(), name.c_str(), 0); }) == 0 || errno == ENOENT) return {};
+  return Status::system(errno, "remove", path_of(name));
+}
+
+void PosixStorage::remove_created_directories() {
+  std::lock_guard lock(mutex_);
+  directory_ = nullptr;
+  // rmdir itself refuses what is not empty, and then everything above is not empty either.
+  while (!created_.empty() && ::rmdir(created_.back().c_str()) == 0) created_.pop_back();
+}
+
+Result<std::vector<std::string>> PosixStorage::list() {
+  OSTRACA_ASSIGN_OR_RETURN(Directory in, directory());
+  // A descriptor of its own: the position of a listing belongs to the open file, which threads share.
+  UniqueFd fd(retry_on_eintr([&] { return ::openat(in->get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
+  if (!fd && errno == ENOENT) return not_found("directory '" + path_ + "' does not exist");
+  if (!fd) return Status::system(errno, "list", path_);
+  const std::unique_ptr<DIR, int (*)(DIR*)> listing(::fdopendir(fd.get()), &::closedir);
+  if (listing == nullptr) return Status::system(errno, "list", path_);
+  fd.release();  // closedir closes it
+  std::vector<std::string> names;
+  errno = 0;
+  while (const dirent* entry = ::readdir(listing.get())) {
+    if (is_plain_file(in->get(), *entry)) names.emplace_back(entry->d_name);
+    errno = 0;
+  }
+  if (errno != 0) return Status::system(errno, "list", path_);
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+}  // namespace
+
+std::unique_ptr<Storage> make_posix_storage(const std::string& directory, const PosixCalls& calls) {
+  return std::make_unique<PosixStorage>(directory, calls);
+}
+
+std::unique_ptr<Storage> make_posix_storage(const std::string& directory) {
+  return make_posix_storage(directory, PosixCalls::kernel());
+}
+
+}  // namespace ostraca

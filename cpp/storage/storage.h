@@ -1,0 +1,77 @@
+// The one door to bytes at rest. Storage knows names and bytes, no format. All I/O of the engine passes here, so
+// that tests inject faults by wrapping this interface.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/bytes.h"
+#include "ostraca/options.h"
+#include "ostraca/status.h"
+
+namespace ostraca {
+
+// A file being written: created by this process, front to back, at offsets the caller assigns. write_at is
+// thread-safe; the rest is not. Destroying it closes the descriptor and leaves the file where it is.
+class WritableFile {
+ public:
+  virtual ~WritableFile() = default;
+  // Bytes that offsets, sizes and addresses must be multiples of (a power of two; kAlignmentMin at least).
+  virtual std::size_t alignment() const = 0;
+  // Writes all of `data` at `offset`. REQUIRES: both, and the address of `data`, are multiples of alignment().
+  virtual Status write_at(std::uint64_t offset, Bytes data) = 0;
+  // Makes everything written durable (fdatasync) and closes. After an error the file must not be used or retried.
+  virtual Status sync_and_close() = 0;
+};
+
+// A file being read. Thread-safe.
+class ReadableFile {
+ public:
+  virtual ~ReadableFile() = default;
+  virtual std::uint64_t size() const = 0;
+  virtual const std::string& path() const = 0;  // for messages
+  // Reads exactly out.size() bytes at `offset`; a file that ends before that is kCorruption.
+  virtual Status read_at(std::uint64_t offset, MutableBytes out) = 0;
+  // The same, but only from memory: false, quickly, when any of it would wait for the device.
+  virtual bool try_read_cached(std::uint64_t offset, MutableBytes out) = 0;
+  // Like read_at, past the page cache where the file system allows it (buffered otherwise).
+  // REQUIRES: offset, out.size() and the address of `out` are multiples of direct_alignment().
+  // The last request may reach past the end of the file; the bytes beyond it are unspecified.
+  virtual Status read_direct(std::uint64_t offset, MutableBytes out) = 0;
+  virtual std::size_t direct_alignment() const = 0;
+};
+
+// A checkpoint's directory. Names are single validated path components. Thread-safe.
+class Storage {
+ public:
+  virtual ~Storage() = default;
+  virtual const std::string& path() const = 0;  // for messages
+  virtual std::string path_of(const std::string& name) const = 0;
+
+  // Creates the directory and its missing parents. Remembers which directories are new, for sync_directory.
+  virtual Status create_directory() = 0;
+  // Opens a new file (O_EXCL).
+  virtual Result<std::unique_ptr<WritableFile>> create(const std::string& name, IoMode mode) = 0;
+  virtual Result<std::unique_ptr<ReadableFile>> open(const std::string& name) = 0;  // absent: kNotFound
+  // A whole small file. Larger than `max_bytes`: kFormat. Absent: kNotFound.
+  virtual Result<std::string> read_small(const std::string& name, std::size_t max_bytes) = 0;
+  // Creates (O_EXCL), writes, fsyncs, closes.
+  virtual Status write_small(const std::string& name, Bytes data) = 0;
+  // Makes the durable file `from` appear as `to`, atomically. With `replace` it takes the place of an existing `to`
+  // (rename); without, an existing `to` is kExists (link, then unlink of `from`).
+  // Any other failure means that `to` is as it was, but for kCommitUncertain: then nobody can tell.
+  virtual Status publish(const std::string& from, const std::string& to, bool replace) = 0;
+  // Makes names durable: fsyncs the directory, its parent after create_directory, and the parents of every other
+  // directory that it made.
+  virtual Status sync_directory() = 0;
+  virtual Status remove(const std::string& name) = 0;  // absent is ok
+  // Removes the directories that create_directory made, those of them that are empty. Best effort.
+  virtual void remove_created_directories() = 0;
+  virtual Result<std::vector<std::string>> list() = 0;  // names of plain files, sorted; no directory: kNotFound
+};
+
+std::unique_ptr<Storage> make_posix_storage(const std::string& directory);
+
+}  // namespace ostraca

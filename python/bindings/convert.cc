@@ -1,0 +1,99 @@
+#include "convert.h"
+
+namespace ostraca::python {
+namespace {
+
+const char* exception_name(Code code) {
+  switch (code) {
+    case Code::kCorruption: return "CorruptionError";
+    case Code::kFormat: return "FormatError";
+    case Code::kNotFound: return "NotFoundError";
+    case Code::kExists: return "ExistsError";
+    case Code::kMismatch: return "MismatchError";
+    case Code::kCoordination: return "CoordinationError";
+    case Code::kCommitUncertain: return "CommitUncertainError";
+    case Code::kCancelled: return "CancelledError";
+    default: return nullptr;
+  }
+}
+
+}  // namespace
+
+void raise_if_error(const Status& status) {
+  if (status.ok()) return;
+  py::object exception;
+  if (const char* name = exception_name(status.code())) {
+    exception = py::module_::import("ostraca.errors").attr(name)(status.message());
+  } else if (status.code() == Code::kSystem) {
+    // OSError picks its subclass (PermissionError, ...) from errno; the message's own words go into strerror.
+    const py::object os_error = py::reinterpret_borrow<py::object>(PyExc_OSError);
+    exception = status.os_error() ? os_error(status.os_error(), status.message(), status.path()) : os_error(status.message());
+  } else {
+    exception = py::reinterpret_borrow<py::object>(PyExc_ValueError)(status.message());
+  }
+  PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception.ptr())), exception.ptr());
+  throw py::error_already_set();
+}
+
+Poll GilPoll::poll() {
+  return [this](std::uint64_t done, std::uint64_t total) {
+    const py::gil_scoped_acquire gil;
+    if (type_) return false;
+    try {
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+      if (!progress_.is_none()) progress_(done, total);
+      return true;
+    } catch (py::error_already_set& error) {
+      error.restore();
+      PyErr_Fetch(&type_, &value_, &traceback_);
+      return false;
+    }
+  };
+}
+
+void GilPoll::rethrow() {
+  if (!type_) return;
+  PyErr_Restore(std::exchange(type_, nullptr), std::exchange(value_, nullptr), std::exchange(traceback_, nullptr));
+  throw py::error_already_set();
+}
+
+IoMode io_mode(const std::string& name) {
+  if (name == "auto") return IoMode::kAuto;
+  if (name == "direct") return IoMode::kDirect;
+  if (name == "buffered") return IoMode::kBuffered;
+  throw py::value_error("io is '" + name + "', not one of 'auto', 'direct', 'buffered'");
+}
+
+CodecPolicy codec_policy(const std::string& name) {
+  if (name == "auto") return CodecPolicy::kAuto;
+  if (name == "raw") return CodecPolicy::kRaw;
+  if (name == "zstd") return CodecPolicy::kZstd;
+  throw py::value_error("codec is '" + name + "', not one of 'auto', 'raw', 'zstd'");
+}
+
+CheckpointId checkpoint_id(const std::string& hex) { return take_or_raise(CheckpointId::from_hex(hex)); }
+
+std::vector<std::uint64_t> dims(const py::handle& sequence) {
+  std::vector<std::uint64_t> out;
+  if (sequence.is_none()) return out;
+  for (const py::handle item : sequence) out.push_back(py::cast<std::uint64_t>(item));
+  return out;
+}
+
+py::tuple dims_tuple(const std::uint64_t* values, std::size_t count) {
+  py::tuple out(count);
+  for (std::size_t i = 0; i < count; ++i) out[i] = py::int_(values[i]);
+  return out;
+}
+
+std::vector<std::uint64_t> array_shape(const py::array& array) {
+  return {array.shape(), array.shape() + array.ndim()};
+}
+
+std::vector<std::int64_t> array_strides(const py::array& array) {
+  return {array.strides(), array.strides() + array.ndim()};
+}
+
+bool is_big_endian(const py::array& array) { return array.dtype().byteorder() == '>'; }
+
+}  // namespace ostraca::python

@@ -1,0 +1,55 @@
+// Between Python and the engine: statuses to exceptions, polling with the GIL, small conversions.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "ostraca/options.h"
+#include "ostraca/status.h"
+#include "ostraca/types.h"
+
+namespace ostraca::python {
+
+namespace py = pybind11;
+
+// Raises the Python exception of a status that is not ok. REQUIRES: the GIL.
+void raise_if_error(const Status& status);
+
+template <class T>
+T take_or_raise(Result<T> result) {
+  raise_if_error(result.status());
+  return result.take();
+}
+
+// A Poll for engine calls made without the GIL: runs pending signal handlers and the progress callback. What Python
+// raises there cancels the work; rethrow() then raises it. Lives as long as the call.
+class GilPoll {
+ public:
+  explicit GilPoll(py::object progress) : progress_(std::move(progress)) {}
+  Poll poll();
+  void rethrow();  // REQUIRES: the GIL
+
+ private:
+  py::object progress_;  // callable or None
+  PyObject *type_ = nullptr, *value_ = nullptr, *traceback_ = nullptr;
+};
+
+IoMode io_mode(const std::string& name);
+CodecPolicy codec_policy(const std::string& name);
+CheckpointId checkpoint_id(const std::string& hex);
+// None is an empty vector. Negative numbers raise.
+std::vector<std::uint64_t> dims(const py::handle& sequence);
+py::tuple dims_tuple(const std::uint64_t* values, std::size_t count);
+
+std::vector<std::uint64_t> array_shape(const py::array& array);
+std::vector<std::int64_t> array_strides(const py::array& array);
+bool is_big_endian(const py::array& array);
+
+void bind_writer(py::module_& module);
+void bind_reader(py::module_& module);
+
+}  // namespace ostraca::python

@@ -1,0 +1,42 @@
+#include "base/buffer.h"
+#include "base/cpu.h"
+#include "convert.h"
+
+namespace ostraca::python {
+namespace {
+
+// Numpy frees the memory through a capsule that owns the buffer.
+py::array_t<std::uint8_t> allocate(std::size_t nbytes) {
+  auto buffer = std::make_unique<AlignedBuffer>(take_or_raise(AlignedBuffer::allocate(nbytes)));
+  auto* data = reinterpret_cast<std::uint8_t*>(buffer->data());
+  const py::capsule owner(buffer.release(), [](void* p) { delete static_cast<AlignedBuffer*>(p); });
+  return py::array_t<std::uint8_t>(static_cast<py::ssize_t>(nbytes), data, owner);
+}
+
+std::vector<std::string> feature_names() {
+  const CpuFeatures& f = cpu_features();
+  std::vector<std::string> names;
+  for (const auto& [name, present] : {std::pair("sse42", f.sse42), {"avx2", f.avx2}, {"avx512", f.avx512},
+                                      {"vpclmulqdq", f.vpclmulqdq}, {"arm_crc", f.arm_crc}, {"neon", f.neon}})
+    if (present) names.emplace_back(name);
+  return names;
+}
+
+}  // namespace
+}  // namespace ostraca::python
+
+PYBIND11_MODULE(_core, m) {
+  using namespace ostraca::python;
+  m.doc() = "Ostraca's engine. The public face is the package ostraca.";
+  m.attr("VERSION") = OSTRACA_VERSION;
+  bind_writer(m);
+  bind_reader(m);
+  m.def("allocate", &allocate, py::arg("nbytes"));
+  m.def("usable_cores", &ostraca::usable_cores);
+  m.def("available_memory_bytes", &ostraca::available_memory_bytes);
+  m.def("cpu_features", [] {
+    py::list names;
+    for (const std::string& name : feature_names()) names.append(name);
+    return names;
+  });
+}

@@ -1,0 +1,57 @@
+"""Ostraca: lossless checkpoint I/O for training frameworks.
+
+    ostraca.save("run/1000", state, step=1000)
+    state = ostraca.load("run/1000")
+
+See `save`, `save_async`, `load`, `open` and `verify`; `Writer`, `commit` and `Reader` to embed Ostraca elsewhere.
+"""
+
+from ._core import VERSION as __version__
+from .checkpoint import Checkpoint, StoredArray, open
+from .errors import (
+    CancelledError,
+    CommitUncertainError,
+    CoordinationError,
+    CorruptionError,
+    ExistsError,
+    FormatError,
+    MismatchError,
+    NotFoundError,
+    OstracaError,
+    UnsupportedError,
+)
+from .handles import SaveHandle
+from .loading import load, verify
+from .lowlevel import ArrayInfo, FileReport, Reader, Writer, commit
+from .reports import Damage, SaveInfo, VerifyReport
+from .saving import save, save_async
+
+__all__ = [
+    "ArrayInfo",
+    "CancelledError",
+    "Checkpoint",
+    "CommitUncertainError",
+    "CoordinationError",
+    "CorruptionError",
+    "Damage",
+    "ExistsError",
+    "FileReport",
+    "FormatError",
+    "MismatchError",
+    "NotFoundError",
+    "OstracaError",
+    "Reader",
+    "SaveHandle",
+    "SaveInfo",
+    "StoredArray",
+    "UnsupportedError",
+    "VerifyReport",
+    "Writer",
+    "__version__",
+    "commit",
+    "load",
+    "open",
+    "save",
+    "save_async",
+    "verify",
+]

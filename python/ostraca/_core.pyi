@@ -1,0 +1,110 @@
+"""The compiled engine. Every call that moves bytes releases the GIL, and polls signals when it runs in the main thread.
+
+Failures raise the classes of `ostraca.errors`; the operating system's errors are `OSError` with errno and filename.
+Sizes are bytes unless said otherwise; 0 for `threads`, `coding_bytes` means the default.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Key path as stored (docs/format.md, section 5), kind, dtype code, detail, big-endian, the shard's memory (any
+# strides; None for kinds without data), global shape and offset (None: the array is the whole leaf), immutable.
+LeafSpec = tuple[
+    bytes, int, int, str, bool, NDArray[Any] | None, tuple[int, ...] | None, tuple[int, ...] | None, bool
+]
+# Key path as (type, value) parts, display name, kind, dtype code, detail, big-endian, global shape, decoded bytes.
+LeafInfo = tuple[tuple[tuple[int, str | int], ...], str, int, int, str, bool, tuple[int, ...], int]
+# file name, offset in it, stored bytes, decoded bytes, codec, content hash (hex), origin and shape of the box in the leaf.
+ChunkInfo = tuple[str, int, int, int, int, str, tuple[int, ...], tuple[int, ...]]
+ProgressCallback = Callable[[int, int], object]  # bytes done, bytes total
+
+VERSION: str
+
+class FileReport:
+    """What one process wrote: enough for the committer to find and check its file. At most 1 KiB as bytes."""
+
+    process_index: int
+    attempt: str
+    file: str
+    file_bytes: int
+    logical_bytes: int
+    def to_bytes(self) -> bytes: ...
+    @staticmethod
+    def from_bytes(data: bytes) -> FileReport: ...
+
+class Writer:
+    """Writes one process's data file. Holds every array given to it until it has been read."""
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        process_index: int = 0,
+        process_count: int = 1,
+        attempt: str | None = None,
+        codec: str = "auto",
+        io: str = "auto",
+        threads: int = 0,
+        coding_bytes: int = 0,
+        staging_bytes: int | None = None,  # None: read mutable arrays in place (synchronous); else stage them
+        chunk_shape: Sequence[int] | None = None,
+        overwrite: bool = False,
+    ) -> None: ...
+    @property
+    def attempt(self) -> str: ...
+    def add(self, leaves: Sequence[LeafSpec], on_copied: Callable[[], object] | None = None) -> None: ...
+    def seal(self) -> None: ...  # nothing more will be added: small arrays start to be packed and written
+    def copied(self) -> bool: ...
+    def wait_copied(self, timeout: float | None = None) -> bool: ...  # raises the writer's error, if it has one
+    def finish(self, progress: ProgressCallback | None = None) -> FileReport: ...  # seals; durable on return
+    def cancel(self) -> None: ...  # from any thread; finish() then raises CancelledError
+    def abort(self) -> None: ...  # cancels, waits, removes what was written; the writer is dead afterwards
+    def progress(self) -> tuple[int, int]: ...
+
+def commit(
+    path: str,
+    reports: Sequence[FileReport],
+    *,
+    step: int | None = None,
+    metadata: str | None = None,  # JSON text
+    overwrite: bool = False,
+    seconds: float = 0.0,
+    stall_seconds: float = 0.0,
+) -> str:
+    """Checks the reported files, writes index and manifest, publishes. Returns the manifest's JSON text."""
+
+class Reader:
+    """A committed checkpoint. Keeps its files open, so a later overwrite does not pull them away."""
+
+    def __init__(self, path: str, *, threads: int = 0, coding_bytes: int = 0, io: str = "auto") -> None: ...
+    @property
+    def manifest(self) -> str: ...
+    def leaves(self) -> list[LeafInfo]: ...
+    def chunks(self, leaf: int) -> list[ChunkInfo]: ...
+    def stored_bytes(self, leaf: int) -> int: ...  # of the extents it uses; of a pack its share
+    # (leaf, start, array): fills `array` with the box of its shape that begins at `start` (None: at the origin).
+    def read_into(
+        self,
+        requests: Sequence[tuple[int, Sequence[int] | None, NDArray[Any]]],
+        *,
+        deep: bool = False,
+        progress: ProgressCallback | None = None,
+    ) -> None: ...
+    def modified(self) -> list[int]: ...  # after a failed read_into: the requests whose array was written to
+    def statistics(self) -> dict[str, int]: ...  # chunks_read, bytes_read, chunks_decoded, bytes_decoded
+    def close(self) -> None: ...
+
+def verify(
+    path: str, *, deep: bool = False, threads: int = 0, progress: ProgressCallback | None = None
+) -> tuple[int, int, list[tuple[str, int, str, str]]]:
+    """Returns chunks, bytes and the damage found: file, offset, array ("" when unknown), reason."""
+
+def allocate(nbytes: int) -> NDArray[np.uint8]:
+    """Fresh, 64-byte aligned memory, backed by huge pages when large. Contents are unspecified."""
+
+def usable_cores() -> int: ...
+def available_memory_bytes() -> int: ...
+def cpu_features() -> list[str]: ...

@@ -1,0 +1,235 @@
+"""`open`: a checkpoint as a mapping from names to lazy arrays."""
+
+import operator
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any, Final, Self, SupportsIndex
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from . import leaves
+from .lowlevel import ArrayInfo, Reader, allocate
+from .options import StrPath
+from .reports import Manifest, SaveInfo
+
+_SHOWN_NAMES: Final = 5
+
+
+class Checkpoint(Mapping[str, "StoredArray"]):
+    """An open checkpoint: the names of its leaves that hold data, in tree order, to lazy arrays.
+
+    None and empty containers hold no data; `value` and `names` know them. Use it in a `with` block, or close it.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._infos = {info.name: info for info in reader.arrays() if info.has_data}
+
+    @property
+    def path(self) -> str:
+        return self._reader.path
+
+    @property
+    def id(self) -> str:
+        """32 hexadecimal digits, drawn by the save."""
+        return self._manifest.id
+
+    @property
+    def step(self) -> int | None:
+        return self._manifest.info.step
+
+    @property
+    def metadata(self) -> Any:
+        """As given to the save; tuples are lists."""
+        return self._manifest.metadata
+
+    @property
+    def info(self) -> SaveInfo:
+        """What the save reported."""
+        return self._manifest.info
+
+    def names(self) -> list[str]:
+        """The names of all leaves, those without data too."""
+        return [info.name for info in self._reader.arrays()]
+
+    def value(self, name: str) -> Any:
+        """A leaf as `load` returns it: a Python value or a numpy array."""
+        info = self._reader.array(name)
+        array = info.allocate() if info.has_data else np.empty(0)
+        if info.nbytes:
+            self._reader.fill([(info.number, None, array)])
+        return leaves.restored(info.kind, info.detail, array)
+
+    def statistics(self) -> dict[str, int]:
+        """chunks_read, bytes_read, chunks_decoded, bytes_decoded, since it was opened."""
+        return self._reader.statistics()
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def __getitem__(self, name: str) -> "StoredArray":
+        info = self._infos.get(name)
+        return StoredArray(self._reader, self._reader.array(name) if info is None else info)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._infos
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._infos)
+
+    def __len__(self) -> int:
+        return len(self._infos)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        names = list(self._infos)
+        shown = ", ".join(names[:_SHOWN_NAMES]) + (", ..." if len(names) > _SHOWN_NAMES else "")
+        return f"<ostraca.Checkpoint {self.path!r}, step {self.step}: {len(names)} arrays: {shown}>"
+
+    @cached_property
+    def _manifest(self) -> Manifest:
+        return self._reader.manifest()
+
+
+class StoredArray:
+    """One array of an open checkpoint. Indexing reads the chunks that it needs, and returns numpy arrays.
+
+    A Python value (see `kind`) is the uint8 or 0-d array that stands for it; `value` gives it back.
+    """
+
+    __slots__ = ("_info", "_reader", "dtype")
+
+    def __init__(self, reader: Reader, info: ArrayInfo) -> None:
+        self._reader = reader
+        self._info = info
+        self.dtype: np.dtype[Any] = info.dtype
+
+    @property
+    def name(self) -> str:
+        return self._info.name
+
+    @property
+    def kind(self) -> str:
+        """array, prng_key, int, float, bool, str or bytes."""
+        return self._info.kind.name.lower()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._info.shape
+
+    @property
+    def ndim(self) -> int:
+        return len(self._info.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self._info.shape, dtype=object))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes when decoded."""
+        return self._info.nbytes
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes in files; of a chunk shared with other arrays, its share."""
+        return self._reader.stored_bytes(self.name)
+
+    def value(self) -> Any:
+        """As `load` returns it."""
+        return leaves.restored(self._info.kind, self._info.detail, self[...])
+
+    def __getitem__(self, index: Any) -> Any:
+        """Any basic numpy index: integers, slices, Ellipsis, None, or a tuple of these. A scalar where numpy gives one."""
+        start, shape, local = _box(index, self._info.shape)
+        box = self._read(start, shape)
+        strided = any(isinstance(item, slice) and abs(item.step or 1) > 1 for item in local)
+        part = box[local]
+        return part.copy() if strided and isinstance(part, np.ndarray) else part  # lets go of the elements between
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError(f"{self!r} has to be read; it cannot be had without a copy")
+        array = self._read((0,) * self.ndim, self.shape)
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of an array without dimensions")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"<ostraca.StoredArray {self.name!r}: {self.kind}, shape {self.shape}, dtype {self.dtype}>"
+
+    def _read(self, start: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[Any]:
+        nbytes = int(np.prod(shape, dtype=object)) * self.dtype.itemsize
+        array = allocate(shape, self.dtype, nbytes)
+        if nbytes:
+            self._reader.fill([(self._info.number, start, array)])
+        return array
+
+
+def open(
+    path: StrPath,
+    *,
+    threads: SupportsIndex | None = None,
+    coding_bytes: SupportsIndex | None = None,
+    io: str = "auto",
+) -> Checkpoint:
+    """Opens a checkpoint for lazy reading: only its manifest and index are read now.
+
+    Raises `NotFoundError`, `FormatError`, `CorruptionError` or OSError.
+    """
+    return Checkpoint(Reader(path, threads=threads, coding_bytes=coding_bytes, io=io))
+
+
+def _box(index: Any, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[Any, ...]]:
+    """The smallest box that covers a basic index: its start, its shape, and the index into the box."""
+    items = list(index) if isinstance(index, tuple) else [index]
+    axes = sum(item is not None and item is not Ellipsis for item in items)
+    ellipses = [i for i, item in enumerate(items) if item is Ellipsis]
+    if axes > len(shape) or len(ellipses) > 1:
+        raise IndexError(f"too many indices, or more than one Ellipsis, for an array of {len(shape)} dimensions")
+    place = ellipses[0] if ellipses else len(items)
+    items[place : place + 1] = [slice(None)] * (len(shape) - axes)
+
+    start: list[int] = []
+    sizes: list[int] = []
+    local: list[Any] = []
+    for item in items:
+        if item is None:
+            local.append(None)
+            continue
+        size = shape[len(start)]
+        if isinstance(item, slice):
+            steps = range(size)[item]
+            low = min(steps[0], steps[-1]) if steps else 0
+            start.append(low)
+            sizes.append(abs(steps[-1] - steps[0]) + 1 if steps else 0)
+            local.append(slice(None, None, steps.step) if steps else slice(None))
+        else:
+            start.append(_position(item, size, len(start)))
+            sizes.append(1)
+            local.append(0)
+    return tuple(start), tuple(sizes), tuple(local)
+
+
+def _position(item: SupportsIndex, size: int, axis: int) -> int:
+    if isinstance(item, bool | np.bool_) or not hasattr(item, "__index__") or getattr(item, "ndim", 0):
+        raise IndexError(
+            f"a stored array takes integers, slices, Ellipsis and None, not {type(item).__name__}; read it, then index that"
+        )
+    position = operator.index(item)
+    if not -size <= position < size:
+        raise IndexError(f"index {position} is out of bounds for axis {axis} of size {size}")
+    return position % size

@@ -1,0 +1,269 @@
+"""Running saves: the worker thread behind each, and the handle that a caller holds.
+
+A job finishes its data file, waits until its caller went on, and commits. It outlives its handle: a dropped handle
+finishes its save. Where nobody can look at a failure any more, `sys.unraisablehook` gets it.
+"""
+
+import atexit
+import os
+import threading
+import time
+from collections.abc import Callable, Generator
+from typing import Any, Final
+
+from . import _core
+from .errors import CancelledError, CommitUncertainError, OstracaError
+from .progress import Progress, reporting
+from .reports import Manifest, SaveInfo
+
+EXIT_WAIT_SECONDS: Final = 300.0  # how long the interpreter's exit waits for running saves, together
+CANCEL_WAIT_SECONDS: Final = 10.0  # and then for their cancellation
+
+_running: set["Job"] = set()
+
+
+class Job:
+    """One save, from a sealed writer to its outcome. Its members are for any thread."""
+
+    def __init__(self, writer: _core.Writer, path: str, commit: dict[str, Any], progress: Progress, started: float) -> None:
+        self.path = path
+        self.pid = os.getpid()
+        self.info: SaveInfo | None = None
+        self.error: BaseException | None = None
+        self.done = threading.Event()
+        self.abandoned = False  # no handle is left that could be asked
+        self._writer: _core.Writer | None = writer  # None when the save is done
+        self._commit = commit
+        self._progress = progress
+        self._started = started
+        self._stall_seconds: float | None = None
+        self._caller_went_on = threading.Event()
+        self._lock = threading.Lock()
+        self._cancelled = self._publishing = False
+        self._callbacks: list[Callable[[], object]] = []
+        self._unseen: list[BaseException] = []  # at most one: the error nobody has looked at
+        self._final_progress = (0, 0)
+        _running.add(self)
+        threading.Thread(target=self._run, name="ostraca-save", daemon=True).start()
+
+    def let_caller_go(self, stalled: bool) -> None:
+        """Called once, when the caller goes on; `stalled`: it waited so long, and for nothing else."""
+        if stalled:
+            self._stall_seconds = time.monotonic() - self._started
+        self._caller_went_on.set()
+
+    def wait_copied(self, timeout: float | None) -> bool:
+        """False after the timeout. Raises the save's error."""
+        writer = self._writer
+        if writer is not None:
+            try:
+                return writer.wait_copied(timeout)
+            except Exception:
+                self.done.wait()  # until what was written is removed; `error` is then what made the save fail
+        self.raise_error()
+        return True
+
+    def copied(self) -> bool:
+        writer = self._writer
+        return writer is None or writer.copied()
+
+    def cancel(self) -> bool:
+        with self._lock:
+            writer = self._writer
+            if writer is None or self._publishing:
+                return False
+            self._cancelled = True
+        writer.cancel()
+        return True
+
+    def progress(self) -> tuple[int, int]:
+        writer = self._writer
+        return self._final_progress if writer is None else writer.progress()
+
+    def raise_error(self) -> None:
+        if self.error is not None:
+            self._unseen.clear()
+            raise self.error
+
+    def seen_error(self) -> BaseException | None:
+        self._unseen.clear()
+        return self.error
+
+    def when_done(self, callback: Callable[[], object]) -> None:
+        with self._lock:
+            if not self.done.is_set():
+                self._callbacks.append(callback)
+                return
+        callback()
+
+    def report_unseen(self) -> None:
+        """Hands an error that nobody has looked at to `sys.unraisablehook`, once."""
+        try:
+            error = self._unseen.pop()
+        except IndexError:
+            return
+        error.add_note(f"The save to {self.path!r} failed, and nobody asked for its result.")
+        _Unraisable(error)
+
+    def _run(self) -> None:
+        assert self._writer is not None
+        writer = self._writer
+        try:
+            self.info = self._save(writer)
+        except BaseException as error:
+            self.error = error
+            if not isinstance(error, CancelledError):
+                self._unseen.append(error)
+        self._final_progress = writer.progress()
+        with self._lock:
+            self._writer = None
+            self.done.set()
+        _running.discard(self)
+        for callback in self._callbacks:
+            callback()
+        if self.abandoned:
+            self.report_unseen()
+
+    def _save(self, writer: _core.Writer) -> SaveInfo:
+        try:
+            with reporting(self._progress, f"saving {os.path.basename(self.path)}") as callback:
+                report = writer.finish(callback)
+            self._caller_went_on.wait()
+            with self._lock:
+                if self._cancelled:
+                    raise CancelledError(f"the save to {self.path!r} was cancelled")
+                self._publishing = True
+            seconds = time.monotonic() - self._started
+            stall_seconds = seconds if self._stall_seconds is None else self._stall_seconds
+            text = _core.commit(self.path, [report], seconds=seconds, stall_seconds=stall_seconds, **self._commit)
+        except CommitUncertainError:
+            raise
+        except BaseException:
+            writer.abort()
+            raise
+        return Manifest.parse(self.path, text).info
+
+
+class _Unraisable:
+    """Raises from its destructor, which is how Python code gets to `sys.unraisablehook`."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __del__(self) -> None:
+        raise self._error
+
+
+class SaveHandle:
+    """An asynchronous save: *copied* (the arrays may change again), then *committed* (durable).
+
+    Thread-safe. Awaiting it gives the `SaveInfo`; cancelling the awaiting task does not cancel the save. Dropping it
+    lets the save finish. A forked child cannot use it. The interpreter's exit waits for it, up to 300 seconds.
+    """
+
+    __slots__ = ("__weakref__", "_job_")
+
+    def __init__(self, job: Job) -> None:
+        self._job_ = job
+
+    @property
+    def path(self) -> str:
+        """The checkpoint's directory."""
+        return self._job_.path
+
+    def wait_copied(self, timeout: float | None = None) -> None:
+        """Returns when the arrays may be changed. Raises TimeoutError after `timeout` seconds, or the save's error."""
+        if not self._job.wait_copied(timeout):
+            raise TimeoutError(f"the arrays of the save to {self.path!r} are not all copied yet")
+
+    def copied(self) -> bool:
+        """Whether the arrays may be changed."""
+        return self._job.copied()
+
+    def done(self) -> bool:
+        """Whether the save was committed, failed, or was cancelled."""
+        return self._job.done.is_set()
+
+    def result(self, timeout: float | None = None) -> SaveInfo:
+        """Waits until the checkpoint is durable. Raises TimeoutError, `CancelledError` or the save's error."""
+        job = self._finished(timeout)
+        job.raise_error()
+        assert job.info is not None
+        return job.info
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Waits, and returns the save's error or None."""
+        return self._finished(timeout).seen_error()
+
+    def cancel(self) -> bool:
+        """Stops the save and removes what it wrote. False when it is too late: done, or being published."""
+        return self._job.cancel()
+
+    def progress(self) -> tuple[int, int]:
+        """Bytes done and in total, of decoded data."""
+        return self._job.progress()
+
+    def __await__(self) -> Generator[Any, None, SaveInfo]:
+        import asyncio
+
+        job = self._job
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            try:
+                loop.call_soon_threadsafe(lambda: future.done() or future.set_result(None))
+            except RuntimeError:  # the loop was closed meanwhile: nobody waits any more
+                return
+
+        job.when_done(wake)
+        yield from future
+        return self.result()
+
+    def __repr__(self) -> str:
+        job = self._job_
+        state = "running" if not job.done.is_set() else "failed" if job.error else "committed"
+        return f"<ostraca.SaveHandle {state}: {job.path!r}>"
+
+    def __del__(self) -> None:
+        job = getattr(self, "_job_", None)
+        if job is not None and job.pid == os.getpid():
+            job.abandoned = True
+            if job.done.is_set():
+                job.report_unseen()
+
+    @property
+    def _job(self) -> Job:
+        if self._job_.pid != os.getpid():
+            raise OstracaError(
+                f"the save to {self.path!r} runs in process {self._job_.pid}; a forked child cannot use its handle"
+            )
+        return self._job_
+
+    def _finished(self, timeout: float | None) -> Job:
+        if not self._job.done.wait(timeout):
+            raise TimeoutError(f"the save to {self.path!r} is still running")
+        return self._job_
+
+
+def _wait_at_exit() -> None:
+    jobs = list(_running)
+    deadline = time.monotonic() + EXIT_WAIT_SECONDS
+    try:
+        for job in jobs:
+            job.done.wait(max(0.0, deadline - time.monotonic()))
+    finally:  # also on Ctrl-C
+        for job in jobs:
+            if job.cancel():
+                job.done.wait(CANCEL_WAIT_SECONDS)
+                _Unraisable(OstracaError(f"the interpreter's exit cancelled the save to {job.path!r}, which took too long"))
+            job.report_unseen()
+
+
+def _after_fork() -> None:
+    _core.abandon_after_fork()
+    _running.clear()
+
+
+atexit.register(_wait_at_exit)
+os.register_at_fork(after_in_child=_after_fork)

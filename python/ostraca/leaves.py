@@ -1,0 +1,234 @@
+"""One leaf to what the engine stores, and back (docs/format.md, section 6).
+
+An array's memory is handed on as a view, which is held until it was read; nothing is copied but Python's own values, and
+what has no addressable form (JAX's packed 4-bit integers, PRNG keys' data, conjugated torch views). Frameworks are
+recognized only when they were imported already.
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import dtypes
+from .errors import FormatError, UnsupportedError
+from .tree import Kind, Leaf, quoted
+
+Shape = tuple[int, ...]
+Spec = tuple[bytes, int, int, str, bool, NDArray[Any] | None, Shape | None, Shape | None, bool]  # _core.LeafSpec
+
+_CPU_DEVICES: Final = (1, 3)  # DLPack's kDLCPU, kDLCUDAHost
+_encode: Final = lru_cache(maxsize=256)(dtypes.encode)
+
+
+class Piece(NamedTuple):
+    """A leaf's, or one shard's, part of a `_core.LeafSpec`."""
+
+    kind: Kind
+    dtype_code: int
+    detail: str
+    big_endian: bool
+    memory: NDArray[Any] | None
+    global_shape: Shape | None = None  # None: the memory is the whole leaf
+    offset: Shape | None = None
+    immutable: bool = False  # nobody can change the memory while it is held
+
+
+def specs(leaves: Iterable[Leaf]) -> list[Spec]:
+    """What the engine stores for the leaves. Raises `UnsupportedError`, naming the leaf, for what it cannot."""
+    result: list[Spec] = []
+    for path, name, leaf in leaves:
+        try:
+            if type(leaf) is np.ndarray:
+                result.append((path, Kind.ARRAY, *_encode(leaf.dtype), leaf, None, None, False))
+            else:
+                result += [(path, *piece) for piece in pieces(leaf)]
+        except UnsupportedError as error:
+            raise UnsupportedError(f"cannot store {quoted(name)}: {error}") from None
+    return result
+
+
+def mutable_bytes(specs: Iterable[Spec]) -> int:
+    """Bytes of memory that an asynchronous save has to copy before its caller may go on."""
+    return sum(memory.nbytes for *_, memory, _, _, immutable in specs if memory is not None and not immutable)
+
+
+def pieces(leaf: Any) -> list[Piece]:
+    """One leaf's pieces: one, or one for each shard of a sharded array."""
+    if leaf is None:
+        return [Piece(Kind.NONE, dtypes.NONE, "", False, None)]
+    if isinstance(leaf, Kind):  # an empty container
+        return [Piece(leaf, dtypes.NONE, "", False, None)]
+    if isinstance(leaf, np.ndarray | np.generic):
+        return [_numpy(leaf)]
+    if isinstance(leaf, int | float | str | bytes):
+        return [_scalar(leaf)]
+    if isinstance(leaf, _imported("jax", "Array")):
+        return _jax(leaf)
+    if isinstance(leaf, _imported("torch", "Tensor")):
+        return [_torch(leaf)]
+    if isinstance(leaf, _imported("tensorflow", "Tensor")):
+        return [_tensorflow(leaf)]
+    return [_foreign(leaf)]
+
+
+def restored(kind: int, detail: str, data: NDArray[Any]) -> Any:
+    """A leaf's value from its stored array, which the value may keep.
+
+    A PRNG key comes back as a JAX key array when JAX was imported before, otherwise as its uint32 key data.
+    """
+    try:
+        match kind:
+            case Kind.ARRAY:
+                return data
+            case Kind.PRNG_KEY:
+                jax = sys.modules.get("jax")
+                return data if jax is None else jax.random.wrap_key_data(data, impl=detail)
+            case Kind.INT:
+                return int.from_bytes(data.tobytes(), "little", signed=True)
+            case Kind.FLOAT | Kind.BOOL:
+                return data.item()
+            case Kind.STR:
+                return data.tobytes().decode()
+            case Kind.BYTES:
+                return data.tobytes()
+        return {Kind.NONE: None, Kind.EMPTY_DICT: {}, Kind.EMPTY_LIST: [], Kind.EMPTY_TUPLE: ()}[Kind(kind)]
+    except ValueError as error:
+        raise FormatError(f"a malformed leaf of kind {kind}: {error}") from None
+
+
+def is_prng_key(dtype: Any) -> bool:
+    """Whether a dtype is that of JAX's key arrays."""
+    jax = sys.modules.get("jax")
+    return jax is not None and not isinstance(dtype, np.dtype) and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+
+
+def torch_code(dtype: Any) -> dtypes.Coded | None:
+    """The code of a torch.dtype, None for those that numpy and ml_dtypes do not have."""
+    code = dtypes.CODES.get(str(dtype).removeprefix("torch."), dtypes.NONE)
+    is_packed = code >= dtypes.CODES["float4_e2m1fn"]  # torch packs these, or leaves them without operations
+    return None if code == dtypes.NONE or is_packed else dtypes.Coded(code, "", False)
+
+
+def _imported(module: str, name: str) -> Any:
+    """A class of a module that was imported already; otherwise one without instances."""
+    return getattr(sys.modules.get(module), name, ())
+
+
+def _array(memory: NDArray[Any], *, immutable: bool = False) -> Piece:
+    return Piece(Kind.ARRAY, *_encode(memory.dtype), memory, immutable=immutable)
+
+
+def _numpy(leaf: np.ndarray[Any, Any] | np.generic) -> Piece:
+    if isinstance(leaf, np.generic):
+        return _array(np.asarray(leaf), immutable=True)
+    if type(leaf) not in (np.ndarray, np.memmap):
+        raise UnsupportedError(f"{_type(leaf)} holds more than its array; store its parts, or numpy.asarray of it")
+    return _array(leaf.view(np.ndarray))
+
+
+def _scalar(leaf: int | float | str | bytes) -> Piece:
+    if isinstance(leaf, bool | float):
+        kind, code = (Kind.BOOL, dtypes.BOOL) if isinstance(leaf, bool) else (Kind.FLOAT, dtypes.FLOAT64)
+        return Piece(kind, code, "", False, np.array(leaf), immutable=True)
+    if isinstance(leaf, int):
+        kind, data = Kind.INT, leaf.to_bytes(leaf.bit_length() // 8 + 1, "little", signed=True)
+    elif isinstance(leaf, bytes):
+        kind, data = Kind.BYTES, leaf
+    else:
+        try:
+            kind, data = Kind.STR, leaf.encode()
+        except UnicodeEncodeError:
+            raise UnsupportedError("a str that is not valid Unicode; store bytes") from None
+    return Piece(kind, dtypes.UINT8, "", False, np.frombuffer(data, np.uint8), immutable=True)
+
+
+def _jax(leaf: Any) -> list[Piece]:
+    import jax
+
+    if isinstance(leaf, jax.core.Tracer):
+        raise UnsupportedError("a value being traced; save outside of jit, grad and vmap")
+    if leaf.is_deleted():
+        raise UnsupportedError("a jax.Array that was deleted or donated")
+    if not leaf.is_fully_addressable:
+        raise UnsupportedError("a jax.Array that other processes hold parts of; this needs ostraca.jax (a later release)")
+    if any(device.platform != "cpu" for device in leaf.devices()):
+        raise UnsupportedError("a jax.Array on an accelerator; pass jax.device_get(tree), or use ostraca.jax (a later release)")
+    if is_prng_key(leaf.dtype):
+        impl = str(jax.random.key_impl(leaf))
+        return [piece._replace(kind=Kind.PRNG_KEY, detail=impl) for piece in _jax(jax.random.key_data(leaf))]
+    shards = leaf.addressable_shards
+    if len(shards) == 1 or leaf.is_fully_replicated or not leaf.size:
+        return [_array(np.asarray(shards[0].data if leaf.size else leaf), immutable=True)]
+    return [
+        _array(np.asarray(shard.data), immutable=True)._replace(
+            global_shape=leaf.shape, offset=tuple(axis.start or 0 for axis in shard.index)
+        )
+        for shard in shards
+        if shard.replica_id == 0
+    ]
+
+
+def _torch(leaf: Any) -> Piece:
+    import torch
+
+    if type(leaf) not in (torch.Tensor, torch.nn.Parameter):
+        raise UnsupportedError(f"{_type(leaf)} is more than its data; store the plain tensors it is made of")
+    if leaf.device.type != "cpu":
+        raise UnsupportedError(f"a torch.Tensor on device {leaf.device}; pass tensor.cpu()")
+    coded = torch_code(leaf.dtype)
+    if coded is None or leaf.layout is not torch.strided or leaf.is_quantized:
+        raise UnsupportedError(f"a torch.Tensor of {leaf.dtype} and {leaf.layout}; store its dense parts")
+    tensor = leaf.detach().resolve_conj().resolve_neg()
+    if coded.code >= dtypes.CODES["bfloat16"]:  # unknown to numpy: hand on the bits
+        tensor = tensor.view(torch.uint8 if tensor.element_size() == 1 else torch.int16)
+    return Piece(Kind.ARRAY, *coded, tensor.numpy())
+
+
+def _tensorflow(leaf: Any) -> Piece:
+    if not hasattr(leaf, "numpy"):
+        raise UnsupportedError("a symbolic tf.Tensor; save outside of tf.function")
+    if "CPU" not in leaf.device:
+        raise UnsupportedError(f"a tf.Tensor on {leaf.device}; copy it to the host first")
+    return _array(np.asarray(leaf))
+
+
+def _foreign(leaf: Any) -> Piece:
+    """Anything else that exports its memory: the buffer protocol, `__array_interface__`, DLPack, in this order."""
+    try:
+        try:
+            return _array(np.asarray(memoryview(leaf)))
+        except TypeError:  # no buffer
+            pass
+        if hasattr(leaf, "__array_interface__"):
+            return _array(np.asarray(leaf))
+        if hasattr(leaf, "__dlpack__"):
+            device = int(leaf.__dlpack_device__()[0])
+            if device not in _CPU_DEVICES:
+                raise UnsupportedError(f"{_type(leaf)} lies on an accelerator (DLPack device {device}); copy it to the host")
+            return _array(np.from_dlpack(leaf))
+    except (BufferError, RuntimeError, ValueError) as error:
+        raise UnsupportedError(f"{_type(leaf)} does not let numpy see its memory: {error}") from None
+    raise UnsupportedError(f"{_type(leaf)} is no array, number, str, bytes or None; {_advice(leaf)}")
+
+
+def _type(leaf: Any) -> str:
+    kind = type(leaf)
+    return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+
+
+def _advice(leaf: Any) -> str:
+    if callable(leaf):
+        return "keep functions and classes out of the tree"
+    if isinstance(leaf, complex):
+        return "use numpy.complex128 of it"
+    if hasattr(leaf, "__array__"):
+        return "convert it with numpy.asarray yourself, which may copy"
+    if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
+        return "it has a shape and a dtype but no data"
+    if isinstance(leaf, set | frozenset | Sequence):
+        return "make it a list"
+    return "put what JSON can hold into metadata=, and take the rest out of the tree (nothing is pickled)"

@@ -1,0 +1,299 @@
+"""Named arrays in and out, without trees: for embedding in other checkpointers.
+
+    writer = Writer(path); writer.add("a/b", buffer, dtype="float32", shape=(2, 3)); commit(path, [writer.finish()])
+    with Reader(path) as reader: reader.read_into([("a/b", None, array)])
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Self, SupportsIndex
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from . import _core, dtypes, metadata, options
+from .errors import MismatchError
+from .options import StrPath
+from .progress import ProgressCallback
+from .reports import Manifest, SaveInfo
+from .tree import Kind, Path, encode_path, quoted
+
+FileReport = _core.FileReport
+
+HUGE_PAGE_WORTHY_BYTES = 1 << 20  # from here on new arrays come from the engine's allocator
+
+
+class Writer:
+    """Writes one process's data file of a checkpoint, which `commit` makes visible.
+
+    `attempt` is the save's id (32 hexadecimal digits), which all processes share; None draws one. `staging_bytes=None`
+    reads memory in place, when its turn comes; otherwise mutable memory is copied first, as far as that goes. The
+    other options are those of `ostraca.save`. Raises `ExistsError` where there is a checkpoint already.
+    """
+
+    def __init__(
+        self,
+        path: StrPath,
+        *,
+        process_index: SupportsIndex = 0,
+        process_count: SupportsIndex = 1,
+        attempt: str | None = None,
+        base: None = None,
+        codec: str = "auto",
+        chunk_shape: Sequence[SupportsIndex] | None = None,
+        io: str = "auto",
+        threads: SupportsIndex | None = None,
+        coding_bytes: SupportsIndex | None = None,
+        staging_bytes: SupportsIndex | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        self._writer = _core.Writer(
+            options.checked_path(path),
+            process_index=options.checked_int("process_index", process_index, 0),
+            process_count=options.checked_int("process_count", process_count, 1),
+            attempt=attempt,
+            **options.writer_options(
+                base=base,
+                codec=codec,
+                chunk_shape=chunk_shape,
+                io=io,
+                threads=threads,
+                coding_bytes=coding_bytes,
+                staging_bytes=staging_bytes,
+                overwrite=overwrite,
+            ),
+        )
+
+    @property
+    def attempt(self) -> str:
+        """The save's id."""
+        return self._writer.attempt
+
+    def add(
+        self,
+        name: str,
+        buffer: Any,
+        *,
+        dtype: DTypeLike,
+        shape: Sequence[int],
+        global_shape: Sequence[int] | None = None,
+        offset: Sequence[int] | None = None,
+        on_copied: Callable[[], object] | None = None,
+    ) -> None:
+        """Adds an array, or this process's shard of one: `global_shape` and the shard's `offset` in it.
+
+        `name` is a path of string keys joined by "/"; "~1" in a key means "/", "~0" means "~". `buffer` is an array of
+        `shape` (any strides) or contiguous bytes in C order. `dtype` may be a name such as "bfloat16", which then needs
+        no ml_dtypes. The memory is held, and must not change until it was read: then `on_copied` is called, from a
+        thread of the engine. It must not call the Writer.
+        """
+        coded = dtypes.named(dtype) if isinstance(dtype, str) else dtypes.encode(np.dtype(dtype))
+        memory = _memory(buffer, coded, tuple(shape))
+        box = [None if sizes is None else tuple(sizes) for sizes in (global_shape, offset)]
+        spec = (_path_of(name), int(Kind.ARRAY), *coded, memory, box[0], box[1], False)
+        self._writer.add([spec], on_copied)
+
+    def wait_copied(self, timeout: float | None = None) -> bool:
+        """Seals the file and waits until all memory was read; False after `timeout` seconds. Raises the save's error."""
+        self._writer.seal()
+        return self._writer.wait_copied(timeout)
+
+    def finish(self, progress: ProgressCallback | None = None) -> FileReport:
+        """Completes the file; it is durable on return. After an error call `abort`."""
+        return self._writer.finish(progress)
+
+    def cancel(self) -> None:
+        """From any thread: makes `finish` and `wait_copied` raise `CancelledError`."""
+        self._writer.cancel()
+
+    def abort(self) -> None:
+        """Removes what was written. Also after `finish`, when the save is not committed; never after `commit`."""
+        self._writer.abort()
+
+    def progress(self) -> tuple[int, int]:
+        """Bytes done and to do."""
+        return self._writer.progress()
+
+
+def commit(
+    path: StrPath,
+    reports: Iterable[FileReport],
+    *,
+    step: SupportsIndex | None = None,
+    metadata: Any = None,
+    overwrite: bool = False,
+) -> SaveInfo:
+    """Makes a checkpoint of the files of all processes, durably.
+
+    Raises `CommitUncertainError` when it was published, but may not survive a crash: then delete nothing.
+    """
+    where = options.checked_path(path)
+    text = _core.commit(
+        where, list(reports), step=options.checked_step(step), metadata=_json(metadata), overwrite=bool(overwrite)
+    )
+    return Manifest.parse(where, text).info
+
+
+_json = metadata.encode  # `commit` has a parameter of the module's name
+
+
+class ArrayInfo(NamedTuple):
+    """A stored leaf."""
+
+    number: int  # its place in the checkpoint
+    path: Path
+    name: str
+    kind: Kind
+    dtype_code: int
+    detail: str
+    big_endian: bool  # in the memory it came from
+    shape: tuple[int, ...]
+    nbytes: int  # decoded
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Raises `UnsupportedError` when it is one of ml_dtypes' and that is not installed."""
+        return dtypes.decode(self.dtype_code, self.detail, self.big_endian)
+
+    @property
+    def has_data(self) -> bool:
+        """Whether there is an array; None and empty containers have none."""
+        return self.kind < Kind.NONE
+
+    def allocate(self) -> NDArray[Any]:
+        """An uninitialized array to read it into; 64-byte aligned and on huge pages when it is large."""
+        return allocate(self.shape, self.dtype, self.nbytes)
+
+
+class Reader:
+    """An open checkpoint. Later overwrites do not disturb it. Thread-safe; close it, or use it in a `with` block.
+
+    Raises `NotFoundError`, `FormatError`, `CorruptionError` or OSError.
+    """
+
+    def __init__(
+        self,
+        path: StrPath,
+        *,
+        threads: SupportsIndex | None = None,
+        coding_bytes: SupportsIndex | None = None,
+        io: str = "auto",
+    ) -> None:
+        self.path = options.checked_path(path)
+        self._reader = _core.Reader(self.path, **options.worker_options(threads, coding_bytes, io))
+        self._requested: list[str] = []
+        self._arrays = [
+            ArrayInfo(number, parts, name, Kind(kind), *rest)
+            for number, (parts, name, kind, *rest) in enumerate(self._reader.leaves())
+        ]
+        self._numbers = {info.name: info.number for info in self._arrays}
+
+    def manifest(self) -> Manifest:
+        """Id, metadata and sizes."""
+        return Manifest.parse(self.path, self._reader.manifest)
+
+    def arrays(self) -> list[ArrayInfo]:
+        """All leaves, in tree order."""
+        return self._arrays
+
+    def array(self, name: str) -> ArrayInfo:
+        """One leaf; `KeyError` when there is none of this name."""
+        number = self._numbers.get(name)
+        if number is None:
+            raise KeyError(f"{self.path!r} holds no {quoted(name)}{self._similar(name)}")
+        return self._arrays[number]
+
+    def chunks(self, name: str) -> list[_core.ChunkInfo]:
+        """Where a leaf's chunks are: see `_core.ChunkInfo`."""
+        return self._reader.chunks(self.array(name).number)
+
+    def stored_bytes(self, name: str) -> int:
+        """Bytes a leaf takes in files; where it shares a chunk with others, its share."""
+        return self._reader.stored_bytes(self.array(name).number)
+
+    def read_into(
+        self,
+        requests: Iterable[tuple[str, Sequence[int] | None, NDArray[Any]]],
+        *,
+        deep: bool = False,
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        """Fills arrays: (name, start, array) reads the box of the array's shape at `start` (None: at the origin).
+
+        The arrays are writable, of any strides and of the stored dtype, in either byte order. Every chunk is read once
+        for all requests, and its checksum verified; `deep` also compares content hashes. Raises `CorruptionError`,
+        `MismatchError`, OSError; then `modified` names the arrays that were written to.
+        """
+        checked = [(self.array(name), start, array) for name, start, array in requests]
+        for info, _, array in checked:
+            code, detail, _ = dtypes.encode(array.dtype)
+            if (code, detail) != (info.dtype_code, info.detail):
+                stored = dtypes.describe(info.dtype_code, info.detail)
+                raise MismatchError(f"{quoted(info.name)}: stored as {stored}, asked for as {array.dtype}")
+            if not array.flags.writeable:
+                raise MismatchError(f"{quoted(info.name)}: the array to read into is read-only")
+        self.fill([(info.number, start, array) for info, start, array in checked], deep=deep, progress=progress)
+
+    def fill(
+        self,
+        requests: Sequence[tuple[int, Sequence[int] | None, NDArray[Any]]],
+        *,
+        deep: bool = False,
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        """`read_into` for leaves by number, with dtypes that are known to be right."""
+        self._requested = [self._arrays[number].name for number, _, _ in requests]
+        self._reader.read_into(requests, deep=deep, progress=progress)
+
+    def modified(self) -> list[str]:
+        """After a failed read: the names of the arrays that were written to."""
+        return [self._requested[i] for i in self._reader.modified()]
+
+    def statistics(self) -> dict[str, int]:
+        """chunks_read, bytes_read, chunks_decoded, bytes_decoded, since it was opened."""
+        return self._reader.statistics()
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _similar(self, name: str) -> str:
+        import difflib
+
+        close = difflib.get_close_matches(name, list(self._numbers)[:10_000], 3)
+        return f"; it holds {', '.join(map(repr, close))}" if close else ""
+
+
+def allocate(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> NDArray[Any]:
+    """An uninitialized array in C order."""
+    if nbytes >= HUGE_PAGE_WORTHY_BYTES:
+        return np.ndarray(shape, dtype, _core.allocate(nbytes))
+    return np.ndarray(shape, dtype)  # unlike np.empty it leaves S0 and U0 as they are
+
+
+def _memory(buffer: Any, coded: dtypes.Coded, shape: tuple[int, ...]) -> NDArray[Any]:
+    item_bytes = dtypes.item_bytes(coded.code, coded.detail)
+    if isinstance(buffer, np.ndarray):
+        if buffer.shape == shape and buffer.dtype.itemsize == item_bytes:
+            return buffer
+        raise MismatchError(
+            f"expected shape {shape} and {item_bytes} bytes an item, found {buffer.shape} and {buffer.dtype.itemsize}"
+        )
+    view = memoryview(buffer)
+    expected = math.prod(shape) * item_bytes
+    if view.nbytes != expected or not view.c_contiguous:
+        raise MismatchError(
+            f"expected an array of shape {shape}, or {expected} contiguous bytes; found {view.nbytes} bytes"
+            f" of shape {view.shape}{'' if view.c_contiguous else ', not contiguous'}"
+        )
+    return np.ndarray(shape, f"V{item_bytes}", view.cast("B") if expected else None)
+
+
+def _path_of(name: str) -> bytes:
+    keys = name.split("/") if name else []
+    return encode_path((1, key.replace("~1", "/").replace("~0", "~")) for key in keys)

@@ -1,0 +1,124 @@
+"""What a load is asked for against what is stored: `select`, `like` and `into`."""
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from . import dtypes, leaves
+from .errors import MismatchError, UnsupportedError
+from .lowlevel import ArrayInfo
+from .tree import Kind, Leaf, quoted
+
+MAX_LISTED: Final = 10  # differences that a MismatchError spells out
+
+Select = str | Callable[[str], object]
+
+
+class Wanted(NamedTuple):
+    """What a leaf of `like` asks for."""
+
+    kind: Kind
+    dtype_code: int = dtypes.NONE
+    detail: str = ""
+    shape: tuple[int, ...] | None = None  # None: any
+    key_dtype: Any = None  # of JAX key arrays
+
+
+def selected(stored: Sequence[ArrayInfo], select: Select | None) -> list[ArrayInfo]:
+    """The leaves whose names a glob matches ("*" matches "/" too) or a predicate accepts. MismatchError if none."""
+    if select is None:
+        return list(stored)
+    if not isinstance(select, str) and not callable(select):
+        raise TypeError(f"select must be a glob or a callable on names, not {type(select).__name__}")
+    accepts = select if callable(select) else lambda name: fnmatchcase(name, select)
+    chosen = [info for info in stored if accepts(info.name)]
+    if not chosen:
+        some = ", ".join(quoted(info.name) for info in stored[:3])
+        raise MismatchError(f"select={select!r} chose none of the {len(stored)} stored leaves, such as {some}")
+    return chosen
+
+
+def matched(like: Iterable[Leaf], stored: Iterable[ArrayInfo], *, keep: bool, what: str) -> list[ArrayInfo | None]:
+    """The stored leaf for each leaf of `like`, by display name; None where it is not stored and `keep`.
+
+    Raises `MismatchError` with the names that differ, and shapes and dtypes as expected and found. Byte order is no
+    difference.
+    """
+    rest = {info.name: info for info in stored}
+    found = []
+    differences = []
+    for _, name, leaf in like:
+        info = rest.pop(name, None)
+        found.append(info)
+        difference = _difference(leaf, info, name) if info else None if keep else "not stored"
+        if difference:
+            differences.append(f"{quoted(name)}: {difference}")
+    differences += [f"{quoted(name)}: stored, but not in `{what}`" for name in rest]
+    if differences:
+        listed = "".join(f"\n  {difference}" for difference in islice(differences, MAX_LISTED))
+        more = f"\n  and {len(differences) - MAX_LISTED} more" if len(differences) > MAX_LISTED else ""
+        advice = f"\n  (select= restores a part of what is stored; missing='keep' keeps what only `{what}` has)"
+        plural = "s" * (len(differences) > 1)
+        raise MismatchError(f"the checkpoint differs from `{what}` in {len(differences)} name{plural}:{listed}{more}{advice}")
+    return found
+
+
+def check_target(leaf: Any, info: ArrayInfo) -> None:
+    """Whether an array of `into` can be filled: `MismatchError` before anything is."""
+    if info.kind in (Kind.ARRAY, Kind.PRNG_KEY) and not (isinstance(leaf, np.ndarray) and leaf.flags.writeable):
+        raise MismatchError(f"into: {quoted(info.name)} is {type(leaf).__name__}, not a numpy array that can be written to")
+
+
+def wanted(leaf: Any) -> Wanted:
+    """What a leaf of `like` describes: a value, or anything with shape and dtype."""
+    if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
+        shape = tuple(int(size) for size in leaf.shape)
+        if leaves.is_prng_key(leaf.dtype):
+            return Wanted(Kind.PRNG_KEY, dtypes.UINT32, shape=shape, key_dtype=leaf.dtype)
+        code, detail, _ = _coded(leaf.dtype)
+        return Wanted(Kind.ARRAY, code, detail, shape)
+    piece = leaves.pieces(leaf)[0]
+    shape = piece.memory.shape if piece.kind is Kind.ARRAY and piece.memory is not None else None
+    return Wanted(piece.kind, piece.dtype_code, piece.detail, shape)
+
+
+def _difference(leaf: Any, info: ArrayInfo, name: str) -> str | None:
+    try:
+        want = wanted(leaf)
+    except (UnsupportedError, TypeError) as error:
+        raise UnsupportedError(f"like: {quoted(name)} says nothing that can be restored: {error}") from None
+    if want.kind is not info.kind:
+        return f"expected {_kind(want.kind)}, found {_kind(info.kind)}"
+    if want.kind is Kind.PRNG_KEY:
+        return _key_difference(want, info)
+    if (want.dtype_code, want.detail) != (info.dtype_code, info.detail):
+        expected = dtypes.describe(want.dtype_code, want.detail)
+        return f"expected dtype {expected}, found {dtypes.describe(info.dtype_code, info.detail)}"
+    if want.shape is not None and want.shape != info.shape:
+        return f"expected shape {want.shape}, found {info.shape}"
+    return None
+
+
+def _key_difference(want: Wanted, info: ArrayInfo) -> str | None:
+    jax = sys.modules["jax"]  # it made the key
+    stored = jax.eval_shape(lambda data: jax.random.wrap_key_data(data, impl=info.detail), jax.ShapeDtypeStruct(info.shape, "uint32"))
+    if stored.dtype != want.key_dtype:
+        return f"expected PRNG keys {want.key_dtype}, found {stored.dtype}"
+    return None if stored.shape == want.shape else f"expected shape {want.shape}, found {stored.shape}"
+
+
+def _coded(dtype: Any) -> dtypes.Coded:
+    if type(dtype).__module__ == "torch":
+        coded = leaves.torch_code(dtype)
+        if coded is None:
+            raise UnsupportedError(f"{dtype} cannot be stored")
+        return coded
+    return dtypes.encode(np.dtype(getattr(dtype, "as_numpy_dtype", dtype)))  # tf.DType has one
+
+
+def _kind(kind: Kind) -> str:
+    return kind.name.lower().replace("_", " ").replace("prng", "PRNG").replace("none", "None")

@@ -1,0 +1,80 @@
+"""Checks of the arguments that the public functions share, made before anything is opened or written."""
+
+import operator
+import os
+from collections.abc import Sequence
+from typing import Any, Final, SupportsIndex
+
+from .errors import UnsupportedError
+
+StrPath = str | os.PathLike[str]
+
+CODECS: Final = ("auto", "raw", "zstd")
+IO_MODES: Final = ("auto", "direct", "buffered")
+MAX_INT: Final = (1 << 63) - 1
+
+
+def checked_path(path: StrPath) -> str:
+    """A checkpoint's directory as a string."""
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        raise TypeError(f"path must be a str or os.PathLike of str, not {type(path).__name__}")
+    if not text or "\0" in text:
+        raise ValueError(f"path {text!r} names no directory")
+    return text
+
+
+def checked_choice(name: str, value: str, choices: Sequence[str]) -> str:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}")
+    return value
+
+
+def checked_int(name: str, value: SupportsIndex, least: int) -> int:
+    """`value` as an int of at least `least` and 63 bits; numpy's integers are welcome, bool is not."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    number = operator.index(value)
+    if not least <= number <= MAX_INT:
+        raise ValueError(f"{name} must be between {least} and 2**63 - 1, not {number}")
+    return number
+
+
+def checked_step(step: SupportsIndex | None) -> int | None:
+    return None if step is None else checked_int("step", step, 0)
+
+
+def worker_options(
+    threads: SupportsIndex | None, coding_bytes: SupportsIndex | None = None, io: str = "auto"
+) -> dict[str, Any]:
+    """What readers and writers have in common, as the engine takes it: 0 means its default."""
+    return {
+        "threads": 0 if threads is None else checked_int("threads", threads, 1),
+        "coding_bytes": 0 if coding_bytes is None else checked_int("coding_bytes", coding_bytes, 1),
+        "io": checked_choice("io", io, IO_MODES),
+    }
+
+
+def writer_options(
+    *,
+    base: object,
+    codec: str,
+    chunk_shape: Sequence[SupportsIndex] | None,
+    overwrite: bool,
+    staging_bytes: SupportsIndex | None = None,
+    **workers: Any,
+) -> dict[str, Any]:
+    """The engine's arguments for a `_core.Writer`."""
+    if base is not None:
+        raise UnsupportedError("base=: incremental saves are not in this release; leave it None to save everything")
+    if chunk_shape is not None:
+        if isinstance(chunk_shape, str) or not isinstance(chunk_shape, Sequence):
+            raise TypeError(f"chunk_shape must be a sequence of ints, not {type(chunk_shape).__name__}")
+        chunk_shape = [checked_int(f"chunk_shape[{axis}]", size, 1) for axis, size in enumerate(chunk_shape)]
+    return {
+        "codec": checked_choice("codec", codec, CODECS),
+        "chunk_shape": chunk_shape,
+        "overwrite": bool(overwrite),
+        "staging_bytes": None if staging_bytes is None else checked_int("staging_bytes", staging_bytes, 1),
+        **worker_options(**workers),
+    }

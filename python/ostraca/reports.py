@@ -1,0 +1,64 @@
+"""What saves and checks report, and the manifest they are read from."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from . import metadata
+from .errors import FormatError
+
+
+@dataclass(frozen=True, slots=True)
+class SaveInfo:
+    """A committed checkpoint: what was written, and what it cost."""
+
+    path: str
+    step: int | None
+    logical_bytes: int  # of all leaves, decoded
+    stored_bytes: int  # written by this save
+    referenced_bytes: int  # used in another checkpoint; 0 until there are incremental saves
+    arrays: int  # leaves that hold data
+    chunks: int
+    stall_seconds: float  # until the caller could go on: all of a synchronous save
+    seconds: float  # until the manifest was written
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One damaged place."""
+
+    file: str  # its name in the checkpoint's directory
+    offset: int  # in the file, bytes
+    array: str  # display name; empty when unknown
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """The result of `ostraca.verify`."""
+
+    ok: bool
+    chunks: int  # checked
+    bytes: int  # checked, as stored
+    damaged: list[Damage]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a manifest says (docs/format.md, section 8); the engine has verified its checksum."""
+
+    id: str
+    metadata: Any
+    info: SaveInfo
+
+    @classmethod
+    def parse(cls, path: str, text: str) -> "Manifest":
+        """Raises `FormatError` when a member is missing."""
+        try:
+            members = json.loads(text)
+            fields = ("step", "logical_bytes", "stored_bytes", "referenced_bytes", "arrays", "chunks")
+            timings = (members["stall_seconds"], members["seconds"])
+            info = SaveInfo(path, *(members[field] for field in fields), *timings)
+            return cls(members["id"], metadata.decode(members["metadata"]), info)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise FormatError(f"{path!r}: the manifest is malformed: {error!r}") from None

@@ -1,0 +1,218 @@
+// A Storage that fails on command: the tests' disk. It counts and logs every call that does I/O, those of the files it
+// opens included, fails the one it is told to, and after a simulated crash performs nothing more.
+#pragma once
+
+#include <cerrno>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "storage/storage.h"
+
+namespace ostraca::testing {
+
+// What goes wrong, and at which call.
+struct Fault {
+  std::uint64_t at_call = 0;  // counted from 1; 0: never
+  int error = EIO;
+  bool after = false;          // the call does its work and then reports failure
+  bool crash = false;          // every later call fails too, and does nothing
+  std::string operation = {};  // not empty: only calls of this operation count for at_call ("write_at", "publish", ...)
+};
+
+// One call of the log. `call` counts from 1.
+struct LoggedCall {
+  std::uint64_t call;
+  std::string operation;
+  std::string name;  // of the file; empty for the directory
+  std::uint64_t offset;
+  std::uint64_t size;  // bytes
+  bool performed;
+  bool reported_ok;
+};
+
+// What a FaultStorage and its files share; outlives them in the test's hands. Thread-safe.
+class FaultPlan {
+ public:
+  FaultPlan() = default;
+  explicit FaultPlan(Fault fault) : fault_(std::move(fault)) {}
+
+  // Counts from the beginning again, with another fault; a crash is over. Keeps the log.
+  void set(Fault fault) {
+    std::lock_guard lock(mutex_);
+    fault_ = std::move(fault);
+    calls_ = matching_ = 0;
+    crashed_ = false;
+  }
+  std::uint64_t calls() const {
+    std::lock_guard lock(mutex_);
+    return calls_;
+  }
+  bool crashed() const {
+    std::lock_guard lock(mutex_);
+    return crashed_;
+  }
+  std::vector<LoggedCall> log() const {
+    std::lock_guard lock(mutex_);
+    return log_;
+  }
+
+  enum class Fate { kWork, kFail, kWorkThenFail };
+  struct Decision {
+    Fate fate;
+    int error;
+    std::size_t entry;  // of the log
+  };
+  Decision next(const std::string& operation, const std::string& name, std::uint64_t offset, std::uint64_t size) {
+    std::lock_guard lock(mutex_);
+    Fate fate = Fate::kWork;
+    if (fault_.operation.empty() || fault_.operation == operation) ++matching_;
+    if (crashed_) {
+      fate = Fate::kFail;
+    } else if (fault_.at_call != 0 && matching_ == fault_.at_call &&
+               (fault_.operation.empty() || fault_.operation == operation)) {
+      fate = fault_.after ? Fate::kWorkThenFail : Fate::kFail;
+      crashed_ = fault_.crash;
+    }
+    log_.push_back({++calls_, operation, name, offset, size, fate != Fate::kFail, false});
+    return {fate, fault_.error, log_.size() - 1};
+  }
+  void report(std::size_t entry, bool ok) {
+    std::lock_guard lock(mutex_);
+    log_[entry].reported_ok = ok;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  Fault fault_;
+  std::uint64_t calls_ = 0;
+  std::uint64_t matching_ = 0;  // calls that count for fault_.at_call
+  bool crashed_ = false;
+  std::vector<LoggedCall> log_;
+};
+
+// One call: decides its fate, performs it or not. `perform` and the result are a Status or a Result<T>.
+template <class Perform>
+auto with_faults(FaultPlan& plan, const std::string& operation, const std::string& path, const std::string& name,
+                 std::uint64_t offset, std::uint64_t size, Perform perform) -> decltype(perform()) {
+  const FaultPlan::Decision decision = plan.next(operation, name, offset, size);
+  const Status failure = Status::system(decision.error, operation + " (injected fault)", path);
+  if (decision.fate == FaultPlan::Fate::kFail) return failure;
+  auto result = perform();
+  if (decision.fate == FaultPlan::Fate::kWorkThenFail) return failure;
+  plan.report(decision.entry, result.ok());
+  return result;
+}
+
+class FaultWritableFile final : public WritableFile {
+ public:
+  FaultWritableFile(std::shared_ptr<FaultPlan> plan, std::unique_ptr<WritableFile> inner, std::string name,
+                    std::string path)
+      : plan_(std::move(plan)), inner_(std::move(inner)), name_(std::move(name)), path_(std::move(path)) {}
+
+  std::size_t alignment() const override { return inner_->alignment(); }
+  Status write_at(std::uint64_t offset, Bytes data) override {
+    return with_faults(*plan_, "write_at", path_, name_, offset, data.size(),
+                       [&] { return inner_->write_at(offset, data); });
+  }
+  Status sync_and_close() override {
+    return with_faults(*plan_, "sync_and_close", path_, name_, 0, 0, [&] { return inner_->sync_and_close(); });
+  }
+
+ private:
+  const std::shared_ptr<FaultPlan> plan_;
+  const std::unique_ptr<WritableFile> inner_;
+  const std::string name_, path_;
+};
+
+class FaultReadableFile final : public ReadableFile {
+ public:
+  FaultReadableFile(std::shared_ptr<FaultPlan> plan, std::unique_ptr<ReadableFile> inner, std::string name)
+      : plan_(std::move(plan)), inner_(std::move(inner)), name_(std::move(name)) {}
+
+  std::uint64_t size() const override { return inner_->size(); }
+  const std::string& path() const override { return inner_->path(); }
+  std::size_t direct_alignment() const override { return inner_->direct_alignment(); }
+  Status read_at(std::uint64_t offset, MutableBytes out) override {
+    return with_faults(*plan_, "read_at", path(), name_, offset, out.size(),
+                       [&] { return inner_->read_at(offset, out); });
+  }
+  Status read_direct(std::uint64_t offset, MutableBytes out) override {
+    return with_faults(*plan_, "read_direct", path(), name_, offset, out.size(),
+                       [&] { return inner_->read_direct(offset, out); });
+  }
+  // A failure here is the answer "not cached".
+  bool try_read_cached(std::uint64_t offset, MutableBytes out) override {
+    return with_faults(*plan_, "try_read_cached", path(), name_, offset, out.size(),
+                       [&] { return inner_->try_read_cached(offset, out) ? Status() : not_found("not cached"); })
+        .ok();
+  }
+
+ private:
+  const std::shared_ptr<FaultPlan> plan_;
+  const std::unique_ptr<ReadableFile> inner_;
+  const std::string name_;
+};
+
+// Thread-safe, as what it wraps is.
+class FaultStorage final : public Storage {
+ public:
+  FaultStorage(std::unique_ptr<Storage> inner, std::shared_ptr<FaultPlan> plan)
+      : plan_(std::move(plan)), inner_(std::move(inner)) {}
+
+  const std::string& path() const override { return inner_->path(); }
+  std::string path_of(const std::string& name) const override { return inner_->path_of(name); }
+
+  Status create_directory() override {
+    return call("create_directory", "", 0, [&] { return inner_->create_directory(); });
+  }
+  Result<std::unique_ptr<WritableFile>> create(const std::string& name, IoMode mode) override {
+    return call("create", name, 0, [&]() -> Result<std::unique_ptr<WritableFile>> {
+      OSTRACA_ASSIGN_OR_RETURN(auto file, inner_->create(name, mode));
+      return std::unique_ptr<WritableFile>(
+          std::make_unique<FaultWritableFile>(plan_, std::move(file), name, path_of(name)));
+    });
+  }
+  Result<std::unique_ptr<ReadableFile>> open(const std::string& name) override {
+    return call("open", name, 0, [&]() -> Result<std::unique_ptr<ReadableFile>> {
+      OSTRACA_ASSIGN_OR_RETURN(auto file, inner_->open(name));
+      return std::unique_ptr<ReadableFile>(std::make_unique<FaultReadableFile>(plan_, std::move(file), name));
+    });
+  }
+  Result<std::string> read_small(const std::string& name, std::size_t max_bytes) override {
+    return call("read_small", name, 0, [&] { return inner_->read_small(name, max_bytes); });
+  }
+  Status write_small(const std::string& name, Bytes data) override {
+    return call("write_small", name, data.size(), [&] { return inner_->write_small(name, data); });
+  }
+  Status publish(const std::string& from, const std::string& to, bool replace) override {
+    return call("publish", to, 0, [&] { return inner_->publish(from, to, replace); });
+  }
+  Status sync_directory() override {
+    return call("sync_directory", "", 0, [&] { return inner_->sync_directory(); });
+  }
+  Status remove(const std::string& name) override {
+    return call("remove", name, 0, [&] { return inner_->remove(name); });
+  }
+  void remove_created_directories() override {
+    (void)call("remove_created_directories", "", 0, [&] { return inner_->remove_created_directories(), Status(); });
+  }
+  Result<std::vector<std::string>> list() override {
+    return call("list", "", 0, [&] { return inner_->list(); });
+  }
+
+ private:
+  template <class Perform>
+  auto call(const std::string& operation, const std::string& name, std::uint64_t size, Perform perform)
+      -> decltype(perform()) {
+    return with_faults(*plan_, operation, name.empty() ? path() : path_of(name), name, 0, size, perform);
+  }
+
+  const std::shared_ptr<FaultPlan> plan_;
+  const std::unique_ptr<Storage> inner_;
+};
+
+}  // namespace ostraca::testing
