@@ -95,8 +95,9 @@ FrameEncoder::FrameEncoder() : contexts_(std::make_unique<Contexts>()) {
 
 FrameEncoder::~FrameEncoder() = default;
 
-// One "sequence" per block that is literals to the block's end. Of the ways to a frame without matches this was the
-// fastest (docs/decisions), and the only one that cannot find a match by accident.
+// One "sequence" per block that is literals to the block's end. Measured on exponent planes, zstd 1.5.4 (1.5.7): 1.32
+// (1.54) GB/s; level -1000 with literal compression 1.25 (1.45); strategy fast with a tiny table 1.00 (1.10). It is
+// also the only way that cannot find a match by accident.
 std::size_t FrameEncoder::huffman(Bytes data, MutableBytes out) {
   constexpr std::size_t kBlock = 128 * kKiB;  // zstd's largest
   std::array<ZSTD_Sequence, kChunkBytesMax / kBlock> blocks;

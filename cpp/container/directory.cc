@@ -194,12 +194,10 @@ std::uint64_t Directory::add_text(std::string_view value) {
 
 bool grid_count(std::span<const std::uint64_t> shape, std::span<const std::uint64_t> chunk_shape,
                 std::uint64_t* count) {
+  if (std::ranges::find(shape, 0u) != shape.end()) return *count = 0, true;
   *count = 1;
-  bool empty = false;
-  for (std::uint64_t extent : shape) empty = empty || extent == 0;
-  if (empty) return *count = 0, true;
   for (std::size_t d = 0; d < shape.size(); ++d)
-    if (!checked_mul(*count, shape[d] / chunk_shape[d] + (shape[d] % chunk_shape[d] != 0), count)) return false;
+    if (chunk_shape[d] == 0 || !checked_mul(*count, shape[d] / chunk_shape[d] + (shape[d] % chunk_shape[d] != 0), count)) return false;
   return true;
 }
 

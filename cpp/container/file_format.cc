@@ -222,6 +222,7 @@ Result<FileFooter> decode_footer(Bytes bytes, std::uint64_t file_bytes) {
   return footer;
 }
 
+std::uint32_t header_crc(Bytes header) { return load_le<std::uint32_t>(header.data() + kHeaderBytes - 4); }
 std::uint32_t footer_crc(Bytes footer) { return load_le<std::uint32_t>(footer.data() + kFooterCrcAt); }
 
 std::vector<std::byte> encode_extents(const std::vector<Extent>& extents) {

@@ -124,7 +124,7 @@ Result<Index> encode_index(const Directory& directory, const CheckpointId& id, s
                                      .directory_crc = crc32c(frame),
                                      .id = id,
                                      .file_bytes = kHeaderBytes + frame_bytes + kFooterBytes,
-                                     .header_crc = crc32c(header)});
+                                     .header_crc = header_crc(header)});
   Index index{{header.begin(), header.end()}, footer_crc(footer)};
   index.bytes.insert(index.bytes.end(), frame.begin(), frame.end());
   index.bytes.insert(index.bytes.end(), footer.begin(), footer.end());

@@ -43,7 +43,7 @@ bool examine_ends(ReadableFile& file, FileStructure& out, std::vector<Problem>& 
     return true;
   }
   out.header = *header;
-  if (out.footer.header_crc != crc32c(header_bytes) || out.footer.id != out.header.id)
+  if (out.footer.header_crc != header_crc(header_bytes) || out.footer.id != out.header.id)
     note(problems, 0, corruption("header and footer are not of the same file"));
   return true;
 }

@@ -262,7 +262,7 @@ Status WriterImpl::complete() {
                           .directory_crc = crc32c(Bytes(frame.data(), frame_bytes)),
                           .id = id_,
                           .file_bytes = end,
-                          .header_crc = crc32c(encode_header(header_))};
+                          .header_crc = header_crc(encode_header(header_))};
   const auto footer_bytes = encode_footer(footer);
   std::copy(footer_bytes.begin(), footer_bytes.end(), tail.end() - kFooterBytes);
   OSTRACA_RETURN_IF_ERROR(pipeline_->write_tail(start, tail));

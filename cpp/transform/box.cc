@@ -50,6 +50,10 @@ void simplify(Box& box, std::byte*& dst, const std::byte*& src) {
   box.rank = kept;
 }
 
+constexpr std::size_t kLineBytes = 64;      // a cache line
+constexpr std::size_t kTiledItemMax = 64;   // bytes; larger items are whole lines already
+constexpr std::size_t kUnbufferedItem = 8;  // bytes; from here on a tile has few lines
+
 // Copies an inner rectangle of items: `rows` by `columns`, the latter innermost.
 using Kernel = void (*)(std::byte* dst, const std::byte* src, const Axis& rows, const Axis& columns, std::size_t item);
 
@@ -83,7 +87,23 @@ void copy_words(std::byte* dst, const std::byte* src, const Axis& rows, const Ax
       }
       continue;
     }
-    for (std::uint64_t c = 0; c < columns.count; ++c, d += columns.dst_stride, s += columns.src_stride) {
+    std::uint64_t c = 0;
+    if constexpr (sizeof(Word) < 8) {
+      // Gathered words leave eight bytes at a time: narrow stores are what a transpose waits for.
+      constexpr std::uint64_t kTogether = 8 / sizeof(Word);
+      if (columns.dst_stride == sizeof(Word)) {
+        for (; c + kTogether <= columns.count; c += kTogether, d += 8) {
+          std::uint64_t together = 0;
+          for (std::uint64_t i = 0; i < kTogether; ++i, s += columns.src_stride) {
+            auto word = load_le<Word>(s);
+            if constexpr (kSwap) word = swapped(word);
+            together |= static_cast<std::uint64_t>(word) << (8 * sizeof(Word) * i);
+          }
+          store_le(d, together);
+        }
+      }
+    }
+    for (; c < columns.count; ++c, d += columns.dst_stride, s += columns.src_stride) {
       auto word = load_le<Word>(s);
       if constexpr (kSwap) word = swapped(word);
       store_le(d, word);
@@ -111,21 +131,31 @@ std::uint64_t magnitude(std::int64_t stride) {
   return stride < 0 ? 0 - static_cast<std::uint64_t>(stride) : static_cast<std::uint64_t>(stride);
 }
 
-// When the source's fastest axis is not the destination's, rows of one side are columns of the other: square tiles
-// let both sides use whole cache lines while these are still cached.
+// When the source's fastest axis is not the destination's, rows of one side are columns of the other. Square tiles let
+// both sides use whole cache lines while these are still cached. Small items make tiles of many lines, which push each
+// other out when they are a power of two apart: those tiles go through a buffer, so that each line is used at once.
 void copy_tiled(Kernel kernel, std::byte* dst, const std::byte* src, const Axis& rows, const Axis& columns,
                 std::size_t item) {
-  constexpr std::uint64_t kTileBytes = 128;  // two cache lines wide, so that prefetched pairs are used as well
-  const std::uint64_t tile = std::max<std::uint64_t>(kTileBytes / item, 8);
+  const std::uint64_t tile = std::max<std::uint64_t>(kLineBytes / item, 8);
+  const bool buffered = item < kUnbufferedItem;
+  const Kernel gather = pick_kernel(item, false);
+  const auto pitch = static_cast<std::int64_t>((tile + 1) * item);
+  const auto unit = static_cast<std::int64_t>(item);
+  std::byte buffer[kLineBytes * (kLineBytes + 1)];  // the largest tile: of one-byte items
   for (std::uint64_t c = 0; c < columns.count; c += tile) {
-    Axis part_columns = columns;
-    part_columns.count = std::min(tile, columns.count - c);
+    const std::uint64_t width = std::min(tile, columns.count - c);
     for (std::uint64_t r = 0; r < rows.count; r += tile) {
-      Axis part_rows = rows;
-      part_rows.count = std::min(tile, rows.count - r);
+      const std::uint64_t height = std::min(tile, rows.count - r);
       const auto i = static_cast<std::int64_t>(r), j = static_cast<std::int64_t>(c);
-      kernel(dst + i * rows.dst_stride + j * columns.dst_stride, src + i * rows.src_stride + j * columns.src_stride,
-             part_rows, part_columns, item);
+      std::byte* const to = dst + i * rows.dst_stride + j * columns.dst_stride;
+      const std::byte* const from = src + i * rows.src_stride + j * columns.src_stride;
+      if (buffered) {
+        gather(buffer, from, {width, pitch, columns.src_stride}, {height, unit, rows.src_stride}, item);
+        kernel(to, buffer, {height, rows.dst_stride, unit}, {width, columns.dst_stride, pitch}, item);
+      } else {
+        kernel(to, from, {height, rows.dst_stride, rows.src_stride}, {width, columns.dst_stride, columns.src_stride},
+               item);
+      }
     }
   }
 }
@@ -197,7 +227,7 @@ void copy_box(std::byte* dst, std::span<const std::int64_t> dst_strides, const s
       const std::uint64_t stride = magnitude(box.axes[i].src_stride);
       if (stride != 0 && stride <= best) best = stride, fastest = i;
     }
-    tiled = best < magnitude(columns.src_stride) && item <= 64;
+    tiled = best < magnitude(columns.src_stride) && item <= kTiledItemMax;
     rows = take_axis(box, tiled ? fastest : box.rank - 1);
   }
   walk(box, pick_kernel(item, swap), tiled, dst, src, rows, columns, item);

@@ -22,7 +22,7 @@ from .errors import (
 )
 from .handles import SaveHandle
 from .loading import load, verify
-from .lowlevel import ArrayInfo, FileReport, Reader, Writer, commit
+from .lowlevel import ArrayInfo, ChunkInfo, FileReport, Reader, Writer, commit
 from .reports import Damage, SaveInfo, VerifyReport
 from .saving import save, save_async
 
@@ -30,6 +30,7 @@ __all__ = [
     "ArrayInfo",
     "CancelledError",
     "Checkpoint",
+    "ChunkInfo",
     "CommitUncertainError",
     "CoordinationError",
     "CorruptionError",

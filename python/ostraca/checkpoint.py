@@ -147,7 +147,7 @@ class StoredArray:
         return leaves.restored(self._info.kind, self._info.detail, self[...])
 
     def __getitem__(self, index: Any) -> Any:
-        """Any basic numpy index: integers, slices, Ellipsis, None, or a tuple of these. A scalar where numpy gives one."""
+        """Any basic numpy index: integers, slices, Ellipsis, None, or a tuple of these. Scalars as in numpy."""
         start, shape, local = _box(index, self._info.shape)
         box = self._read(start, shape)
         strided = any(isinstance(item, slice) and abs(item.step or 1) > 1 for item in local)
@@ -225,10 +225,9 @@ def _box(index: Any, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int
 
 
 def _position(item: SupportsIndex, size: int, axis: int) -> int:
-    if isinstance(item, bool | np.bool_) or not hasattr(item, "__index__") or getattr(item, "ndim", 0):
-        raise IndexError(
-            f"a stored array takes integers, slices, Ellipsis and None, not {type(item).__name__}; read it, then index that"
-        )
+    if isinstance(item, bool | np.bool_ | np.ndarray) or not hasattr(item, "__index__"):
+        kind = type(item).__name__
+        raise IndexError(f"a stored array takes ints, slices, Ellipsis and None, not {kind}; read it, then index that")
     position = operator.index(item)
     if not -size <= position < size:
         raise IndexError(f"index {position} is out of bounds for axis {axis} of size {size}")

@@ -23,18 +23,22 @@ VOID: Final = 37
 
 MAX_ITEM_BYTES: Final = 1 << 20  # of S, U and V
 
+# fmt: off
 _NUMPY: Final = (
-    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128".split()
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64",
+    "complex64", "complex128",
 )
 _ML_DTYPES: Final = (
-    "bfloat16 float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz float8_e4m3b11fnuz float8_e3m4 float8_e4m3"
-    " float8_e8m0fnu float4_e2m1fn float6_e2m3fn float6_e3m2fn int2 uint2 int4 uint4 int1 uint1".split()
+    "bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e4m3b11fnuz",
+    "float8_e3m4", "float8_e4m3", "float8_e8m0fnu", "float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn", "int2",
+    "uint2", "int4", "uint4", "int1", "uint1",
 )
+# fmt: on
 _FIRST_ML_CODE: Final = len(_NUMPY) + 1
 _SIZED: Final = {"S": BYTES, "U": TEXT, "V": VOID}
 _FIRST_USER_TYPE: Final = 256  # numpy's number of the first dtype that is not its own (NPY_USERDEF)
 
-CODES: Final[dict[str, int]] = {name: code for code, name in enumerate(_NUMPY + _ML_DTYPES, 1)}
+CODES: Final[dict[str, int]] = {name: code for code, name in enumerate((*_NUMPY, *_ML_DTYPES), 1)}
 NAMES: Final[dict[int, str]] = {code: name for name, code in CODES.items()}
 
 
@@ -92,7 +96,8 @@ def decode(code: int, detail: str, big_endian: bool = False) -> np.dtype[Any]:
         dtype = _sized_dtype(code, detail)
     else:
         raise FormatError(f"dtype code {code} is not known")
-    return dtype.newbyteorder(">" if big_endian else "<")
+    swapped: np.dtype[Any] = dtype.newbyteorder(">" if big_endian else "<")
+    return swapped
 
 
 def item_bytes(code: int, detail: str) -> int:
@@ -119,7 +124,8 @@ def _ml_dtype(name: str) -> np.dtype[Any]:
         raise UnsupportedError(f"dtype {name} needs the package ml_dtypes: pip install ml_dtypes") from None
     if not hasattr(ml_dtypes, name):
         raise UnsupportedError(f"dtype {name} needs a newer ml_dtypes than {ml_dtypes.__version__}")
-    return np.dtype(getattr(ml_dtypes, name))
+    dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+    return dtype
 
 
 def _time_dtype(letters: str, detail: str) -> np.dtype[Any]:

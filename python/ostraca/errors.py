@@ -41,7 +41,7 @@ class CoordinationError(OstracaError, TimeoutError):
 
 
 class CommitUncertainError(OstracaError, OSError):
-    """The checkpoint was published, but making that durable failed: it may or may not survive a crash. Nothing was deleted."""
+    """Published, but perhaps not durable: the checkpoint may or may not survive a crash. Nothing was deleted."""
 
     errno = errno.EIO
 

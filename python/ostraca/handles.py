@@ -9,12 +9,15 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from . import _core
 from .errors import CancelledError, CommitUncertainError, OstracaError
 from .progress import Progress, reporting
 from .reports import Manifest, SaveInfo
+
+if TYPE_CHECKING:
+    import asyncio
 
 EXIT_WAIT_SECONDS: Final = 300.0  # how long the interpreter's exit waits for running saves, together
 CANCEL_WAIT_SECONDS: Final = 10.0  # and then for their cancellation
@@ -25,7 +28,9 @@ _running: set["Job"] = set()
 class Job:
     """One save, from a sealed writer to its outcome. Its members are for any thread."""
 
-    def __init__(self, writer: _core.Writer, path: str, commit: dict[str, Any], progress: Progress, started: float) -> None:
+    def __init__(
+        self, writer: _core.Writer, path: str, commit: dict[str, Any], progress: Progress, started: float
+    ) -> None:
         self.path = path
         self.pid = os.getpid()
         self.info: SaveInfo | None = None
@@ -126,7 +131,7 @@ class Job:
 
     def _save(self, writer: _core.Writer) -> SaveInfo:
         try:
-            with reporting(self._progress, f"saving {os.path.basename(self.path)}") as callback:
+            with reporting(self._progress, f"saving {self.path}") as callback:
                 report = writer.finish(callback)
             self._caller_went_on.wait()
             with self._lock:
@@ -212,7 +217,7 @@ class SaveHandle:
 
         def wake() -> None:
             try:
-                loop.call_soon_threadsafe(lambda: future.done() or future.set_result(None))
+                loop.call_soon_threadsafe(_settle, future)
             except RuntimeError:  # the loop was closed meanwhile: nobody waits any more
                 return
 
@@ -246,6 +251,11 @@ class SaveHandle:
         return self._job_
 
 
+def _settle(future: "asyncio.Future[None]") -> None:
+    if not future.done():  # the awaiting task may have been cancelled
+        future.set_result(None)
+
+
 def _wait_at_exit() -> None:
     jobs = list(_running)
     deadline = time.monotonic() + EXIT_WAIT_SECONDS
@@ -256,14 +266,9 @@ def _wait_at_exit() -> None:
         for job in jobs:
             if job.cancel():
                 job.done.wait(CANCEL_WAIT_SECONDS)
-                _Unraisable(OstracaError(f"the interpreter's exit cancelled the save to {job.path!r}, which took too long"))
+                _Unraisable(OstracaError(f"the interpreter's exit cancelled the save to {job.path!r}"))
             job.report_unseen()
 
 
-def _after_fork() -> None:
-    _core.abandon_after_fork()
-    _running.clear()
-
-
 atexit.register(_wait_at_exit)
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(after_in_child=_running.clear)  # the parent waits for them

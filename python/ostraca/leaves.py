@@ -1,7 +1,7 @@
 """One leaf to what the engine stores, and back (docs/format.md, section 6).
 
-An array's memory is handed on as a view, which is held until it was read; nothing is copied but Python's own values, and
-what has no addressable form (JAX's packed 4-bit integers, PRNG keys' data, conjugated torch views). Frameworks are
+An array's memory is handed on as a view, which is held until it was read. Nothing is copied but Python's own values and
+what has no addressable form: JAX's packed 4-bit integers, PRNG keys' data, conjugated torch views. Frameworks are
 recognized only when they were imported already.
 """
 
@@ -154,9 +154,9 @@ def _jax(leaf: Any) -> list[Piece]:
     if leaf.is_deleted():
         raise UnsupportedError("a jax.Array that was deleted or donated")
     if not leaf.is_fully_addressable:
-        raise UnsupportedError("a jax.Array that other processes hold parts of; this needs ostraca.jax (a later release)")
+        raise UnsupportedError("a jax.Array that other processes hold parts of: ostraca.jax, to come, will store it")
     if any(device.platform != "cpu" for device in leaf.devices()):
-        raise UnsupportedError("a jax.Array on an accelerator; pass jax.device_get(tree), or use ostraca.jax (a later release)")
+        raise UnsupportedError("a jax.Array on an accelerator; pass jax.device_get(tree) until ostraca.jax is here")
     if is_prng_key(leaf.dtype):
         impl = str(jax.random.key_impl(leaf))
         return [piece._replace(kind=Kind.PRNG_KEY, detail=impl) for piece in _jax(jax.random.key_data(leaf))]
@@ -208,7 +208,7 @@ def _foreign(leaf: Any) -> Piece:
         if hasattr(leaf, "__dlpack__"):
             device = int(leaf.__dlpack_device__()[0])
             if device not in _CPU_DEVICES:
-                raise UnsupportedError(f"{_type(leaf)} lies on an accelerator (DLPack device {device}); copy it to the host")
+                raise UnsupportedError(f"{_type(leaf)} lies on DLPack device {device}; copy it to the host")
             return _array(np.from_dlpack(leaf))
     except (BufferError, RuntimeError, ValueError) as error:
         raise UnsupportedError(f"{_type(leaf)} does not let numpy see its memory: {error}") from None

@@ -31,10 +31,10 @@ def load(
     key arrays when JAX was imported before, otherwise as their uint32 key data.
 
     select: a glob over display names ("params/*"; "*" matches "/" too), or a predicate on them.
-    like: a tree to restore to, of arrays, anything else with shape and dtype (`jax.ShapeDtypeStruct`), and values. Leaves
-    are matched by display name, so that containers may be of other classes than those saved; the result has `like`'s
-    classes. All stored names must be in `like` unless `select` leaves them out, and all of `like`'s must be stored
-    unless `missing="keep"`, which returns those as they are given.
+    like: a tree to restore to, of arrays, anything else with shape and dtype (`jax.ShapeDtypeStruct`), and values.
+    Leaves are matched by display name, so that containers may be of other classes than those saved; the result has
+    `like`'s classes. All stored names must be in `like` unless `select` leaves them out, and all of `like`'s must be
+    stored unless `missing="keep"`, which returns those as they are given.
     into: like `like`, but a tree of writable numpy arrays (any strides, either byte order), filled in place and
     returned; Python values are replaced. Nothing is written before all names, shapes and dtypes were compared. When
     reading fails later, the error names the arrays already modified.
@@ -55,7 +55,7 @@ def load(
         deep = verify == "deep"
         if like is None and into is None:
             values = _read(reader, stored, [None] * len(stored), deep, callback)
-            return unflatten(zip((info.path for info in stored), (info.name for info in stored), values, strict=True))
+            return unflatten([(info.path, info.name, value) for info, value in zip(stored, values, strict=True)])
         target = like if into is None else into
         given = flatten(target)
         found = matched(given, stored, keep=missing == "keep", what="like" if into is None else "into")
@@ -88,8 +88,8 @@ def _read(
     reader: Reader, infos: Sequence[ArrayInfo], places: Sequence[Any], deep: bool, callback: ProgressCallback | None
 ) -> list[Any]:
     """The leaves' values; arrays are read into `places` where there are some."""
-    arrays = []
-    requests = []
+    arrays: list[Any] = []
+    requests: list[tuple[int, None, Any]] = []
     for info, place in zip(infos, places, strict=True):
         in_place = place is not None and info.kind in (Kind.ARRAY, Kind.PRNG_KEY)
         array = place if in_place else info.allocate() if info.has_data else None

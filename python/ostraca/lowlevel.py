@@ -1,7 +1,11 @@
 """Named arrays in and out, without trees: for embedding in other checkpointers.
 
-    writer = Writer(path); writer.add("a/b", buffer, dtype="float32", shape=(2, 3)); commit(path, [writer.finish()])
-    with Reader(path) as reader: reader.read_into([("a/b", None, array)])
+writer = Writer(path)
+writer.add("a/b", buffer, dtype="float32", shape=(2, 3))
+commit(path, [writer.finish()])
+
+with Reader(path) as reader:
+    reader.read_into([("a/b", None, array)])
 """
 
 import math
@@ -94,7 +98,7 @@ class Writer:
         self._writer.add([spec], on_copied)
 
     def wait_copied(self, timeout: float | None = None) -> bool:
-        """Seals the file and waits until all memory was read; False after `timeout` seconds. Raises the save's error."""
+        """Seals the file and waits until all memory was read; False after `timeout` seconds."""
         self._writer.seal()
         return self._writer.wait_copied(timeout)
 
@@ -165,6 +169,19 @@ class ArrayInfo(NamedTuple):
         return allocate(self.shape, self.dtype, self.nbytes)
 
 
+class ChunkInfo(NamedTuple):
+    """A chunk of a stored array, and the extent that holds it (docs/format.md, section 3)."""
+
+    file: str
+    offset: int  # of the extent in the file
+    stored_bytes: int  # of the extent
+    decoded_bytes: int  # of the extent
+    codec: int
+    content_hash: str
+    origin: tuple[int, ...]  # of the chunk in the array
+    shape: tuple[int, ...]
+
+
 class Reader:
     """An open checkpoint. Later overwrites do not disturb it. Thread-safe; close it, or use it in a `with` block.
 
@@ -183,8 +200,8 @@ class Reader:
         self._reader = _core.Reader(self.path, **options.worker_options(threads, coding_bytes, io))
         self._requested: list[str] = []
         self._arrays = [
-            ArrayInfo(number, parts, name, Kind(kind), *rest)
-            for number, (parts, name, kind, *rest) in enumerate(self._reader.leaves())
+            ArrayInfo(number, leaf[0], leaf[1], Kind(leaf[2]), *leaf[3:])
+            for number, leaf in enumerate(self._reader.leaves())
         ]
         self._numbers = {info.name: info.number for info in self._arrays}
 
@@ -203,9 +220,9 @@ class Reader:
             raise KeyError(f"{self.path!r} holds no {quoted(name)}{self._similar(name)}")
         return self._arrays[number]
 
-    def chunks(self, name: str) -> list[_core.ChunkInfo]:
-        """Where a leaf's chunks are: see `_core.ChunkInfo`."""
-        return self._reader.chunks(self.array(name).number)
+    def chunks(self, name: str) -> list[ChunkInfo]:
+        """Where a leaf's chunks are."""
+        return [ChunkInfo(*chunk) for chunk in self._reader.chunks(self.array(name).number)]
 
     def stored_bytes(self, name: str) -> int:
         """Bytes a leaf takes in files; where it shares a chunk with others, its share."""

@@ -62,15 +62,15 @@ def matched(like: Iterable[Leaf], stored: Iterable[ArrayInfo], *, keep: bool, wh
         listed = "".join(f"\n  {difference}" for difference in islice(differences, MAX_LISTED))
         more = f"\n  and {len(differences) - MAX_LISTED} more" if len(differences) > MAX_LISTED else ""
         advice = f"\n  (select= restores a part of what is stored; missing='keep' keeps what only `{what}` has)"
-        plural = "s" * (len(differences) > 1)
-        raise MismatchError(f"the checkpoint differs from `{what}` in {len(differences)} name{plural}:{listed}{more}{advice}")
+        raise MismatchError(f"the checkpoint and `{what}` differ in names ({len(differences)}):{listed}{more}{advice}")
     return found
 
 
 def check_target(leaf: Any, info: ArrayInfo) -> None:
     """Whether an array of `into` can be filled: `MismatchError` before anything is."""
     if info.kind in (Kind.ARRAY, Kind.PRNG_KEY) and not (isinstance(leaf, np.ndarray) and leaf.flags.writeable):
-        raise MismatchError(f"into: {quoted(info.name)} is {type(leaf).__name__}, not a numpy array that can be written to")
+        kind = type(leaf).__name__
+        raise MismatchError(f"into: {quoted(info.name)} is {kind}, not a numpy array that can be written to")
 
 
 def wanted(leaf: Any) -> Wanted:
@@ -82,8 +82,9 @@ def wanted(leaf: Any) -> Wanted:
         code, detail, _ = _coded(leaf.dtype)
         return Wanted(Kind.ARRAY, code, detail, shape)
     piece = leaves.pieces(leaf)[0]
-    shape = piece.memory.shape if piece.kind is Kind.ARRAY and piece.memory is not None else None
-    return Wanted(piece.kind, piece.dtype_code, piece.detail, shape)
+    if piece.kind is not Kind.ARRAY or piece.memory is None:
+        return Wanted(piece.kind, piece.dtype_code, piece.detail)
+    return Wanted(piece.kind, piece.dtype_code, piece.detail, piece.memory.shape)
 
 
 def _difference(leaf: Any, info: ArrayInfo, name: str) -> str | None:
@@ -105,7 +106,8 @@ def _difference(leaf: Any, info: ArrayInfo, name: str) -> str | None:
 
 def _key_difference(want: Wanted, info: ArrayInfo) -> str | None:
     jax = sys.modules["jax"]  # it made the key
-    stored = jax.eval_shape(lambda data: jax.random.wrap_key_data(data, impl=info.detail), jax.ShapeDtypeStruct(info.shape, "uint32"))
+    data = jax.ShapeDtypeStruct(info.shape, np.uint32)
+    stored = jax.eval_shape(lambda array: jax.random.wrap_key_data(array, impl=info.detail), data)
     if stored.dtype != want.key_dtype:
         return f"expected PRNG keys {want.key_dtype}, found {stored.dtype}"
     return None if stored.shape == want.shape else f"expected shape {want.shape}, found {stored.shape}"

@@ -1,7 +1,7 @@
 """What saves and checks report, and the manifest they are read from."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from . import metadata
@@ -56,9 +56,8 @@ class Manifest:
         """Raises `FormatError` when a member is missing."""
         try:
             members = json.loads(text)
-            fields = ("step", "logical_bytes", "stored_bytes", "referenced_bytes", "arrays", "chunks")
-            timings = (members["stall_seconds"], members["seconds"])
-            info = SaveInfo(path, *(members[field] for field in fields), *timings)
+            members["path"] = path
+            info = SaveInfo(**{field.name: members[field.name] for field in fields(SaveInfo)})
             return cls(members["id"], metadata.decode(members["metadata"]), info)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise FormatError(f"{path!r}: the manifest is malformed: {error!r}") from None

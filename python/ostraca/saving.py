@@ -43,7 +43,7 @@ def save(
     incremental saves, which are not in this release. codec: "auto", "raw" or "zstd". chunk_shape: of arrays with that
     many dimensions; a chunk holds at most 4 MiB. io: "auto", "direct" or "buffered". threads: that code chunks; None
     means all usable cores. coding_bytes: the budget for output buffers. overwrite: replace a checkpoint that is there.
-    progress: True for a bar on standard error, or a callable of (bytes done, bytes total), called from the save's thread.
+    progress: True for a bar on standard error, or a callable of (bytes done, bytes total), called in the save's thread.
 
     Raises `UnsupportedError` or `ExistsError` before anything is written, otherwise OSError, `CommitUncertainError`.
     A save that fails, or is interrupted (Ctrl-C) before its checkpoint is published, leaves nothing behind.
@@ -172,8 +172,8 @@ def _warn_of_staging(mutable_bytes: int, staging: int) -> None:
     if not _warned_of_staging:
         _warned_of_staging = True
         warnings.warn(
-            f"save_async had to wait for the disk: of {mutable_bytes} bytes of arrays that can change, {staging} could be"
-            " copied first; raise staging_bytes=, or pass return_early=True and call wait_copied() later",
+            f"save_async had to wait for the disk: of {mutable_bytes} bytes of arrays that can change, {staging} could"
+            " be copied first; raise staging_bytes=, or pass return_early=True and call wait_copied() later",
             RuntimeWarning,
             stacklevel=3,
         )

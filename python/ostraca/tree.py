@@ -1,7 +1,7 @@
 """Trees and their leaves: containers to key paths and names, and back (docs/format.md, section 5).
 
-Containers are dicts and other Mappings, lists, tuples, and objects: namedtuples and dataclass instances. Everything else
-is a leaf, and so is a container without children. All walks are iterative: depth is bounded by the key path's length.
+Containers are dicts and other Mappings, lists, tuples, and objects: namedtuples and dataclass instances. Everything
+else is a leaf, and so is a container without children. No walk recurses: depth is bounded by the key path's length.
 """
 
 import copy
@@ -84,7 +84,7 @@ class _Flattener:
                 above.remove(id(node))
                 continue
             if len(path) > MAX_PATH_BYTES:
-                raise UnsupportedError(f"{quoted(name)}: its key path takes more than {MAX_PATH_BYTES} bytes (too deep?)")
+                raise UnsupportedError(f"{quoted(name)}: its key path takes more than {MAX_PATH_BYTES} bytes")
             role = self._roles[type(node)]
             if not role:
                 leaves.append((path, name, node))
@@ -190,7 +190,7 @@ class _Node:
 
     def value(self) -> Any:
         if self.role in (_Role.LIST, _Role.TUPLE):
-            indices = sorted(self.children)  # type: ignore[type-var]
+            indices = sorted(self.children)
             if indices[-1] == len(indices) - 1:
                 items = [self.children[i] for i in indices]
                 return items if self.role is _Role.LIST else tuple(items)
@@ -198,18 +198,18 @@ class _Node:
         return self.children
 
 
-def unflatten(leaves: Iterable[tuple[Path, str, Any]]) -> Any:
+def unflatten(leaves: Sequence[tuple[Path, str, Any]]) -> Any:
     """A tree of dicts, lists and tuples from (parts, name, value) of its leaves.
 
     Objects come back as dicts, and so does a list or tuple of which items are missing: index -> value.
     """
+    if len(leaves) == 1 and not leaves[0][0]:
+        return leaves[0][2]
     root = _Node(None, "")
     nodes = [root]
     for parts, name, value in leaves:
         if not parts:
-            if root.children:
-                raise FormatError("a leaf at the root, among others")
-            return value
+            raise FormatError("a leaf at the root, among others")
         node = root
         for kind, key in parts[:-1]:
             node.enter(kind, name)

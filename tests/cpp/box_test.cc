@@ -42,7 +42,7 @@ struct Layout {
   std::size_t bytes = 0;
 };
 
-Layout make_layout(const Shape& shape, std::size_t item, const std::vector<std::size_t>& order, std::uint32_t reversed,
+Layout make_layout(const Shape& shape, std::size_t item, const std::vector<std::size_t>& order, std::uint64_t reversed,
                    std::size_t pad) {
   Layout layout;
   layout.strides.resize(shape.size());
@@ -83,8 +83,7 @@ TEST(Box, RandomLayoutsMatchTheReference) {
       std::vector<std::size_t> order(shape.size());
       std::iota(order.begin(), order.end(), 0);
       if (below(2) == 0) std::shuffle(order.begin(), order.end(), generator);
-      return make_layout(shape, item, order, below(2) == 0 ? 0 : static_cast<std::uint32_t>(generator()),
-                         below(2) * below(9));
+      return make_layout(shape, item, order, below(2) == 0 ? 0 : generator(), below(2) * below(9));
     };
     const Layout to = random_layout(), from = random_layout();
     check(shape, item, swap, to, from);

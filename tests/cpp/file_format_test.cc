@@ -123,7 +123,8 @@ TEST(Footer, HostileFieldsAreRefused) {
       if ((field == 24 || field == 32) && (hostile == value + 1 || hostile == value - 1)) continue;
       auto changed = bytes;
       store_le(changed.data() + field, hostile);
-      if (hostile != value) EXPECT_FALSE(decode_footer(sealed(changed), kFileBytes).ok()) << field << ' ' << hostile;
+      if (hostile == value) continue;
+      EXPECT_FALSE(decode_footer(sealed(changed), kFileBytes).ok()) << field << ' ' << hostile;
     }
   }
 }

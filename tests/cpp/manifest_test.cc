@@ -132,10 +132,11 @@ TEST(Manifest, WrongMembersAreRefusedByName) {
   };
   for (const auto& [what, with, expected] : cases) {
     const std::string message = refusal(what, with);
-    if (expected == "ok")
+    if (expected == "ok") {
       EXPECT_EQ(message, "") << with;
-    else
+    } else {
       EXPECT_NE(message.find(expected), std::string::npos) << with << " -> " << message;
+    }
   }
 }
 
