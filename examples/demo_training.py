@@ -26,7 +26,7 @@ WIDTH: Final = 256
 HEADS: Final = 4
 LAYERS: Final = 8
 CONTEXT: Final = 128  # bytes of text
-BATCH: Final = 8
+BATCH: Final = 4
 VOCABULARY: Final = 256
 
 LEARNING_RATE: Final = 1e-3
@@ -45,7 +45,7 @@ class State(NamedTuple):
     adam_v: Any
     step: Any  # int32 scalar
     rng: Any  # jax.random.key
-    position: int  # in each of the BATCH streams of text
+    position: Any  # int, in each of the BATCH streams of text
 
 
 def initial_state(seed: int) -> State:
@@ -94,7 +94,7 @@ def block(x: jax.Array, layer: tuple[dict[str, jax.Array], jax.Array]) -> tuple[
 def loss_of(params: Any, text: jax.Array, key: jax.Array) -> jax.Array:
     """Mean cross-entropy, in nats a byte, of predicting each next byte; text is (batch, context + 1)."""
     x = params["embedding"][text[:, :-1]] + params["position"]
-    x, _ = jax.lax.scan(block, x, (params["blocks"], jax.random.split(key, LAYERS)))
+    x, _ = jax.lax.scan(block, x, (params["blocks"], jax.random.split(key, LAYERS)), unroll=True)
     logits = normalized(x, params["norm"]) @ params["embedding"].T
     return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), text[:, 1:, None], axis=-1))
 
@@ -128,9 +128,9 @@ def corpus() -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 def advance(state: State, text: np.ndarray[Any, np.dtype[np.uint8]]) -> tuple[State, jax.Array]:
     window = text[:, state.position : state.position + CONTEXT + 1]
-    *arrays, loss = train_step(*state[:5], window.astype(np.int32))
+    params, m, v, step, rng, loss = train_step(*state[:5], window.astype(np.int32))
     following = state.position + CONTEXT
-    return State(*arrays, position=following if following + CONTEXT < text.shape[1] else 0), loss
+    return State(params, m, v, step, rng, following if following + CONTEXT < text.shape[1] else 0), loss
 
 
 def report(event: str, **fields: Any) -> None:
@@ -160,9 +160,10 @@ def resumed(path: Path, seed: int, fingerprint: str) -> State:
         if checkpoint.metadata["text"] != fingerprint:
             raise SystemExit(f"{path} was trained on other text; start in an empty directory")
     like = jax.eval_shape(partial(initial_state, seed))._replace(position=0)
-    state = ostraca.load(path, like=like)
-    # On CPU, jax would use numpy's memory as it is, but can donate only its own: copy.
-    return State(*(jax.tree.map(partial(jnp.array, copy=True), part) for part in state[:5]), position=state.position)
+    state: State = ostraca.load(path, like=like)
+    # Copied, because on CPU JAX would use numpy's memory as it is, and can donate only its own.
+    copied = jax.tree.map(partial(jnp.array, copy=True), state._replace(position=None))
+    return copied._replace(position=state.position)
 
 
 def fingerprints(state: State) -> dict[str, str]:
@@ -184,7 +185,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     text = corpus()
-    fingerprint = hashlib.sha256(text).hexdigest()
+    fingerprint = hashlib.sha256(text.tobytes()).hexdigest()
     checkpoints = committed_checkpoints(arguments.directory)
     if checkpoints:
         state = resumed(checkpoints[-1], arguments.seed, fingerprint)

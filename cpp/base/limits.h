@@ -21,7 +21,9 @@ inline constexpr std::size_t kManifestBytesMax = 64 * kMiB;
 inline constexpr std::size_t kDirectoryBytesMax = 2 * kGiB;  // decoded bytes of a directory
 inline constexpr std::size_t kKeyPathBytesMax = 64 * kKiB; // encoded key path of one leaf
 inline constexpr std::size_t kNameBytesMax = 255;          // a file's name inside a checkpoint
-inline constexpr std::uint32_t kProcessCountMax = 1u << 20;
+inline constexpr std::size_t kItemBytesMax = 1 * kMiB;      // of one element
+inline constexpr std::size_t kDetailBytesMax = 1 * kKiB;    // of one leaf's detail
+inline constexpr std::uint32_t kProcessCountMax = 1u << 18;  // their names fit the manifest
 
 // Engine.
 inline constexpr std::size_t kBlockBytes = 8 * kMiB;             // one output buffer

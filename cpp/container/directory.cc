@@ -102,8 +102,8 @@ const char* load_ref(const std::byte* p, ChunkRef* ref) {
 }
 
 template <class T>
-Status load_section(Bytes section, const char* name, std::size_t entry_bytes,
-                    const char* (*load)(const std::byte*, T*), std::vector<T>* out) {
+Status load_section(Bytes section, const char* name, std::size_t entry_bytes, const char* (*load)(const std::byte*, T*),
+                    std::vector<T>* out) {
   out->resize(section.size() / entry_bytes);
   const std::byte* p = section.data();
   for (std::size_t i = 0; i < out->size(); ++i, p += entry_bytes)
@@ -197,14 +197,15 @@ bool grid_count(std::span<const std::uint64_t> shape, std::span<const std::uint6
   if (std::ranges::find(shape, 0u) != shape.end()) return *count = 0, true;
   *count = 1;
   for (std::size_t d = 0; d < shape.size(); ++d)
-    if (chunk_shape[d] == 0 || !checked_mul(*count, shape[d] / chunk_shape[d] + (shape[d] % chunk_shape[d] != 0), count)) return false;
+    if (chunk_shape[d] == 0 ||
+        !checked_mul(*count, shape[d] / chunk_shape[d] + (shape[d] % chunk_shape[d] != 0), count))
+      return false;
   return true;
 }
 
 std::vector<std::byte> encode_directory(const Directory& directory) {
-  const std::array<std::uint64_t, 6> counts = {directory.files.size(), directory.leaves.size(),
-                                               directory.shards.size(), directory.refs.size(),
-                                               directory.dims.size(), directory.text.size()};
+  const std::array<std::uint64_t, 6> counts = {directory.files.size(), directory.leaves.size(), directory.shards.size(),
+                                               directory.refs.size(),  directory.dims.size(),   directory.text.size()};
   std::size_t total = kHeadBytes;
   for (std::size_t i = 0; i < counts.size(); ++i) total += counts[i] * kEntryBytes[i];
   std::vector<std::byte> out(total);  // zeroed: reserved fields need no stores
@@ -255,8 +256,8 @@ Status check_references(const Directory& directory, std::span<const std::vector<
       do {
         const Status status = check_reference(directory.refs[shard.first_ref + i], chunk.current(), extents_of);
         if (!status.ok())
-          return leaf_error(directory, leaf, "shard " + std::to_string(s) + ": chunk " + std::to_string(i) + ": " +
-                                                 status.message());
+          return leaf_error(directory, leaf,
+                            "shard " + std::to_string(s) + ": chunk " + std::to_string(i) + ": " + status.message());
         ++i;
       } while (chunk.next());
     }

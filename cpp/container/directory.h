@@ -79,7 +79,7 @@ struct Directory {
   std::uint64_t add_text(std::string_view value);
 };
 
-// Number of chunks of a grid: product of ceil(shape / chunk_shape). False on overflow.
+// Number of chunks of a grid: product of ceil(shape / chunk_shape). False on overflow or a zero in the chunk shape.
 bool grid_count(std::span<const std::uint64_t> shape, std::span<const std::uint64_t> chunk_shape, std::uint64_t* count);
 
 std::vector<std::byte> encode_directory(const Directory& directory);

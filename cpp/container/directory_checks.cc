@@ -10,7 +10,6 @@
 namespace ostraca {
 namespace {
 
-constexpr std::uint32_t kDetailBytesMax = 1 * kKiB;
 // Bytes and dimensions of an array: strides and offsets in memory are signed.
 constexpr std::uint64_t kArrayBytesMax = std::numeric_limits<std::int64_t>::max();
 constexpr bool kBasesSupported = (kFeaturesSupported & kFeatureIncremental) != 0;
@@ -34,7 +33,8 @@ Status check_kind(const Directory& directory, const LeafRecord& leaf) {
     case LeafKind::kPrngKey:
       // Its detail is the implementation's name, so the dtype can't need one.
       if (leaf.dtype == DType::kNone || leaf.dtype >= DType::kDatetime64) return bad("a dtype without detail");
-      if (leaf.detail_bytes == 0 || !valid_utf8(directory.detail(leaf))) return bad("an implementation's name in UTF-8");
+      if (leaf.detail_bytes == 0 || !valid_utf8(directory.detail(leaf)))
+        return bad("an implementation's name in UTF-8");
       return {};
     case LeafKind::kInt:
       if (!is(DType::kUint8, 1) || directory.shape(leaf)[0] == 0) return bad("uint8 [n], n >= 1");
@@ -58,7 +58,8 @@ Status check_kind(const Directory& directory, const LeafRecord& leaf) {
 // Places in text and dimensions, and what kind, dtype, detail and byte order allow together. Sets the item bytes.
 Status check_leaf_fields(const Directory& directory, const LeafRecord& leaf, std::uint64_t* item) {
   if (leaf.detail_bytes > kDetailBytesMax)
-    return leaf_error(directory, leaf, "detail: expected at most 1024 bytes, found " + std::to_string(leaf.detail_bytes));
+    return leaf_error(directory, leaf,
+                      "detail: expected at most 1024 bytes, found " + std::to_string(leaf.detail_bytes));
   if (!inside(leaf.detail_offset, leaf.detail_bytes, directory.text.size()))
     return leaf_error(directory, leaf, "detail lies outside the text");
   if (leaf.rank > kRankMax)
@@ -94,7 +95,6 @@ Status check_shard(const Directory& directory, const LeafRecord& leaf, const Sha
     return leaf_error(directory, leaf, "shard " + std::to_string(number) + " " + message);
   };
   if (!inside(shard.dims, 3u * leaf.rank, directory.dims.size())) return bad("has a box outside the dimensions");
-  if (shard.process >= kProcessCountMax) return bad("is of process " + std::to_string(shard.process));
   const auto global = directory.shape(leaf);
   const auto offset = directory.shard_offset(leaf, shard);
   const auto shape = directory.shard_shape(leaf, shard);
@@ -133,8 +133,20 @@ Status check_shards(const Directory& directory, const LeafRecord& leaf, std::uin
     covered += volume;
   }
   if (covered != elements)
-    return leaf_error(directory, leaf, "its shards cover " + std::to_string(covered) + " of " +
-                                           std::to_string(elements) + " elements");
+    return leaf_error(directory, leaf,
+                      "its shards cover " + std::to_string(covered) + " of " + std::to_string(elements) + " elements");
+  return {};
+}
+
+Status check_processes(const Directory& directory, bool complete) {
+  // An index has one file for each process; a data file's directory does not know how many there are.
+  std::uint64_t processes = kProcessCountMax;
+  if (complete)
+    processes = static_cast<std::uint64_t>(std::ranges::count(directory.files, false, &FileRecord::in_base));
+  for (std::size_t i = 0; i < directory.shards.size(); ++i)
+    if (directory.shards[i].process >= processes)
+      return format_error("directory: shard " + std::to_string(i) + ": process: expected less than " +
+                          std::to_string(processes) + ", found " + std::to_string(directory.shards[i].process));
   return {};
 }
 
@@ -168,19 +180,23 @@ Status check_files(const Directory& directory, bool complete) {
   const auto bad = [](std::size_t i, const std::string& message) {
     return format_error("directory: file " + std::to_string(i) + ": " + message);
   };
-  if (!complete && (files.size() != 1 || files[0].in_base || files[0].bytes != 0 || files[0].footer_crc != 0))
-    return format_error("directory: expected the data file itself, with size and CRC zero, as its only file");
+  if (!complete && (files.empty() || files[0].in_base || files[0].bytes != 0 || files[0].footer_crc != 0))
+    return format_error("directory: expected the data file itself first, with size and CRC zero");
   for (std::size_t i = 0; i < files.size(); ++i) {
-    if (files[i].process_index >= kProcessCountMax)
-      return bad(i, "process index: expected less than 2^20, found " + std::to_string(files[i].process_index));
-    if (complete && files[i].bytes < kHeaderBytes + kFooterBytes)
-      return bad(i, std::to_string(files[i].bytes) + " bytes hold no header and footer");
-    if (files[i].in_base && !kBasesSupported) return bad(i, "lies in a base, which this build cannot read");
+    const FileRecord& file = files[i];
+    if (file.in_base && !kBasesSupported) return bad(i, "lies in a base, which this build cannot read");
+    if (file.process_index >= kProcessCountMax)
+      return bad(i, "process index: expected less than 2^20, found " + std::to_string(file.process_index));
+    const bool itself = !complete && i == 0;
+    if (!itself && file.bytes < kHeaderBytes + kFooterBytes)
+      return bad(i, std::to_string(file.bytes) + " bytes hold no header and footer");
+    if (complete && !file.in_base && file.process_index != i)
+      return bad(i, "is not in the order of process index: found " + std::to_string(file.process_index));
     if (i == 0) continue;
-    if (files[i].in_base < files[i - 1].in_base) return bad(i, "comes after those of the base");
-    if (files[i].in_base > files[i - 1].in_base) continue;
-    if (files[i].id != files[i - 1].id) return bad(i, "has another attempt id than the file before it");
-    if (files[i].process_index <= files[i - 1].process_index) return bad(i, "is not in the order of process index");
+    if (!complete && !file.in_base) return bad(i, "is not of the base");
+    if (file.in_base < files[i - 1].in_base) return bad(i, "comes after those of the base");
+    if (file.in_base == files[i - 1].in_base && file.id != files[i - 1].id)
+      return bad(i, "has another attempt id than the file before it");
   }
   return {};
 }
@@ -192,8 +208,8 @@ Status check_leaves(const Directory& directory, bool complete) {
   std::uint64_t budget = kDisjointStepsMin + kDisjointStepsPerShard * directory.shards.size();
   for (const LeafRecord& leaf : directory.leaves) {
     if (leaf.path_bytes > kKeyPathBytesMax || !inside(leaf.path_offset, leaf.path_bytes, directory.text.size()))
-      return format_error("directory: leaf " + std::to_string(&leaf - directory.leaves.data()) + ": key path of " + std::to_string(leaf.path_bytes) +
-                          " bytes at " + std::to_string(leaf.path_offset) + " of " +
+      return format_error("directory: leaf " + std::to_string(&leaf - directory.leaves.data()) + ": key path of " +
+                          std::to_string(leaf.path_bytes) + " bytes at " + std::to_string(leaf.path_offset) + " of " +
                           std::to_string(directory.text.size()) + " bytes of text");
     path_bytes += leaf.path_bytes;
     if (leaf.first_shard != next_shard || !inside(next_shard, leaf.shard_count, directory.shards.size()))
@@ -214,7 +230,7 @@ Status check_leaves(const Directory& directory, bool complete) {
   if (path_bytes > directory.text.size())
     return format_error("directory: key paths overlap: " + std::to_string(path_bytes) + " bytes in " +
                         std::to_string(directory.text.size()) + " bytes of text");
-  return {};
+  return check_processes(directory, complete);
 }
 
 Status check_shared_references(const Directory& directory) {

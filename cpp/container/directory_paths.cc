@@ -55,7 +55,7 @@ class PathCheck {
  public:
   explicit PathCheck(const Directory& directory) : directory_(directory) {}
 
-  bool grouped() const { return grouped_; }          // no node was left and entered again, as far as `seen` can tell
+  bool grouped() const { return grouped_; }  // no node was left and entered again, as far as `seen` can tell
   bool integer_keys() const { return integer_keys_; }
 
   // REQUIRES: without `seen`, leaves come in an order in which those below a node follow each other.
@@ -63,8 +63,7 @@ class PathCheck {
     const std::string_view path = directory_.path(leaf);
     std::string_view previous;
     if (previous_ != nullptr) previous = directory_.path(*previous_);
-    const auto common = static_cast<std::size_t>(
-        std::ranges::mismatch(path, previous).in1 - path.begin());
+    const auto common = static_cast<std::size_t>(std::ranges::mismatch(path, previous).in1 - path.begin());
     Node left;  // the highest node that is left with this leaf
     bool leaves_node = false;
     for (; !nodes_.empty() && nodes_.back().end > common; nodes_.pop_back()) left = nodes_.back(), leaves_node = true;
@@ -104,14 +103,16 @@ class PathCheck {
 
   Status nested(const LeafRecord& leaf, bool same) const {
     if (same) return leaf_error(directory_, leaf, "key path is not unique");
-    return leaf_error(directory_, leaf, "and leaf '" + printable_name(directory_.path(*previous_)) +
-                                            "' cannot both exist: one lies below the other");
+    return leaf_error(
+        directory_, leaf,
+        "and leaf '" + printable_name(directory_.path(*previous_)) + "' cannot both exist: one lies below the other");
   }
 
   Status mixed(const LeafRecord& leaf, std::size_t parent_end) const {
-    return leaf_error(directory_, leaf, "and leaf '" + printable_name(directory_.path(*previous_)) +
-                                            "' disagree on the container of node '" +
-                                            printable_name(directory_.path(leaf).substr(0, parent_end)) + "'");
+    return leaf_error(directory_, leaf,
+                      "and leaf '" + printable_name(directory_.path(*previous_)) +
+                          "' disagree on the container of node '" +
+                          printable_name(directory_.path(leaf).substr(0, parent_end)) + "'");
   }
 
   const Directory& directory_;
@@ -154,9 +155,8 @@ Status check_names(const Directory& directory) {
   }
   const auto text = [&](const Name& name) { return std::string_view(all).substr(name.offset, name.bytes); };
   for (Name& name : names) name.hash = hash_more(0, text(name));
-  std::ranges::sort(names, [&](const Name& a, const Name& b) {
-    return a.hash != b.hash ? a.hash < b.hash : text(a) < text(b);
-  });
+  std::ranges::sort(
+      names, [&](const Name& a, const Name& b) { return a.hash != b.hash ? a.hash < b.hash : text(a) < text(b); });
   for (std::size_t i = 1; i < names.size(); ++i)
     if (names[i].hash == names[i - 1].hash && text(names[i]) == text(names[i - 1]))
       return leaf_error(directory, *names[i].leaf, "another leaf has the same display name");

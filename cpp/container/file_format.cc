@@ -172,7 +172,8 @@ namespace {
 
 // Header, extents, table, directory and footer follow each other in a file of `file_bytes`.
 Status check_footer_places(const FileFooter& footer, std::uint64_t file_bytes) {
-  if (footer.file_bytes != file_bytes) return corruption(found("footer: size of the file", footer.file_bytes, file_bytes));
+  if (footer.file_bytes != file_bytes)
+    return corruption(found("footer: size of the file", footer.file_bytes, file_bytes));
   if (file_bytes < kHeaderBytes + kFooterBytes)
     return format_error("footer: a file of " + std::to_string(file_bytes) + " bytes holds no header and footer");
   const std::uint64_t footer_offset = file_bytes - kFooterBytes;

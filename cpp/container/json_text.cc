@@ -84,7 +84,8 @@ Status json_mismatch(const nlohmann::json& object, const char* name, const std::
   constexpr std::size_t kShown = 40;
   const nlohmann::json* member = json_member(object, name);
   std::string found = "nothing";
-  if (member != nullptr) found = member->is_structured() ? member->type_name() : member->dump(-1, ' ', /*ensure_ascii=*/true);
+  if (member != nullptr)
+    found = member->is_structured() ? member->type_name() : member->dump(-1, ' ', /*ensure_ascii=*/true);
   if (found.size() > kShown) found = found.substr(0, kShown) + "...";
   return format_error("member '" + std::string(name) + "': expected " + expected + ", found " + found);
 }

@@ -25,11 +25,10 @@ constexpr std::size_t kCrcDigits = 8;
 constexpr std::size_t kClosingBytes = kClosingBegin.size() + kCrcDigits + kClosingEnd.size();
 constexpr std::string_view kMetadata = "metadata";
 constexpr std::string_view kManifestMembers[] = {
-    "format",       "version",       "features",         "id",     "step",     "created",
-    "writer",       "process_count", "logical_bytes",    "arrays", "chunks",   "seconds",
-    "stored_bytes", "stall_seconds", "referenced_bytes", "base",   "metadata", "index",
-    "files"};
-constexpr std::string_view kIntentMembers[] = {"format", "version", "id",   "base",
+    "format",           "version",       "features", "id",     "step",    "created",      "writer",
+    "process_count",    "logical_bytes", "arrays",   "chunks", "seconds", "stored_bytes", "stall_seconds",
+    "referenced_bytes", "base",          "metadata", "index",  "files"};
+constexpr std::string_view kIntentMembers[] = {"format",        "version", "id",   "base",
                                                "process_count", "created", "host", "pid"};
 
 std::string hex(std::uint64_t value, int digits) {
@@ -85,17 +84,17 @@ Result<json> parse_members(std::string_view text, std::span<const std::string_vi
   OSTRACA_RETURN_IF_ERROR(check_json(text));
   if (text.substr(text.find_first_not_of(" \t\r\n")).front() != '{') return format_error("expected a JSON object");
   json members = json::object();
-  bool has_metadata = metadata == nullptr;
+  std::string twice;  // readers would disagree on which one counts
   for_each_member(text, [&](std::string_view name, std::string_view value) {
     if (std::ranges::find(names, name) == names.end()) return;
-    if (name == kMetadata) {
-      *metadata = value;
-      has_metadata = true;
-    } else {
-      members[std::string(name)] = json::parse(value, nullptr, /*allow_exceptions=*/false);
-    }
+    const bool keep_text = name == kMetadata;
+    if (!members.emplace(name, keep_text ? json() : json::parse(value, nullptr, /*allow_exceptions=*/false)).second)
+      twice = name;
+    if (keep_text) *metadata = value;
   });
-  if (!has_metadata) return format_error("member 'metadata': expected any JSON, found nothing");
+  if (!twice.empty()) return format_error("member '" + twice + "': expected once, found more");
+  if (metadata != nullptr && !members.contains(kMetadata))
+    return format_error("member 'metadata': expected any JSON, found nothing");
   return members;
 }
 
@@ -141,19 +140,6 @@ Result<ManifestFile> read_file(const json& entry) {
   return file;
 }
 
-// The process index in "p00012-<id>.ostraca"; false when the name is not what data_file_name gives.
-bool parse_data_file_name(std::string_view name, const CheckpointId& id, std::uint32_t* process_index) {
-  constexpr std::size_t kDigitsMax = 7;  // of kProcessCountMax
-  const std::size_t dash = std::min(name.find('-'), name.size());
-  if (dash < 2 || dash > 1 + kDigitsMax) return false;
-  *process_index = 0;
-  for (const char c : name.substr(1, dash - 1)) {
-    if (c < '0' || c > '9') return false;
-    *process_index = *process_index * 10 + static_cast<std::uint32_t>(c - '0');
-  }
-  return name == data_file_name(*process_index, id);
-}
-
 Status read_files(const json& members, Manifest* manifest) {
   const json* index = json_member(members, "index");
   if (index == nullptr) return json_mismatch(members, "index", "an object");
@@ -165,16 +151,17 @@ Status read_files(const json& members, Manifest* manifest) {
 
   const json* files = json_member(members, "files");
   if (files == nullptr || !files->is_array()) return json_mismatch(members, "files", "a list");
-  std::int64_t previous = -1;
+  if (files->size() != manifest->process_count)
+    return format_error("member 'files': expected one for each of " + std::to_string(manifest->process_count) +
+                        " processes, found " + std::to_string(files->size()));
+  manifest->files.reserve(files->size());
   for (const json& entry : *files) {
-    const std::string where = "files[" + std::to_string(manifest->files.size()) + "]";
+    const auto process_index = static_cast<std::uint32_t>(manifest->files.size());
+    const std::string where = "files[" + std::to_string(process_index) + "]";
     Result<ManifestFile> file = read_file(entry);
     if (!file.ok()) return file.status().with_context(where);
-    std::uint32_t process_index = 0;
-    if (!parse_data_file_name(file->name, manifest->id, &process_index) || process_index >= manifest->process_count)
-      return json_mismatch(entry, "file", "the name of a data file of this checkpoint").with_context(where);
-    if (process_index <= previous) return json_mismatch(entry, "file", "the next process").with_context(where);
-    previous = process_index;
+    const std::string name = data_file_name(process_index, manifest->id);
+    if (file->name != name) return json_mismatch(entry, "file", name).with_context(where);
     manifest->files.push_back(file.take());
   }
   return {};
@@ -238,10 +225,9 @@ Result<std::string> encode_manifest(const Manifest& manifest) {
   writer.add_number("chunks", manifest.chunks);
   writer.add("seconds", json(manifest.seconds).dump());
   writer.add("stall_seconds", json(manifest.stall_seconds).dump());
-  writer.add("base", manifest.base_directory.empty()
-                         ? "null"
-                         : "{\"directory\": " + json_quote(manifest.base_directory) + ", \"id\": \"" +
-                               manifest.base_id.hex() + "\"}");
+  writer.add("base", manifest.base_directory.empty() ? "null"
+                                                     : "{\"directory\": " + json_quote(manifest.base_directory) +
+                                                           ", \"id\": \"" + manifest.base_id.hex() + "\"}");
   writer.add("metadata", manifest.metadata);
   writer.add("index", file_json(manifest.index));
   std::string files = "[";

@@ -53,7 +53,6 @@ constexpr DTypeInfo kDTypes[kDTypeCount] = {
     {"void", 0, 1, false},
 };
 
-constexpr std::uint32_t kItemBytesMax = 1 * kMiB;  // of byte strings, text strings and void
 constexpr std::string_view kTimeUnits[] = {"Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as"};
 constexpr char kHexDigits[] = "0123456789abcdef";
 

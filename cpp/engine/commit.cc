@@ -41,6 +41,9 @@ Result<Part> read_part(Storage& storage, const FileReport& report) {
   OSTRACA_ASSIGN_OR_RETURN(FileStructure structure, read_structure(**file));
   OSTRACA_RETURN_IF_ERROR(check_identity(structure, **file, part.record));
   OSTRACA_ASSIGN_OR_RETURN(part.directory, read_directory(structure, **file, false));
+  for (const ShardRecord& shard : part.directory.shards)
+    if (shard.process != report.process_index)
+      return format_error("file '" + (*file)->path() + "' holds a shard of process " + std::to_string(shard.process));
   part.extents = std::move(structure.extents);
   return part;
 }
@@ -171,12 +174,12 @@ Status check_reports(std::vector<FileReport>& reports) {
   return {};
 }
 
-// What the manifest in place names, if overwriting finds one that can be read.
-std::vector<std::string> overwritten_files(Storage& storage) {
+// What the manifest in place names, if overwriting finds one that can be read and that is not this attempt's.
+std::vector<std::string> overwritten_files(Storage& storage, const CheckpointId& id) {
   const Result<std::string> text = storage.read_small(kManifestName, kManifestBytesMax);
   if (!text.ok()) return {};
   const Result<Manifest> manifest = decode_manifest(*text);
-  if (!manifest.ok()) return {};
+  if (!manifest.ok() || manifest->id == id) return {};
   std::vector<std::string> names{manifest->index.name};
   for (const ManifestFile& file : manifest->files) names.push_back(file.name);
   return names;
@@ -205,11 +208,14 @@ Result<std::string> commit_on(Storage& storage, const std::vector<FileReport>& u
 
   const std::string index_name = index_file_name(id);
   const std::string temporary = "manifest-" + id.hex() + ".json";
-  const std::vector<std::string> old = options.overwrite ? overwritten_files(storage) : std::vector<std::string>{};
+  const std::vector<std::string> old = options.overwrite ? overwritten_files(storage, id) : std::vector<std::string>{};
   Status status = storage.write_small(index_name, index.bytes);
+  if (status.code() == Code::kExists)  // the index is the other commit's: hands off
+    return exists("attempt " + id.hex() + " was committed to '" + storage.path() + "' before, or is being committed");
   if (status.ok()) status = storage.write_small(temporary, as_bytes(text));
   if (status.ok()) status = storage.sync_directory();
   if (status.ok()) status = storage.publish(temporary, kManifestName, options.overwrite);
+  if (status.code() == Code::kCommitUncertain) return status;
   if (!status.ok()) {
     (void)storage.remove(temporary);
     (void)storage.remove(index_name);

@@ -16,6 +16,7 @@ DataFiles::DataFiles(Storage& storage, const Directory& directory) : storage_(st
     slots_.push_back(std::make_unique<Slot>());
     if (slots_.size() > kOpenFilesMax) continue;
     Result<std::unique_ptr<ReadableFile>> file = storage.open(data_file_name(record.process_index, record.id));
+    missing_ |= !file.ok() && file.status().code() == Code::kNotFound;
     if (file.ok()) slots_.back()->opened = file.take();  // a failure is reported by who needs the file
   }
 }

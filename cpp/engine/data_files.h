@@ -29,6 +29,8 @@ class DataFiles {
 
   // The file, checked; an error that names it otherwise. Valid as long as this.
   Result<const DataFile*> get(std::uint32_t number);
+  // Whether one of the files opened at the start was not there.
+  bool missing() const { return missing_; }
 
  private:
   struct Slot {
@@ -41,6 +43,7 @@ class DataFiles {
   Storage& storage_;
   const Directory& directory_;
   std::vector<std::unique_ptr<Slot>> slots_;
+  bool missing_ = false;
 };
 
 }  // namespace ostraca

@@ -112,13 +112,14 @@ class RequestSink final : public ReadPipeline::Sink {
 
 class ReaderImpl final : public Reader {
  public:
-  ReaderImpl(std::unique_ptr<Storage> storage, StoredCheckpoint stored, const ReaderOptions& options)
+  ReaderImpl(std::shared_ptr<Storage> storage, StoredCheckpoint stored, const ReaderOptions& options)
       : storage_(std::move(storage)),
         stored_(std::move(stored)),
         options_(options),
         files_(*storage_, stored_.directory),
         buffers_(kFetchBufferBytes, options.coding_bytes ? options.coding_bytes : kCodingBytesDefault) {}
 
+  bool misses_files() const { return files_.missing(); }
   const std::string& manifest() const override { return stored_.manifest_text; }
   std::uint64_t leaf_count() const override { return stored_.directory.leaves.size(); }
   LeafInfo leaf(std::uint64_t i) const override;
@@ -138,7 +139,7 @@ class ReaderImpl final : public Reader {
   Result<std::vector<ReadRequest>> normalize(std::span<const ReadRequest> requests) const;
   Status run(std::span<const ReadRequest> requests, bool deep, const Poll& poll, std::vector<bool>* modified);
 
-  const std::unique_ptr<Storage> storage_;
+  const std::shared_ptr<Storage> storage_;
   const StoredCheckpoint stored_;
   const ReaderOptions options_;
   DataFiles files_;
@@ -261,8 +262,14 @@ Status ReaderImpl::run(std::span<const ReadRequest> requests, bool deep, const P
 }  // namespace
 
 Result<std::unique_ptr<Reader>> open_reader(std::unique_ptr<Storage> storage, ReaderOptions options) {
-  OSTRACA_ASSIGN_OR_RETURN(StoredCheckpoint stored, open_checkpoint(*storage));
-  return std::unique_ptr<Reader>(std::make_unique<ReaderImpl>(std::move(storage), std::move(stored), options));
+  const std::shared_ptr<Storage> shared = std::move(storage);
+  while (true) {
+    OSTRACA_ASSIGN_OR_RETURN(StoredCheckpoint stored, open_checkpoint(*shared));
+    auto reader = std::make_unique<ReaderImpl>(shared, std::move(stored), options);
+    if (!reader->misses_files()) return std::unique_ptr<Reader>(std::move(reader));
+    const Result<std::string> now = read_manifest(*shared);  // another, when an overwrite took the files away
+    if (!now.ok() || *now == reader->manifest()) return std::unique_ptr<Reader>(std::move(reader));
+  }
 }
 
 Result<std::unique_ptr<Reader>> Reader::open(const std::string& path, ReaderOptions options) {

@@ -136,7 +136,8 @@ Result<Directory> read_index(Storage& storage, const Manifest& manifest) {
     return corruption(in_file(**file) + ": " + expected_found("size in bytes", expected.bytes, (*file)->size()));
   OSTRACA_ASSIGN_OR_RETURN(const FileStructure structure, read_structure(**file));
   OSTRACA_RETURN_IF_ERROR(check_identity(structure, **file, expected));
-  if (structure.header.kind != FileKind::kIndex) return format_error(in_file(**file) + ": not an index file");
+  if (structure.header.kind != FileKind::kIndex || structure.footer.table_offset != kHeaderBytes || !structure.extents.empty())
+    return format_error(in_file(**file) + ": not an index file: it has the kind, or the extents, of a data file");
   OSTRACA_ASSIGN_OR_RETURN(Directory directory, read_directory(structure, **file, true));
   const auto promised = [&](const FileRecord& record, const ManifestFile& listed) {
     return !record.in_base && data_file_name(record.process_index, record.id) == listed.name &&

@@ -57,6 +57,11 @@ class Verifier {
       : storage_(storage), deep_(deep), threads_(threads ? threads : usable_cores()), poll_(poll), buffers_(kFetchBufferBytes, kCodingBytesDefault) {}
 
   Result<VerifyReport> run();
+  // Whether the manifest that run() read was replaced meanwhile: what it then missed is no damage.
+  bool overwritten() const {
+    const Result<std::string> now = read_manifest(storage_);
+    return now.ok() && *now != text_;
+  }
 
  private:
   struct Wanted {
@@ -81,6 +86,7 @@ class Verifier {
   const unsigned threads_;
   const Poll& poll_;
   BufferPool buffers_;
+  std::string text_;  // of the manifest
   std::optional<Directory> index_;
   std::uint64_t bytes_total_ = 0;
   std::mutex mutex_;  // guards report_ while a pipeline runs
@@ -111,15 +117,15 @@ class Verifier::ChunkSink final : public ReadPipeline::Sink {
 };
 
 Result<VerifyReport> Verifier::run() {
-  OSTRACA_ASSIGN_OR_RETURN(const std::string text, read_manifest(storage_));
-  Result<Manifest> manifest = decode_manifest(text);
+  OSTRACA_ASSIGN_OR_RETURN(text_, read_manifest(storage_));
+  Result<Manifest> manifest = decode_manifest(text_);
   if (manifest.ok()) {
     check_index(*manifest);
   } else {
     if (manifest.status().code() == Code::kFormat) return manifest.status().with_context("file '" + storage_.path_of(kManifestName) + "'");
     add(kManifestName, 0, "", manifest.status().message());
   }
-  report_.bytes = text.size();
+  report_.bytes = text_.size();
   const std::vector<Wanted> wanted = wanted_files(manifest.ok() ? &*manifest : nullptr);
   for (const Wanted& file : wanted)
     if (file.record) bytes_total_ += file.record->bytes;
@@ -218,7 +224,11 @@ Status Verifier::check_chunks(const std::string& name, const DataFile& file, Ext
 }  // namespace
 
 Result<VerifyReport> verify_on(Storage& storage, bool deep, unsigned threads, const Poll& poll) {
-  return Verifier(storage, deep, threads, poll).run();
+  while (true) {
+    Verifier verifier(storage, deep, threads, poll);
+    Result<VerifyReport> report = verifier.run();
+    if (!report.ok() || report->damaged.empty() || !verifier.overwritten()) return report;
+  }
 }
 
 Result<VerifyReport> verify(const std::string& path, bool deep, unsigned threads, const Poll& poll) {

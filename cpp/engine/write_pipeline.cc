@@ -78,9 +78,9 @@ void WritePipeline::seal() {
 }
 
 void WritePipeline::start(std::size_t coders) {
-  if (coders_) return;
-  coders_.emplace(static_cast<unsigned>(coders), "code");
-  writers_.emplace(jobs_.size() > 1 ? kIoThreads : 1, "write");
+  if (coders_ || !status_.ok()) return;
+  coders_ = std::make_unique<WorkerPool>(static_cast<unsigned>(coders), "code");
+  writers_ = std::make_unique<WorkerPool>(jobs_.size() > 1 ? kIoThreads : 1, "write");
   if (coders_->threads() == 0 || writers_->threads() == 0)
     return fail(Status(Code::kSystem, "no thread could be started: the process or user is at its limit"));
   for (unsigned i = 0; i < coders_->threads(); ++i) coders_->submit([this] { code_loop(); });
@@ -312,8 +312,18 @@ void WritePipeline::cancel(Status reason) {
 }
 
 void WritePipeline::join() {
-  coders_.reset();
-  writers_.reset();
+  const std::lock_guard joining(join_mutex_);
+  std::unique_ptr<WorkerPool> coders, writers;
+  {
+    Lock lock(mutex_);
+    coders = std::move(coders_);
+    writers = std::move(writers_);
+  }
+  coders.reset();
+  writers.reset();
+  Lock lock(mutex_);
+  for (Job& job : jobs_) job.staged.reset();
+  staging_.reset();
 }
 
 bool WritePipeline::wait_done(std::chrono::nanoseconds timeout) {

@@ -8,6 +8,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <vector>
@@ -54,6 +55,7 @@ class WritePipeline {
   bool copied() const;
   // Waits until copied or failed, at most `timeout` (unset: for ever).
   Result<bool> wait_copied(std::optional<std::chrono::nanoseconds> timeout);
+  // Waits for the threads to end, and frees the staging memory. Thread-safe.
   void join();
   Status status() const;
   std::uint64_t bytes_done() const;
@@ -124,7 +126,8 @@ class WritePipeline {
   PlacedBlock last_;  // kept back: the tail may still fit into it
   std::deque<PlacedBlock> to_write_;
   unsigned writing_ = 0;
-  std::optional<WorkerPool> coders_, writers_;
+  std::unique_ptr<WorkerPool> coders_, writers_;
+  std::mutex join_mutex_;  // held while the threads are waited for; taken before mutex_
 };
 
 }  // namespace ostraca

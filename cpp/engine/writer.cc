@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <map>
+#include <mutex>
 #include <tuple>
 #include <unordered_set>
 #include <utility>
@@ -42,6 +43,7 @@ Status normalize(ArraySource& a, std::uint32_t* item) {
   if (a.dtype == DType::kNone) return invalid_argument("a leaf that holds data needs a dtype");
   const std::size_t rank = a.shape.size();
   if (rank > kRankMax) return invalid_argument("rank " + std::to_string(rank) + " is more than " + std::to_string(kRankMax));
+  if (dtype_info(a.dtype).scalar_bytes <= 1) a.big_endian = false;  // single bytes have no order
   if (a.strides.empty()) a.strides = c_strides(a.shape, *item);
   if (a.global_shape.empty()) a.global_shape = a.shape;
   if (a.offset.empty()) a.offset.assign(rank, 0);
@@ -70,16 +72,16 @@ class WriterImpl final : public Writer {
   const CheckpointId& attempt() const override { return id_; }
   Status add(ArraySource source) override;
   void seal() override;
-  bool copied() const override { return pipeline_ && pipeline_->copied(); }
+  bool copied() const override { return pipeline_->copied(); }
   Result<bool> wait_copied(std::optional<std::chrono::nanoseconds> timeout) override {
-    return pipeline_ ? pipeline_->wait_copied(timeout) : Result<bool>(cancelled("the save was aborted"));
+    return aborted_ ? Result<bool>(cancelled("the save was aborted")) : pipeline_->wait_copied(timeout);
   }
   Result<FileReport> finish(const Poll& poll) override;
   void cancel() override {
-    if (pipeline_) pipeline_->cancel(cancelled("the save was cancelled"));
+    pipeline_->cancel(cancelled("the save was cancelled"));
   }
   void abort() override;
-  std::uint64_t bytes_done() const override { return pipeline_ ? pipeline_->bytes_done() + tied_bytes_ : 0; }
+  std::uint64_t bytes_done() const override { return pipeline_->bytes_done() + tied_bytes_; }
   std::uint64_t bytes_total() const override { return logical_bytes_; }
 
  private:
@@ -93,6 +95,7 @@ class WriterImpl final : public Writer {
   void push(Piece piece);
   Result<Directory> directory() const;
   Status complete();
+  bool is_committed();
 
   const std::unique_ptr<Storage> storage_;
   const WriterOptions options_;
@@ -106,9 +109,12 @@ class WriterImpl final : public Writer {
   BatchBuilder batches_;
   Packer packer_;
   std::atomic<std::uint64_t> logical_bytes_ = 0, tied_bytes_ = 0;  // atomic: progress is asked for by other threads
-  bool sealed_ = false, finished_ = false;
+  bool sealed_ = false;
+  bool made_intent_ = false;
+  std::atomic<bool> finished_ = false, aborted_ = false;
+  std::mutex abort_mutex_;
   FileReport report_;
-  std::unique_ptr<WritePipeline> pipeline_;  // last: its threads use all of the above
+  std::unique_ptr<WritePipeline> pipeline_;  // set by open(), for good. Last: its threads use all of the above
 };
 
 Status WriterImpl::open() {
@@ -123,6 +129,7 @@ Status WriterImpl::open() {
   if (options_.process_index == 0) {
     const Intent intent{id_, options_.process_count, utc_now(), host_name(), ::getpid()};
     OSTRACA_RETURN_IF_ERROR(storage_->write_small(intent_file_name(id_), as_bytes(encode_intent(intent))));
+    made_intent_ = true;
   }
   OSTRACA_ASSIGN_OR_RETURN(file_, storage_->create(data_file_name(options_.process_index, id_), options_.io));
   header_ = {.kind = FileKind::kData,
@@ -153,7 +160,7 @@ Result<Dims> WriterImpl::chunk_shape(const ArraySource& source, std::uint32_t it
 }
 
 Status WriterImpl::add(ArraySource source) {
-  if (!pipeline_ || sealed_) return invalid_argument("nothing can be added to a writer that is sealed or aborted");
+  if (aborted_ || sealed_) return invalid_argument("nothing can be added to a writer that is sealed or aborted");
   OSTRACA_RETURN_IF_ERROR(pipeline_->status());
   OSTRACA_ASSIGN_OR_RETURN(std::string name, display_name(source.path));
   std::uint32_t item = 0;
@@ -202,7 +209,7 @@ void WriterImpl::push(Piece piece) {
 }
 
 void WriterImpl::seal() {
-  if (sealed_ || !pipeline_) return;
+  if (sealed_) return;
   sealed_ = true;
   for (Piece& piece : packer_.take()) push(std::move(piece));
   if (Batch rest = batches_.take(); !rest.pieces.empty()) pipeline_->add(std::move(rest));
@@ -273,7 +280,7 @@ Status WriterImpl::complete() {
 }
 
 Result<FileReport> WriterImpl::finish(const Poll& poll) {
-  if (!pipeline_) return cancelled("the save was aborted");
+  if (aborted_) return cancelled("the save was aborted");
   seal();
   while (!pipeline_->wait_done(kPollInterval))
     if (poll && !poll(bytes_done(), bytes_total())) cancel();
@@ -284,13 +291,29 @@ Result<FileReport> WriterImpl::finish(const Poll& poll) {
   return report_;
 }
 
+// Whether the checkpoint in place is this attempt's, or may be: then its files are no longer the writer's to remove.
+bool WriterImpl::is_committed() {
+  if (!finished_) return false;
+  const Result<std::string> text = storage_->read_small(kManifestName, kManifestBytesMax);
+  if (!text.ok()) return text.status().code() != Code::kNotFound;
+  const Result<Manifest> manifest = decode_manifest(*text);
+  return manifest.ok() && manifest->id == id_;
+}
+
+// Other threads may still be inside finish() and wait_copied(): the pipeline stays, without its threads.
 void WriterImpl::abort() {
-  pipeline_.reset();
+  const std::lock_guard lock(abort_mutex_);
+  if (aborted_.exchange(true)) return;
+  if (pipeline_) {
+    pipeline_->cancel(cancelled("the save was aborted"));
+    pipeline_->join();
+  }
+  if (is_committed()) return;
   if (file_) {
     file_.reset();
     (void)storage_->remove(data_file_name(options_.process_index, id_));
   }
-  if (options_.process_index == 0) (void)storage_->remove(intent_file_name(id_));
+  if (made_intent_) (void)storage_->remove(intent_file_name(id_));
   storage_->remove_created_directories();
   finished_ = true;
 }

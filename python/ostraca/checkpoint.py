@@ -201,14 +201,14 @@ def _box(index: Any, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int
     if axes > len(shape) or len(ellipses) > 1:
         raise IndexError(f"too many indices, or more than one Ellipsis, for an array of {len(shape)} dimensions")
     place = ellipses[0] if ellipses else len(items)
-    items[place : place + 1] = [slice(None)] * (len(shape) - axes)
+    items[place : place + 1] = [*items[place : place + 1], *[slice(None)] * (len(shape) - axes)]
 
     start: list[int] = []
     sizes: list[int] = []
     local: list[Any] = []
     for item in items:
-        if item is None:
-            local.append(None)
+        if item is None or item is Ellipsis:  # with an Ellipsis numpy returns arrays, never scalars
+            local.append(item)
             continue
         size = shape[len(start)]
         if isinstance(item, slice):

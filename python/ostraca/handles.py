@@ -48,8 +48,13 @@ class Job:
         self._callbacks: list[Callable[[], object]] = []
         self._unseen: list[BaseException] = []  # at most one: the error nobody has looked at
         self._final_progress = (0, 0)
+        self._thread = threading.Thread(target=self._run, name="ostraca-save", daemon=True)
         _running.add(self)
-        threading.Thread(target=self._run, name="ostraca-save", daemon=True).start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # no more threads, or the interpreter is going
+            _running.discard(self)
+            raise
 
     def let_caller_go(self, stalled: bool) -> None:
         """Called once, when the caller goes on; `stalled`: it waited so long, and for nothing else."""
@@ -64,7 +69,8 @@ class Job:
             try:
                 return writer.wait_copied(timeout)
             except Exception:
-                self.done.wait()  # until what was written is removed; `error` is then what made the save fail
+                del writer
+        self.done.wait()  # a failed save removes what it wrote; `error` is then what made it fail
         self.raise_error()
         return True
 
@@ -84,6 +90,10 @@ class Job:
     def progress(self) -> tuple[int, int]:
         writer = self._writer
         return self._final_progress if writer is None else writer.progress()
+
+    def join(self, seconds: float) -> None:
+        """Waits for the worker thread, a little longer than for `done`."""
+        self._thread.join(seconds)
 
     def raise_error(self) -> None:
         if self.error is not None:
@@ -107,29 +117,33 @@ class Job:
             error = self._unseen.pop()
         except IndexError:
             return
-        error.add_note(f"The save to {self.path!r} failed, and nobody asked for its result.")
-        _Unraisable(error)
+        report = OstracaError(f"the save to {self.path!r} failed, and nobody asked for its result: {error!r}")
+        report.__cause__ = error
+        _Unraisable(report)
 
     def _run(self) -> None:
-        assert self._writer is not None
-        writer = self._writer
         try:
-            self.info = self._save(writer)
+            self.info = self._save()
         except BaseException as error:
             self.error = error
             if not isinstance(error, CancelledError):
                 self._unseen.append(error)
-        self._final_progress = writer.progress()
         with self._lock:
-            self._writer = None
+            # The writer ends here, before anyone is told: its destructor takes the GIL, which a daemon thread must not
+            # do when the interpreter has gone.
+            writer, self._writer = self._writer, None
+            self._final_progress = writer.progress() if writer is not None else (0, 0)
+            del writer
             self.done.set()
-        _running.discard(self)
         for callback in self._callbacks:
             callback()
         if self.abandoned:
             self.report_unseen()
+        _running.discard(self)
 
-    def _save(self, writer: _core.Writer) -> SaveInfo:
+    def _save(self) -> SaveInfo:
+        writer = self._writer
+        assert writer is not None
         try:
             with reporting(self._progress, f"saving {self.path}") as callback:
                 report = writer.finish(callback)
@@ -146,6 +160,8 @@ class Job:
         except BaseException:
             writer.abort()
             raise
+        finally:
+            del writer  # an error's traceback keeps this frame
         return Manifest.parse(self.path, text).info
 
 
@@ -261,11 +277,11 @@ def _wait_at_exit() -> None:
     deadline = time.monotonic() + EXIT_WAIT_SECONDS
     try:
         for job in jobs:
-            job.done.wait(max(0.0, deadline - time.monotonic()))
+            job.join(max(0.0, deadline - time.monotonic()))
     finally:  # also on Ctrl-C
         for job in jobs:
             if job.cancel():
-                job.done.wait(CANCEL_WAIT_SECONDS)
+                job.join(CANCEL_WAIT_SECONDS)
                 _Unraisable(OstracaError(f"the interpreter's exit cancelled the save to {job.path!r}"))
             job.report_unseen()
 

@@ -1,8 +1,8 @@
 """One leaf to what the engine stores, and back (docs/format.md, section 6).
 
 An array's memory is handed on as a view, which is held until it was read. Nothing is copied but Python's own values and
-what has no addressable form: JAX's packed 4-bit integers, PRNG keys' data, conjugated torch views. Frameworks are
-recognized only when they were imported already.
+what does not lie in memory as it is stored: JAX's packed 4-bit integers, its arrays over several devices and its PRNG
+keys, and conjugated torch views. Frameworks are recognized only when they were imported already.
 """
 
 import sys
@@ -25,15 +25,13 @@ _encode: Final = lru_cache(maxsize=256)(dtypes.encode)
 
 
 class Piece(NamedTuple):
-    """A leaf's, or one shard's, part of a `_core.LeafSpec`."""
+    """What a `_core.LeafSpec` says of one leaf."""
 
     kind: Kind
     dtype_code: int
     detail: str
     big_endian: bool
     memory: NDArray[Any] | None
-    global_shape: Shape | None = None  # None: the memory is the whole leaf
-    offset: Shape | None = None
     immutable: bool = False  # nobody can change the memory while it is held
 
 
@@ -45,7 +43,8 @@ def specs(leaves: Iterable[Leaf]) -> list[Spec]:
             if type(leaf) is np.ndarray:
                 result.append((path, Kind.ARRAY, *_encode(leaf.dtype), leaf, None, None, False))
             else:
-                result += [(path, *piece) for piece in pieces(leaf)]
+                kind, code, detail, big_endian, memory, immutable = piece(leaf)
+                result.append((path, kind, code, detail, big_endian, memory, None, None, immutable))
         except UnsupportedError as error:
             raise UnsupportedError(f"cannot store {quoted(name)}: {error}") from None
     return result
@@ -56,23 +55,23 @@ def mutable_bytes(specs: Iterable[Spec]) -> int:
     return sum(memory.nbytes for *_, memory, _, _, immutable in specs if memory is not None and not immutable)
 
 
-def pieces(leaf: Any) -> list[Piece]:
-    """One leaf's pieces: one, or one for each shard of a sharded array."""
+def piece(leaf: Any) -> Piece:
+    """One leaf."""
     if leaf is None:
-        return [Piece(Kind.NONE, dtypes.NONE, "", False, None)]
+        return Piece(Kind.NONE, dtypes.NONE, "", False, None)
     if isinstance(leaf, Kind):  # an empty container
-        return [Piece(leaf, dtypes.NONE, "", False, None)]
+        return Piece(leaf, dtypes.NONE, "", False, None)
     if isinstance(leaf, np.ndarray | np.generic):
-        return [_numpy(leaf)]
+        return _numpy(leaf)
     if isinstance(leaf, int | float | str | bytes):
-        return [_scalar(leaf)]
+        return _scalar(leaf)
     if isinstance(leaf, _imported("jax", "Array")):
         return _jax(leaf)
     if isinstance(leaf, _imported("torch", "Tensor")):
-        return [_torch(leaf)]
+        return _torch(leaf)
     if isinstance(leaf, _imported("tensorflow", "Tensor")):
-        return [_tensorflow(leaf)]
-    return [_foreign(leaf)]
+        return _tensorflow(leaf)
+    return _foreign(leaf)
 
 
 def restored(kind: int, detail: str, data: NDArray[Any]) -> Any:
@@ -103,7 +102,11 @@ def restored(kind: int, detail: str, data: NDArray[Any]) -> Any:
 def is_prng_key(dtype: Any) -> bool:
     """Whether a dtype is that of JAX's key arrays."""
     jax = sys.modules.get("jax")
-    return jax is not None and not isinstance(dtype, np.dtype) and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+    return jax is not None and getattr(dtype, "type", None) is jax.dtypes.prng_key
+
+
+def is_torch_dtype(dtype: Any) -> bool:
+    return isinstance(dtype, _imported("torch", "dtype"))
 
 
 def torch_code(dtype: Any) -> dtypes.Coded | None:
@@ -146,7 +149,7 @@ def _scalar(leaf: int | float | str | bytes) -> Piece:
     return Piece(kind, dtypes.UINT8, "", False, np.frombuffer(data, np.uint8), immutable=True)
 
 
-def _jax(leaf: Any) -> list[Piece]:
+def _jax(leaf: Any) -> Piece:
     import jax
 
     if isinstance(leaf, jax.core.Tracer):
@@ -159,17 +162,15 @@ def _jax(leaf: Any) -> list[Piece]:
         raise UnsupportedError("a jax.Array on an accelerator; pass jax.device_get(tree) until ostraca.jax is here")
     if is_prng_key(leaf.dtype):
         impl = str(jax.random.key_impl(leaf))
-        return [piece._replace(kind=Kind.PRNG_KEY, detail=impl) for piece in _jax(jax.random.key_data(leaf))]
-    shards = leaf.addressable_shards
-    if len(shards) == 1 or leaf.is_fully_replicated or not leaf.size:
-        return [_array(np.asarray(shards[0].data if leaf.size else leaf), immutable=True)]
-    return [
-        _array(np.asarray(shard.data), immutable=True)._replace(
-            global_shape=leaf.shape, offset=tuple(axis.start or 0 for axis in shard.index)
-        )
-        for shard in shards
-        if shard.replica_id == 0
-    ]
+        return _jax(jax.random.key_data(leaf))._replace(kind=Kind.PRNG_KEY, detail=impl)
+    first = np.asarray(leaf.addressable_shards[0].data)
+    if first.shape == leaf.shape:
+        return _array(first, immutable=True)
+    whole = np.empty(leaf.shape, first.dtype)  # np.asarray(leaf) would stay in memory as long as the leaf
+    for shard in leaf.addressable_shards:
+        if shard.replica_id == 0:
+            whole[shard.index] = np.asarray(shard.data)
+    return _array(whole, immutable=True)
 
 
 def _torch(leaf: Any) -> Piece:

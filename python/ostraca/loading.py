@@ -91,7 +91,7 @@ def _read(
     arrays: list[Any] = []
     requests: list[tuple[int, None, Any]] = []
     for info, place in zip(infos, places, strict=True):
-        in_place = place is not None and info.kind in (Kind.ARRAY, Kind.PRNG_KEY)
+        in_place = place is not None and info.kind is Kind.ARRAY
         array = place if in_place else info.allocate() if info.has_data else None
         arrays.append(array)
         if info.nbytes:

@@ -81,7 +81,7 @@ def wanted(leaf: Any) -> Wanted:
             return Wanted(Kind.PRNG_KEY, dtypes.UINT32, shape=shape, key_dtype=leaf.dtype)
         code, detail, _ = _coded(leaf.dtype)
         return Wanted(Kind.ARRAY, code, detail, shape)
-    piece = leaves.pieces(leaf)[0]
+    piece = leaves.piece(leaf)
     if piece.kind is not Kind.ARRAY or piece.memory is None:
         return Wanted(piece.kind, piece.dtype_code, piece.detail)
     return Wanted(piece.kind, piece.dtype_code, piece.detail, piece.memory.shape)
@@ -114,7 +114,7 @@ def _key_difference(want: Wanted, info: ArrayInfo) -> str | None:
 
 
 def _coded(dtype: Any) -> dtypes.Coded:
-    if type(dtype).__module__ == "torch":
+    if leaves.is_torch_dtype(dtype):
         coded = leaves.torch_code(dtype)
         if coded is None:
             raise UnsupportedError(f"{dtype} cannot be stored")

@@ -71,7 +71,9 @@ class DirectoryBuilder {
     shard(Dims(shape.size(), 0), shape, shape);
   }
 
-  Result<Directory> decode(bool complete = true) const { return decode_directory(encode_directory(directory), complete); }
+  Result<Directory> decode(bool complete = true) const {
+    return decode_directory(encode_directory(directory), complete);
+  }
   // The message of the refusal; empty when it is accepted.
   std::string refusal(bool complete = true) const {
     const Result<Directory> result = decode(complete);

@@ -171,7 +171,8 @@ TEST(Directory, ShapesAndGrids) {
   EXPECT_TRUE(contains(refusal({0}, {0}, {0}, {1}), "expected no shards"));
   EXPECT_TRUE(contains(refusal({1 << 21}, {0}, {1 << 21}, {1 << 21}), "at most 4 MiB"));
   EXPECT_EQ(refusal({1 << 21}, {0}, {1 << 21}, {1 << 20}), "");
-  for (const Dims& huge : {Dims{1ull << 62}, Dims{1ull << 32, 1ull << 32}, Dims{UINT64_MAX, UINT64_MAX}, Dims{0, UINT64_MAX}}) {
+  for (const Dims& huge :
+       {Dims{1ull << 62}, Dims{1ull << 32, 1ull << 32}, Dims{UINT64_MAX, UINT64_MAX}, Dims{0, UINT64_MAX}}) {
     DirectoryBuilder b;
     b.leaf({key("w")}, huge);
     EXPECT_TRUE(contains(b.refusal(false), "directory: expected the data file")) << huge[0];
@@ -193,11 +194,15 @@ TEST(Directory, ShardsAreDisjointAndCover) {
   EXPECT_EQ(refusal({4, 4}, {{Dims{0, 0}, Dims{2, 4}}, {Dims{2, 0}, Dims{2, 2}}, {Dims{2, 2}, Dims{2, 2}}}), "");
   EXPECT_EQ(refusal({4, 4}, {{Dims{0, 0}, Dims{2, 4}}, {Dims{1, 0}, Dims{2, 4}}}),
             "leaf 'w': shards overlap: [0:2, 0:4] and [1:3, 0:4]");
-  EXPECT_EQ(refusal({4, 4}, {{Dims{0, 0}, Dims{2, 4}}, {Dims{2, 0}, Dims{2, 3}}}), "leaf 'w': its shards cover 14 of 16 elements");
+  EXPECT_EQ(refusal({4, 4}, {{Dims{0, 0}, Dims{2, 4}}, {Dims{2, 0}, Dims{2, 3}}}),
+            "leaf 'w': its shards cover 14 of 16 elements");
   EXPECT_TRUE(contains(refusal({}, {{Dims{}, Dims{}}, {Dims{}, Dims{}}}), "overlap"));
   // A pinwheel: no straight cut takes it apart.
-  const std::vector<std::array<Dims, 2>> wheel = {{Dims{0, 0}, Dims{1, 2}}, {Dims{0, 2}, Dims{2, 1}}, {Dims{2, 1}, Dims{1, 2}},
-                                                  {Dims{1, 0}, Dims{2, 1}}, {Dims{1, 1}, Dims{1, 1}}};
+  const std::vector<std::array<Dims, 2>> wheel = {{Dims{0, 0}, Dims{1, 2}},
+                                                  {Dims{0, 2}, Dims{2, 1}},
+                                                  {Dims{2, 1}, Dims{1, 2}},
+                                                  {Dims{1, 0}, Dims{2, 1}},
+                                                  {Dims{1, 1}, Dims{1, 1}}};
   EXPECT_EQ(refusal({3, 3}, wheel), "");
 }
 
@@ -252,9 +257,11 @@ TEST(Directory, KeyPathsMakeOneTree) {
   EXPECT_TRUE(contains(refusal({{key("a"), key("x"), key("z")}, {key("a")}}), "one lies below the other"));
   EXPECT_EQ(refusal({{key("a"), list_index(0)}, {key("a"), tuple_index(0)}}),
             "leaf 'a/0': and leaf 'a/0' disagree on the container of node 'a'");
-  EXPECT_TRUE(contains(refusal({{key("a"), attribute("x")}, {key("b")}, {key("a"), key("y")}}), "container of node 'a'"));
+  EXPECT_TRUE(
+      contains(refusal({{key("a"), attribute("x")}, {key("b")}, {key("a"), key("y")}}), "container of node 'a'"));
   EXPECT_EQ(refusal({{key("5"), key("x")}, {integer_key(5), key("y")}}), "");
-  EXPECT_EQ(refusal({{key("5"), key("x")}, {integer_key(5), key("x")}}), "leaf '5/x': another leaf has the same display name");
+  EXPECT_EQ(refusal({{key("5"), key("x")}, {integer_key(5), key("x")}}),
+            "leaf '5/x': another leaf has the same display name");
   EXPECT_EQ(refusal({{key("a/b")}, {key("a"), key("b")}}), "");
 }
 
@@ -277,6 +284,14 @@ TEST(Directory, FilesAreInOrder) {
   b = DirectoryBuilder(2);
   b.directory.files[1].id = test_id(9);
   EXPECT_TRUE(contains(b.refusal(), "attempt id"));
+  b = DirectoryBuilder(2);
+  b.directory.files[1].process_index = 2;
+  EXPECT_TRUE(contains(b.refusal(), "order of process index"));
+  b = DirectoryBuilder(2);
+  b.leaf({key("w")}, {2});
+  b.shard({0}, {2}, {2});
+  b.directory.shards[0].process = 2;
+  EXPECT_TRUE(contains(b.refusal(), "process: expected less than 2, found 2"));
   b = DirectoryBuilder(2);
   b.directory.files[1].in_base = true;
   EXPECT_TRUE(contains(b.refusal(), "base"));
@@ -358,7 +373,8 @@ TEST(Directory, HundredThousandLeaves) {
   DirectoryBuilder b;
   for (int i = 0; i < 100'000; ++i)
     b.whole({key("params"), key("decoder_layer_" + std::to_string(i / 10)), key("attention"),
-             key("kernel_" + std::to_string(i % 10))}, {128, 128});
+             key("kernel_" + std::to_string(i % 10))},
+            {128, 128});
   const auto time = [](auto work) {
     const auto start = std::chrono::steady_clock::now();
     work();
@@ -369,7 +385,8 @@ TEST(Directory, HundredThousandLeaves) {
   const double decode_ms = time([&] { EXPECT_TRUE(decode_directory(bytes, true).ok()); });
   RecordProperty("encode_ms", std::to_string(encode_ms));
   RecordProperty("decode_ms", std::to_string(decode_ms));
-  if (std::getenv("OSTRACA_TEST_TIMES") != nullptr) std::printf("encode %.1f ms, decode %.1f ms\n", encode_ms, decode_ms);
+  if (std::getenv("OSTRACA_TEST_TIMES") != nullptr)
+    std::printf("encode %.1f ms, decode %.1f ms\n", encode_ms, decode_ms);
   EXPECT_LT(decode_ms, 5000);
 }
 

@@ -10,7 +10,9 @@ namespace ostraca {
 namespace {
 
 template <class Array>
-std::vector<std::byte> vec(const Array& bytes) { return {bytes.begin(), bytes.end()}; }
+std::vector<std::byte> vec(const Array& bytes) {
+  return {bytes.begin(), bytes.end()};
+}
 
 // Puts the right CRC behind changed bytes, as an attacker would.
 std::vector<std::byte> sealed(std::vector<std::byte> bytes) {
@@ -118,7 +120,8 @@ TEST(Footer, HostileFieldsAreRefused) {
   for (std::size_t field : {0u, 8u, 16u, 24u, 32u, 64u, 72u}) {
     const auto bytes = vec(encode_footer(sample_footer()));
     const auto value = load_le<std::uint64_t>(bytes.data() + field);
-    for (std::uint64_t hostile : {std::uint64_t{0}, value + 1, value - 1, value << 58 | 1, UINT64_MAX, UINT64_MAX - 63}) {
+    for (std::uint64_t hostile :
+         {std::uint64_t{0}, value + 1, value - 1, value << 58 | 1, UINT64_MAX, UINT64_MAX - 63}) {
       // Within their ranges these two are as good as others; the padding and the frame tell later.
       if ((field == 24 || field == 32) && (hostile == value + 1 || hostile == value - 1)) continue;
       auto changed = bytes;

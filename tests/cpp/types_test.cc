@@ -45,7 +45,8 @@ TEST(DTypes, DetailsGiveItemBytes) {
   EXPECT_EQ(*item_bytes(DType::kByteString, "0"), 0u);
   EXPECT_EQ(*item_bytes(DType::kTextString, "12"), 12u);
   EXPECT_EQ(*item_bytes(DType::kVoid, "1048576"), 1u << 20);
-  for (const char* unit : {"", "ns", "25s", "Y", "2147483647as"}) EXPECT_TRUE(item_bytes(DType::kDatetime64, unit).ok());
+  for (const char* unit : {"", "ns", "25s", "Y", "2147483647as"})
+    EXPECT_TRUE(item_bytes(DType::kDatetime64, unit).ok());
   for (const char* unit : {"n", "0s", "025s", "s25", "25", "2147483648s", "-1s", "ns ", "generic"})
     EXPECT_FALSE(item_bytes(DType::kTimedelta64, unit).ok()) << unit;
   for (const char* size : {"", "01", "-1", "1048577", "99999999999999999999999", "4 ", "x"})
@@ -64,7 +65,8 @@ TEST(KeyPaths, RoundTripAndDisplay) {
 }
 
 TEST(KeyPaths, NamesSpellPathsOfStrings) {
-  EXPECT_EQ(key_path_from_name("params/a~1b~0c/~2/"), encode_key_path({key("params"), key("a/b~c"), key("~2"), key("")}));
+  EXPECT_EQ(key_path_from_name("params/a~1b~0c/~2/"),
+            encode_key_path({key("params"), key("a/b~c"), key("~2"), key("")}));
   EXPECT_EQ(key_path_from_name("~01"), encode_key_path({key("~1")}));
   EXPECT_EQ(key_path_from_name(""), "");
 }
@@ -81,8 +83,8 @@ TEST(KeyPaths, EveryTruncationIsRefused) {
 TEST(KeyPaths, TextIsUtf8) {
   for (const char* good : {"", "ascii, and more than eight", "é", "€", "\xF0\x9F\x98\x80", "\xEF\xBF\xBF", "12345678é"})
     EXPECT_TRUE(valid_utf8(good)) << good;
-  for (const char* bad : {"\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x80\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xF5\x80\x80\x80",
-                          "\xC3", "\xE2\x82", "\xF0\x9F\x98", "12345678\xFF", "\xE2\x28\xA1"}) {
+  for (const char* bad : {"\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x80\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80",
+                          "\xF5\x80\x80\x80", "\xC3", "\xE2\x82", "\xF0\x9F\x98", "12345678\xFF", "\xE2\x28\xA1"}) {
     EXPECT_FALSE(valid_utf8(bad));
     EXPECT_FALSE(display_name(encode_key_path({key(bad)})).ok());
   }

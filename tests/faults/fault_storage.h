@@ -20,6 +20,7 @@ struct Fault {
   int error = EIO;
   bool after = false;          // the call does its work and then reports failure
   bool crash = false;          // every later call fails too, and does nothing
+  Code code = Code::kSystem;   // what is reported; with kSystem `error` counts
   std::string operation = {};  // not empty: only calls of this operation count for at_call ("write_at", "publish", ...)
 };
 
@@ -63,6 +64,7 @@ class FaultPlan {
   enum class Fate { kWork, kFail, kWorkThenFail };
   struct Decision {
     Fate fate;
+    Code code;
     int error;
     std::size_t entry;  // of the log
   };
@@ -78,7 +80,7 @@ class FaultPlan {
       crashed_ = fault_.crash;
     }
     log_.push_back({++calls_, operation, name, offset, size, fate != Fate::kFail, false});
-    return {fate, fault_.error, log_.size() - 1};
+    return {fate, crashed_ ? Code::kSystem : fault_.code, fault_.error, log_.size() - 1};
   }
   void report(std::size_t entry, bool ok) {
     std::lock_guard lock(mutex_);
@@ -99,7 +101,9 @@ template <class Perform>
 auto with_faults(FaultPlan& plan, const std::string& operation, const std::string& path, const std::string& name,
                  std::uint64_t offset, std::uint64_t size, Perform perform) -> decltype(perform()) {
   const FaultPlan::Decision decision = plan.next(operation, name, offset, size);
-  const Status failure = Status::system(decision.error, operation + " (injected fault)", path);
+  const Status failure = decision.code == Code::kSystem
+                             ? Status::system(decision.error, operation + " (injected fault)", path)
+                             : Status(decision.code, operation + " (injected fault)");
   if (decision.fate == FaultPlan::Fate::kFail) return failure;
   auto result = perform();
   if (decision.fate == FaultPlan::Fate::kWorkThenFail) return failure;

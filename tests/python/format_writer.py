@@ -61,6 +61,7 @@ class Extent:
     decoded: bytes
     digest: bytes
     codec: int
+    stored: int
 
 
 @dataclass
@@ -70,8 +71,11 @@ class Written:
     name: str
     attempt: bytes
     files: list[dict[str, Any]] = field(default_factory=list)
-    processes: list[int] = field(default_factory=list)
     chunks: dict[tuple[str, int, int], tuple[int, Extent, int]] = field(default_factory=dict)  # place in files
+
+    def list_files(self, directory: Directory) -> None:
+        for process, entry in enumerate(self.files):
+            directory.file(entry["bytes"], int(entry["footer_crc32c"], 16), process, self.attempt, 1)
 
 
 def content_hash(raw: bytes) -> bytes:
@@ -171,7 +175,7 @@ class DataFile:
         self.body, self.table, self.extents = bytearray(), bytearray(), 0
 
     def add(self, raw: bytes, stored: bytes, codec: int, base: tuple[bytes, int, int] = (bytes(16), 0, 0)) -> Extent:
-        if len(stored) > len(raw):  # no extent grows
+        if len(stored) >= len(raw):  # what does not get smaller is stored raw
             stored, codec, base = raw, 0, (bytes(16), 0, 0)
         assert 1 <= len(stored) <= len(raw) <= 4 << 20, (len(stored), len(raw))
         end = 64 + len(self.body)
@@ -183,7 +187,7 @@ class DataFile:
         )
         self.body += stored
         self.extents += 1
-        return Extent(self.extents - 1, raw, digest, codec)
+        return Extent(self.extents - 1, raw, digest, codec, len(stored))
 
 
 class Directory:
@@ -256,7 +260,8 @@ def assemble(
     hook(f"{name}:body", raw)
     hook(f"{name}:table", table)
     hook(f"{name}:directory", decoded)
-    header += struct.pack("<I", crc32c.crc32c(bytes(header)))
+    header_crc = crc32c.crc32c(bytes(header))
+    header += struct.pack("<I", header_crc)
     stored = frame(bytes(decoded))
     raw += bytes(-(64 + len(raw)) % alignment)
     table_at = 64 + len(raw)
@@ -275,7 +280,7 @@ def assemble(
             attempt,
             64 + len(raw) + 96,
             b"ACARTSO\x89",
-            crc32c.crc32c(bytes(header)),
+            header_crc,
         )
     )
     hook(f"{name}:footer", footer)
@@ -324,7 +329,7 @@ def write(
     options = options or {}
     files = [DataFile(process, alignment, block) for process in range(processes)]
     result = Written(directory.name, attempt)
-    base_files = base.processes if base else []
+    used: set[tuple[tuple[int, int], int]] = set()  # extents of the base, and their stored bytes
     found = ((path, describe(value)) for path, value in flatten(tree))
     described = [(key_path(path), display(path), d[:4], d[4]) for path, d in found]
     packs: dict[str, tuple[Extent, dict[str, int]]] = {}
@@ -347,6 +352,7 @@ def write(
         if o.codec in ("delta", "base"):
             assert base is not None
             place, old, at = base.chunks[name, shard, number]
+            used.add(((place, old.number), old.stored))
             if o.codec == "base":
                 return processes + place, old.number, at
             stored = delta(raw, old.decoded, o.width or item, o.modes)
@@ -360,7 +366,7 @@ def write(
 
     written: dict[str, list[tuple[Sequence[int], int, list[tuple[int, int, int]]]]] = {}
     index, own = Directory(), [Directory() for _ in files]
-    logical = 0
+    logical, first, indexed = 0, {}, []  # the index's leaves are in the order of processes
     for path, name, what, array in described:
         o = options.get(name, Options())
         shards: list[tuple[Sequence[int], int, list[tuple[int, int, int]]]] = []
@@ -384,15 +390,14 @@ def write(
                 )
             shards.append(((*offset, *size, *cut), process, references))
         written[name] = shards
-        index.leaf(path, what, shape, shards)
-        for process, part in enumerate(own):  # a data file's directory cannot name another file: such shards stay out
-            mine = [
-                (d, p, [(0, e, a) for _, e, a in r])
-                for d, p, r in shards
-                if p == process and all(f == p for f, _, _ in r)
-            ]
+        for process, part in enumerate(own):  # whose files are itself and those of the base
+            mine = [(d, p, [(max(0, f - processes + 1), e, a) for f, e, a in r]) for d, p, r in shards if p == process]
             if mine or (process == 0 and not shards):
                 part.leaf(path, what, shape, mine)
+        first[name] = min((p for _, p, _ in shards), default=0)
+        indexed.append((path, name, what, shape, shards))
+    for path, _, what, shape, shards in sorted(indexed, key=lambda leaf: first[leaf[1]]):
+        index.leaf(path, what, shape, shards)
 
     directory.mkdir(parents=True)
     features = int(base is not None)
@@ -407,13 +412,13 @@ def write(
 
     for process, (data, part) in enumerate(zip(files, own, strict=True)):
         part.file(0, 0, process, attempt, 0)
+        if base is not None:
+            base.list_files(part)
         name = f"p{process:05d}-{attempt.hex()}.ostraca"
         result.files.append(put(name, f"p{process}", 1, process, data.body, data.table, part))
-        result.processes.append(process)
         index.file(result.files[-1]["bytes"], int(result.files[-1]["footer_crc32c"], 16), process, attempt, 0)
-    for process, entry in zip(base_files, base.files if base else [], strict=True):
-        assert base is not None
-        index.file(entry["bytes"], int(entry["footer_crc32c"], 16), process, base.attempt, 1)
+    if base is not None:
+        base.list_files(index)
     top = put(f"index-{attempt.hex()}.ostraca", "index", 2, 0, bytearray(), bytearray(), index)
     members: dict[str, Any] = {
         "format": "ostraca",
@@ -426,7 +431,7 @@ def write(
         "process_count": processes,
         "logical_bytes": logical,
         "stored_bytes": top["bytes"] + sum(f["bytes"] for f in result.files),
-        "referenced_bytes": 0,
+        "referenced_bytes": sum(stored for _, stored in used),
         "arrays": sum(1 for d in described if d[-1] is not None),
         "chunks": sum(f.extents for f in files),
         "seconds": 0.5,

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trees import ALL_DTYPES
 
 from ostraca import FormatError, UnsupportedError, dtypes
+from trees import ALL_DTYPES
 
 
 @pytest.mark.parametrize("dtype", ALL_DTYPES, ids=str)
@@ -30,7 +30,13 @@ def test_codes_are_those_of_the_format() -> None:
 
 @pytest.mark.parametrize(
     ("dtype", "words"),
-    [("O", "nothing is pickled"), ("f4,i4", "structured"), ("g", "fixed size"), ("G", "fixed size"), ("S1048577", "limit")],
+    [
+        ("O", "nothing is pickled"),
+        ("f4,i4", "structured"),
+        ("g", "fixed size"),
+        ("G", "fixed size"),
+        ("S1048577", "limit"),
+    ],
 )
 def test_refused(dtype: str, words: str) -> None:
     with pytest.raises(UnsupportedError, match=words):

@@ -17,15 +17,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from trees import values
 
 from ostraca import UnsupportedError, dtypes, leaves
+from ostraca.leaves import piece
 from ostraca.tree import Kind
-
-
-def piece(leaf: Any) -> leaves.Piece:
-    (one,) = leaves.pieces(leaf)
-    return one
+from trees import values
 
 
 def memory(leaf: Any) -> np.ndarray:
@@ -43,7 +39,11 @@ def test_values_come_back(value: Any) -> None:
     one = piece(value)
     back = leaves.restored(one.kind, one.detail, np.empty(0) if one.memory is None else one.memory)
     if isinstance(value, np.ndarray):
-        assert back is one.memory and back.tobytes() == value.tobytes() and np.shares_memory(back, value) == bool(value.size)
+        assert (
+            back is one.memory
+            and back.tobytes() == value.tobytes()
+            and np.shares_memory(back, value) == bool(value.size)
+        )
     else:
         assert type(back) is type(value) and (back == value or back != back)
 
@@ -63,7 +63,9 @@ def test_containers_without_leaves() -> None:
         assert leaves.restored(kind, "", np.empty(0)) == empty
 
 
-@pytest.mark.parametrize("scalar", [np.float32(1.5), np.bool_(True), np.str_("äb"), np.datetime64("2020", "25s"), ml_dtypes.bfloat16(2)])
+@pytest.mark.parametrize(
+    "scalar", [np.float32(1.5), np.bool_(True), np.str_("äb"), np.datetime64("2020", "25s"), ml_dtypes.bfloat16(2)]
+)
 def test_numpy_scalars_are_arrays_without_dimensions(scalar: Any) -> None:
     one = piece(scalar)
     assert one.kind is Kind.ARRAY and one.memory is not None
@@ -116,7 +118,7 @@ def test_array_interface_and_dlpack() -> None:
     for wrapped in (Interface(values), DLPack(values)):
         assert np.shares_memory(memory(wrapped), values) and memory(wrapped).shape == (2, 3)
     with pytest.raises(UnsupportedError, match="device 2"):
-        leaves.pieces(DLPack(values, device=2))
+        piece(DLPack(values, device=2))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.uint16, torch.complex64, torch.int64])
@@ -127,7 +129,9 @@ def test_torch(dtype: torch.dtype) -> None:
     assert dtypes.NAMES[one.dtype_code] == str(dtype).removeprefix("torch.") and not one.immutable
 
 
-@pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu"])
+@pytest.mark.parametrize(
+    "name", ["bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu"]
+)
 def test_torch_floats_that_numpy_lacks(name: str) -> None:
     tensor = torch.tensor([[1.0, 2.0, 4.0], [0.5, 8.0, 1.0]]).to(getattr(torch, name)).t()
     one = piece(tensor)
@@ -166,13 +170,13 @@ def test_jax_keys(impl: str) -> None:
 def test_donated_and_traced_jax_arrays_are_refused() -> None:
     x = jnp.ones(3)
     x.delete()
-    with pytest.raises(UnsupportedError, match="'a': .*deleted or donated"):
+    with pytest.raises(UnsupportedError, match=r"'a': .*deleted or donated"):
         leaves.specs([(b"", "a", x)])
 
     @jax.jit
     def step(x: Any) -> Any:
         with pytest.raises(UnsupportedError, match="traced"):
-            leaves.pieces(x)
+            piece(x)
         return x
 
     step(1.0)
@@ -194,20 +198,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from ostraca import leaves
 x = np.arange(32.0, dtype=np.float32).reshape(8, 4)
 mesh = Mesh(np.array(jax.devices()).reshape(2, 2), ("a", "b"))
-def pieces(spec, value=x): return leaves.pieces(jax.device_put(value, NamedSharding(mesh, spec)))
-for spec, count in ((P("a", "b"), 4), (P("b"), 2), (P(None, ("a", "b")), 4)):
-    found = pieces(spec)
-    whole = np.full_like(x, np.nan)
-    for piece in found:
-        box = tuple(slice(o, o + s) for o, s in zip(piece.offset, piece.memory.shape))
-        whole[box] = piece.memory
-        assert piece.global_shape == (8, 4) and piece.immutable
-    assert len(found) == count and (whole == x).all()
-(one,) = pieces(P())
-assert one.global_shape is None and (one.memory == x).all()
-assert pieces(P("a"), x[:0])[0].memory.shape == (0, 4)
-keys = pieces(P("a"), jax.random.split(jax.random.key(0), 4))
-assert [key.offset for key in keys] == [(0, 0), (2, 0)] and keys[0].kind == 2
+def stored(value, spec): return leaves.piece(jax.device_put(value, NamedSharding(mesh, spec)))
+for spec in (P("a", "b"), P("b"), P(None, ("a", "b")), P()):
+    assert (stored(x, spec).memory == x).all() and stored(x, spec).immutable
+assert stored(x[:0], P("a")).memory.shape == (0, 4)
+keys = jax.random.split(jax.random.key(0), 4)
+assert (stored(keys, P("a")).memory == jax.random.key_data(keys)).all() and stored(keys, P("a")).kind == 2
 """
     flags = "--xla_force_host_platform_device_count=4"
     subprocess.run([sys.executable, "-c", code], check=True, env={**__import__("os").environ, "XLA_FLAGS": flags})
@@ -231,19 +227,17 @@ class Convertible:
         (decimal.Decimal(1), "metadata="),
         ("\ud800", "not valid Unicode"),
         (np.ma.zeros(3), "MaskedArray holds more"),
-        (np.matrix([1]), "matrix holds more"),
         (np.zeros(3, "O"), "nothing is pickled"),
         (np.zeros(3, "f4,i4"), "structured"),
         (np.longdouble(1), "fixed size"),
         (torch.ones(3).to_sparse(), "sparse"),
         (torch.ones(3, device="meta"), "device meta"),
-        (torch.zeros(2, dtype=torch.complex32), "complex32"),
+        (torch.empty(2, dtype=torch.bits8), "bits8"),
         (torch.nn.UninitializedParameter(), "more than its data"),
         (jax.ShapeDtypeStruct((3,), "float32"), "no data"),
     ],
     ids=lambda value: type(value).__name__,
 )
-@pytest.mark.filterwarnings("ignore")
 def test_refused_by_name(leaf: Any, words: str) -> None:
     with pytest.raises(UnsupportedError, match=f"cannot store 'params/x': .*{words}"):
         leaves.specs([(b"", "params/x", leaf)])
@@ -255,7 +249,7 @@ import sys
 import ostraca
 from ostraca.leaves import specs
 specs([(b"", "", leaf) for leaf in (1, 1.5, "x", None, b"", ostraca.leaves.np.ones(3))])
-print([name for name in ("jax", "torch", "tensorflow", "ml_dtypes", "asyncio", "concurrent.futures") if name in sys.modules])
+print(sorted({"jax", "torch", "tensorflow", "ml_dtypes", "asyncio", "concurrent.futures"} & sys.modules.keys()))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -15,7 +15,10 @@ from ostraca import FormatError, UnsupportedError, metadata
 text = st.text(st.characters(exclude_categories=["Cs"]))
 documents = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | text,
-    lambda below: st.lists(below, max_size=3) | st.dictionaries(text | st.sampled_from(["$int", "$float", "$$"]), below, max_size=3),
+    lambda below: (
+        st.lists(below, max_size=3)
+        | st.dictionaries(text | st.sampled_from(["$int", "$float", "$$"]), below, max_size=3)
+    ),
 )
 
 
@@ -47,7 +50,7 @@ def test_what_is_written() -> None:
 
 
 def test_numpy_scalars_and_enumerations() -> None:
-    class Mode(str, enum.Enum):
+    class Mode(enum.StrEnum):
         FAST = "fast"
 
     given_values = [np.float32(1.5), np.int64(7), np.bool_(True), np.str_("x"), Mode.FAST, np.float64("nan")]

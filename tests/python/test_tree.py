@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
-from trees import Nothing, Point, State, same, trees
 
 from ostraca import FormatError, UnsupportedError
 from ostraca.tree import Kind, encode_path, flatten, rebuild, unflatten
+from trees import Nothing, Point, State, same, trees
 
 VALUES = {Kind.EMPTY_DICT: {}, Kind.EMPTY_LIST: [], Kind.EMPTY_TUPLE: ()}
 
@@ -33,7 +33,9 @@ def parts(path: bytes) -> tuple[tuple[int, str | int], ...]:
 
 def through(tree: Any) -> Any:
     leaves = flatten(tree)
-    return unflatten((parts(path), name, VALUES[leaf] if isinstance(leaf, Kind) else leaf) for path, name, leaf in leaves)
+    return unflatten(
+        [(parts(path), name, VALUES[leaf] if isinstance(leaf, Kind) else leaf) for path, name, leaf in leaves]
+    )
 
 
 @given(trees)
@@ -106,7 +108,7 @@ def test_other_keys_are_refused(key: Any) -> None:
 
 
 def test_large_and_broken_keys_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match="'x'.* beyond 64 bits"):
+    with pytest.raises(UnsupportedError, match=r"'x'.* beyond 64 bits"):
         flatten({"x": {1 << 63: 1}})
     with pytest.raises(UnsupportedError, match="not valid Unicode"):
         flatten({"\ud800": 1})

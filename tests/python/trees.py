@@ -39,7 +39,7 @@ def array(dtype: Any, shape: tuple[int, ...] = (3, 4), seed: int = 0) -> np.ndar
     """Random bits, NaNs and denormals included; booleans are 0 or 1."""
     dtype = np.dtype(dtype)
     count = int(np.prod(shape)) * dtype.itemsize
-    data = np.random.default_rng(seed).integers(0, 2 if dtype == bool else 256, count, np.uint8)
+    data = np.random.default_rng(seed).integers(0, 2 if dtype.kind == "b" else 256, count, np.uint8)
     if dtype.kind == "U":  # code points that Python can print
         data = (data.view(np.uint32) % 0xD800).astype(np.uint32)
         data = data.view(np.uint32).astype(dtype.str[0] + "u4").view(np.uint8)
@@ -113,7 +113,9 @@ values = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"])),
     st.binary(),
 )
-str_keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=5) | st.sampled_from(["a", "a/b", "~", "..", "../x", ""])
+str_keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=5) | st.sampled_from(
+    ["a", "a/b", "~", "..", "../x", ""]
+)
 int_keys = st.integers(-(2**63), 2**63 - 1)
 trees = st.recursive(
     values,

@@ -84,7 +84,7 @@ class Writer {
   virtual Result<FileReport> finish(const Poll& poll = {}) = 0;
   virtual void cancel() = 0;
   // Cancels, waits for the threads, removes the file, the intent and the directories made. Also after finish(), when
-  // the commit failed or will not happen.
+  // the commit failed or will not happen; what was committed is left alone.
   virtual void abort() = 0;
   virtual std::uint64_t bytes_done() const = 0;
   virtual std::uint64_t bytes_total() const = 0;

@@ -1,0 +1,175 @@
+"""`ostraca inspect`: what a checkpoint holds."""
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+from ..lowlevel import ArrayInfo, ChunkInfo, Reader
+from . import text
+from .listing import read_manifest
+
+NAME: Final = "inspect"
+SUMMARY: Final = "show what a checkpoint holds"
+DESCRIPTION: Final = """\
+Shows a checkpoint's manifest, and its arrays: dtype, shape, sizes, and how
+their chunks are coded. Reads the manifest and the index, no data."""
+EPILOG: Final = """\
+ratio:  stored by logical bytes
+codecs: raw, zstd, planes (byte planes, each coded on its own), with the share
+        of the array's bytes that each took
+chunks: "pack" is a chunk that small arrays share
+
+examples:
+  ostraca inspect run/1000
+  ostraca inspect run/1000 'params/*/kernel'       # "*" matches "/" too
+  ostraca inspect run/1000 params/embedding --chunks
+  ostraca inspect --json run/1000 | jq .manifest.metadata"""
+
+CODECS: Final = ("raw", "zstd", "planes", "delta")  # docs/format.md, section 7
+
+Leaf = dict[str, Any]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", metavar="PATH", help="a checkpoint")
+    parser.add_argument("glob", metavar="NAME-GLOB", nargs="?", help="only leaves whose names match")
+    parser.add_argument("--chunks", action="store_true", help="show every chunk, too")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    with Reader(arguments.path, threads=1) as reader:
+        stored = reader.arrays()
+        chosen = text.chosen(stored, arguments.glob)
+        if arguments.glob is not None and not chosen:
+            raise ValueError(f"no name in {arguments.path} matches {arguments.glob!r}")
+        leaves = [_leaf(reader, info, arguments.chunks) for info in chosen]
+    manifest = read_manifest(arguments.path)
+    if arguments.json:
+        text.show_json({"path": arguments.path, "manifest": manifest, "leaves": leaves})
+        return 0
+    _show_manifest(arguments.path, manifest)
+    text.show()
+    _show_leaves(chosen, leaves)
+    if len(chosen) < len(stored):
+        text.show(f"{len(chosen):,} of {text.counted(len(stored), 'leaf', 'leaves')}")
+    if arguments.chunks:
+        text.show()
+        _show_chunks(leaves)
+    return 0
+
+
+def _leaf(reader: Reader, info: ArrayInfo, with_chunks: bool) -> Leaf:
+    chunks = reader.chunks(info.name)
+    stored = reader.stored_bytes(info.name)
+    item_bytes = info.nbytes // math.prod(info.shape) if info.nbytes else 0
+    shares = [0] * len(CODECS)
+    for chunk in chunks:
+        shares[chunk.codec] += math.prod(chunk.shape) * item_bytes
+    leaf = text.described(info) | {
+        "logical_bytes": info.nbytes,
+        "stored_bytes": stored,
+        "ratio": text.ratio(stored, info.nbytes),
+        "codecs": {name: round(share / info.nbytes, 6) for name, share in zip(CODECS, shares, strict=True) if share},
+        "chunks": len(chunks),
+        "packed": any(math.prod(chunk.shape) * item_bytes < chunk.decoded_bytes for chunk in chunks),
+    }
+    if with_chunks:
+        leaf["chunk_list"] = [_chunk(chunk) for chunk in chunks]
+    return leaf
+
+
+def _chunk(chunk: ChunkInfo) -> dict[str, Any]:
+    return {
+        "origin": list(chunk.origin),
+        "shape": list(chunk.shape),
+        "codec": CODECS[chunk.codec],
+        "file": chunk.file,
+        "offset": chunk.offset,
+        "stored_bytes": chunk.stored_bytes,
+        "decoded_bytes": chunk.decoded_bytes,
+        "content_hash": chunk.content_hash,
+    }
+
+
+def _show_manifest(path: str, manifest: dict[str, Any]) -> None:
+    logical, stored = manifest["logical_bytes"], manifest["stored_bytes"]
+    seconds, stall = manifest["seconds"], manifest["stall_seconds"]
+    files = [manifest["index"], *manifest["files"]]
+    sizes = f"{text.size(logical)} logical, {text.size(stored)} stored"
+    rows = [
+        ("checkpoint", path),
+        ("id", manifest["id"]),
+        ("step", "-" if manifest["step"] is None else str(manifest["step"])),
+        ("created", f"{manifest['created']} by {manifest['writer']}"),
+        ("format", f"version {manifest['version']}, features {manifest['features']}"),
+        ("size", f"{sizes}, ratio {text.ratio_text(text.ratio(stored, logical))}"),
+        ("holds", f"{text.counted(manifest['arrays'], 'array')} in {text.counted(manifest['chunks'], 'chunk')}"),
+        ("save took", f"{seconds:.3f} s" + (f"; its caller waited {stall:.3f} s" if stall < seconds else "")),
+        *(("file", f"{file['file']}  {text.size(file['bytes'])}") for file in files),
+    ]
+    base = manifest["base"]
+    if base is not None:
+        rows.append(("base", f"{base['directory']} ({base['id']}), {text.size(manifest['referenced_bytes'])} used"))
+    text.show([f"{label:<11} {text.escaped(value)}" for label, value in rows])
+    if manifest["metadata"] is not None:
+        _show_metadata(manifest["metadata"])
+
+
+def _show_metadata(metadata: Any) -> None:
+    """JSON as stored: on one line when it is short."""
+    line = json.dumps(metadata, ensure_ascii=False)
+    if len(line) <= 100 or not isinstance(metadata, dict | list):
+        text.show(f"{'metadata':<11} {text.escaped(line)}")
+        return
+    lines = json.dumps(metadata, ensure_ascii=False, indent=2).split("\n")
+    text.show(["metadata", *(f"  {text.escaped(line)}" for line in lines)])
+
+
+def _show_leaves(infos: Sequence[ArrayInfo], leaves: Sequence[Leaf]) -> None:
+    rows = [
+        (
+            info.name,
+            text.dtype_text(info),
+            text.shape_text(info),
+            text.size(info.nbytes),
+            text.size(leaf["stored_bytes"]),
+            text.ratio_text(leaf["ratio"]),
+            _codecs_text(leaf["codecs"]),
+            "pack" if leaf["packed"] else text.number(leaf["chunks"]),
+        )
+        for info, leaf in zip(infos, leaves, strict=True)
+    ]
+    headings = ("name", "dtype", "shape", "logical", "stored", "ratio", "codecs", "chunks")
+    text.show(text.table(headings, "<<<>>><>", rows))
+
+
+def _codecs_text(shares: dict[str, float]) -> str:
+    if len(shares) < 2:
+        return "".join(shares) or "-"
+    return ", ".join(f"{name} {share:.0%}" for name, share in sorted(shares.items(), key=lambda item: -item[1]))
+
+
+def _show_chunks(leaves: Sequence[Leaf]) -> None:
+    rows = [
+        (
+            leaf["name"],
+            _box_text(chunk),
+            chunk["codec"],
+            text.number(chunk["decoded_bytes"]),
+            text.number(chunk["stored_bytes"]),
+            chunk["file"].split("-")[0],
+            text.number(chunk["offset"]),
+            chunk["content_hash"],
+        )
+        for leaf in leaves
+        for chunk in leaf["chunk_list"]
+    ]
+    headings = ("chunk of", "box", "codec", "decoded bytes", "stored bytes", "file", "at", "content hash")
+    text.show(text.table(headings, "<<<>><><", rows))
+
+
+def _box_text(chunk: dict[str, Any]) -> str:
+    ranges = (f"{start}:{start + count}" for start, count in zip(chunk["origin"], chunk["shape"], strict=True))
+    return f"[{', '.join(ranges)}]"

@@ -1,0 +1,544 @@
+// Writer, commit and Reader: what goes in comes out, whoever wrote it and however it is read.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <filesystem>
+#include <numeric>
+#include <set>
+#include <thread>
+
+#include "checksum/crc32c.h"
+#include "container/directory.h"
+#include "container/manifest.h"
+#include "engine_helpers.h"
+#include "scratch_directory.h"
+
+namespace ostraca {
+namespace {
+
+using namespace testing;
+
+std::shared_ptr<MemoryDisk> new_disk() { return std::make_shared<MemoryDisk>(); }
+
+std::uint64_t manifest_number(Reader& reader, std::uint64_t Manifest::*member) {
+  const Result<Manifest> manifest = decode_manifest(reader.manifest());
+  return manifest.ok() ? (*manifest).*member : ~0ull;
+}
+
+std::vector<TestArray> one_of_everything() {
+  const Dims shapes[] = {{}, {0}, {1}, {7}, {3, 0, 2}, {5, 4}, {2, 3, 4, 5}, {1, 1, 1, 9, 1}};
+  std::vector<TestArray> arrays;
+  std::uint32_t seed = 0;
+  for (unsigned code = 1; code < kDTypeCount; ++code) {
+    const auto dtype = static_cast<DType>(code);
+    std::string detail;
+    if (dtype == DType::kDatetime64) detail = "25s";
+    if (dtype == DType::kByteString || dtype == DType::kVoid) detail = "11";
+    if (dtype == DType::kTextString) detail = "12";
+    for (const Dims& shape : shapes)
+      for (const bool big : {false, true}) {
+        const Layout layout = kLayouts[seed % 5];
+        const std::string name = "d" + std::to_string(code) + "/" + std::to_string(seed);
+        if (big && dtype_info(dtype).scalar_bytes == 1) continue;
+        arrays.push_back(make_array(name, dtype, shape, seed, layout, Fill::kNoise, big, detail));
+        ++seed;
+      }
+  }
+  return arrays;
+}
+
+TEST(EngineTest, RoundTripsEveryDtypeShapeLayoutAndByteOrder) {
+  const std::vector<TestArray> arrays = one_of_everything();
+  const auto disk = new_disk();
+  const Status saved = save_on(on(disk), arrays);
+  ASSERT_TRUE(saved.ok()) << saved.message();
+  EXPECT_EQ(damage(disk), "");
+  for (const bool cached : {true, false}) {
+    disk->set_cached(cached);
+    EXPECT_EQ(differences(on(disk)(), arrays, true), "");
+  }
+  auto reader = open_reader(on(disk)(), {});
+  ASSERT_TRUE(reader.ok());
+  std::uint64_t i = 0;
+  for (const TestArray& a : arrays) {
+    const Layout layout = kLayouts[i % 4];
+    const auto got = read_box(**reader, i, Dims(a.shape.size(), 0), a.shape, layout, i % 3 == 0);
+    ASSERT_TRUE(got.ok()) << a.name << got.status().message();
+    EXPECT_EQ(*got, a.expected) << a.name;
+    ++i;
+  }
+}
+
+TEST(EngineTest, TheOrderOfSingleBytesIsNotRecorded) {
+  TestArray a = make_array("a", DType::kUint8, {5});
+  const auto disk = new_disk();
+  a.big_endian = true;
+  ASSERT_TRUE(save_on(on(disk), {a}).ok());
+  a.big_endian = false;
+  EXPECT_EQ(differences(on(disk)(), {a}), "");
+}
+
+TEST(EngineTest, KeepsKindsAndEmptyContainers) {
+  std::vector<TestArray> arrays;
+  for (LeafKind kind : {LeafKind::kNone, LeafKind::kEmptyDict, LeafKind::kEmptyList, LeafKind::kEmptyTuple}) {
+    TestArray leaf{.name = "kind" + std::to_string(static_cast<int>(kind)), .dtype = DType::kNone, .kind = kind};
+    arrays.push_back(leaf);
+  }
+  TestArray number = make_array("int", DType::kUint8, {9});
+  number.kind = LeafKind::kInt;
+  arrays.push_back(number);
+  const auto disk = new_disk();
+  ASSERT_TRUE(save_on(on(disk), arrays).ok());
+  EXPECT_EQ(differences(on(disk)(), arrays), "");
+  const auto nothing = new_disk();
+  ASSERT_TRUE(save_on(on(nothing), {}).ok());
+  EXPECT_EQ(differences(on(nothing)(), {}), "");
+  EXPECT_EQ(damage(nothing), "");
+}
+
+TEST(EngineTest, ReadsRandomBoxesOfArraysInManyChunks) {
+  std::mt19937 random(3);
+  const Dims shape = {60, 37, 50};
+  const std::vector<TestArray> arrays = {make_array("w", DType::kFloat32, shape, 1, Layout::kFortran, Fill::kGaussian)};
+  for (const Dims& chunk : {Dims{7, 37, 50}, Dims{60, 8, 9}, Dims{1, 1, 50}, Dims{100, 100, 100}, Dims{13, 5, 11}, Dims{}}) {
+    const auto disk = new_disk();
+    ASSERT_TRUE(save_on(on(disk), arrays, {.threads = 2, .chunk_shape = chunk}).ok());
+    EXPECT_EQ(damage(disk), "");
+    auto reader = open_reader(on(disk)(), {.threads = 2});
+    ASSERT_TRUE(reader.ok());
+    EXPECT_EQ(differences(**reader, arrays), "");
+    for (int i = 0; i < 60; ++i) {
+      Dims start(3), box(3);
+      for (int d = 0; d < 3; ++d) {
+        start[d] = random() % shape[d];
+        box[d] = random() % (shape[d] - start[d] + 1);
+      }
+      disk->set_cached(i % 2 == 0);
+      const auto got = read_box(**reader, 0, start, box, kLayouts[i % 4], i % 5 == 0);
+      ASSERT_TRUE(got.ok()) << got.status().message();
+      EXPECT_EQ(*got, cut_box(arrays[0].expected, shape, 4, start, box));
+    }
+  }
+}
+
+TEST(EngineTest, ManyRequestsForOneArrayEachGetTheirPart) {
+  const std::vector<TestArray> arrays = {make_array("a", DType::kInt16, {100, 64}), make_array("b", DType::kInt16, {100, 64}, 2)};
+  const auto disk = new_disk();
+  ASSERT_TRUE(save_on(on(disk), arrays, {.chunk_shape = {9, 64}}).ok());
+  auto reader = open_reader(on(disk)(), {});
+  ASSERT_TRUE(reader.ok());
+  std::vector<std::vector<std::byte>> out;
+  std::vector<ReadRequest> requests;
+  for (std::uint64_t row = 0; row + 10 <= 100; row += 3) out.emplace_back(10 * 64 * 2);
+  for (std::uint64_t i = 0; i < out.size(); ++i)
+    requests.push_back({.leaf = i % 2, .start = {3 * i, 0}, .shape = {10, 64}, .data = out[i].data()});
+  ASSERT_TRUE((*reader)->read_into(requests).ok());
+  for (std::size_t i = 0; i < out.size(); ++i)
+    EXPECT_EQ(out[i], cut_box(arrays[i % 2].expected, {100, 64}, 2, {3 * i, 0}, {10, 64})) << i;
+  EXPECT_EQ((*reader)->statistics().chunks_read, 12u + 11);  // each chunk once, though several requests want it
+}
+
+TEST(EngineTest, AFullLoadReadsEachChunkOnceAndASliceFew) {
+  const std::vector<TestArray> arrays = {make_array("w", DType::kFloat32, {2048, 4096}, 1, Layout::kC, Fill::kGaussian),
+                                         make_array("n", DType::kInt8, {3 << 20}), make_array("s", DType::kInt8, {100})};
+  const auto disk = new_disk();
+  ASSERT_TRUE(save_on(on(disk), arrays).ok());
+  for (const bool cached : {true, false}) {
+    disk->set_cached(cached);
+    auto reader = open_reader(on(disk)(), {});
+    ASSERT_TRUE(reader.ok());
+    EXPECT_EQ(differences(**reader, arrays), "");
+    const ReadStatistics full = (*reader)->statistics();
+    EXPECT_EQ(full.chunks_read, manifest_number(**reader, &Manifest::chunks));
+    EXPECT_EQ(full.chunks_decoded, full.chunks_read);
+    EXPECT_EQ(full.bytes_decoded, manifest_number(**reader, &Manifest::logical_bytes));
+    EXPECT_LE(full.bytes_read, manifest_number(**reader, &Manifest::stored_bytes));
+    ASSERT_TRUE(read_box(**reader, 0, {1000, 0}, {1, 4096}).ok());
+    EXPECT_EQ((*reader)->statistics().chunks_read, full.chunks_read + 1);
+    EXPECT_LE((*reader)->statistics().bytes_read, full.bytes_read + kChunkBytesMax + kAlignmentMax);
+    // Small arrays of one pack: it is decoded once and kept.
+    ASSERT_TRUE(read_box(**reader, 2, {50}, {3}).ok());
+    ASSERT_TRUE(read_box(**reader, 2, {20}, {30}).ok());
+    EXPECT_LE((*reader)->statistics().chunks_read, full.chunks_read + 3);
+  }
+}
+
+TEST(EngineTest, SmallArraysShareAPackThatIsReadOnceForAll) {
+  std::vector<TestArray> arrays;
+  for (int i = 0; i < 500; ++i)
+    arrays.push_back(make_array("p/" + std::to_string(i), i % 2 ? DType::kFloat32 : DType::kInt32, {1 + i % 40u}, i));
+  const auto disk = new_disk();
+  ASSERT_TRUE(save_on(on(disk), arrays).ok());
+  auto reader = open_reader(on(disk)(), {});
+  ASSERT_TRUE(reader.ok());
+  for (std::uint64_t i = 0; i < arrays.size(); ++i) {
+    const auto got = read_box(**reader, i, {0}, arrays[i].shape);
+    ASSERT_TRUE(got.ok());
+    EXPECT_EQ(*got, arrays[i].expected);
+  }
+  EXPECT_EQ((*reader)->statistics().chunks_decoded, 2u);
+  std::uint64_t stored = 0;
+  for (std::uint64_t i = 0; i < arrays.size(); ++i) stored += *(*reader)->stored_bytes(i);
+  EXPECT_GT(stored, 30'000u);
+  EXPECT_LT(stored, 50'000u);
+}
+
+TEST(EngineTest, TiedAndIdenticalArraysAreStoredOnce) {
+  const TestArray noise = make_array("w", DType::kFloat32, {6 << 20}, 5);  // 24 MiB: several batches
+  TestArray tied = noise, copy = noise;
+  copy.name = "copy";
+  const auto disk = new_disk();
+  auto writer = create_writer(on(disk)(), {.threads = 3});
+  ASSERT_TRUE(writer.ok());
+  ArraySource second = noise.source();
+  second.path = key_path_from_name("tied");
+  tied.name = "tied";
+  ASSERT_TRUE((*writer)->add(noise.source()).ok());
+  ASSERT_TRUE((*writer)->add(std::move(second)).ok());
+  ASSERT_TRUE((*writer)->add(copy.source()).ok());
+  const auto report = (*writer)->finish();
+  ASSERT_TRUE(report.ok());
+  EXPECT_EQ((*writer)->bytes_done(), 3u * 24 * kMiB);
+  MemoryStorage storage(disk);
+  ASSERT_TRUE(commit_on(storage, {*report}, {}).ok());
+  EXPECT_LT(report->file_bytes, 25 * kMiB);
+  EXPECT_EQ(report->logical_bytes, 3u * 24 * kMiB);
+  auto reader = open_reader(on(disk)(), {});
+  ASSERT_TRUE(reader.ok());
+  EXPECT_EQ(manifest_number(**reader, &Manifest::chunks), 6u);
+  EXPECT_EQ(differences(**reader, {noise, tied, copy}), "");
+  EXPECT_EQ((*reader)->statistics().chunks_read, 6u);
+  EXPECT_EQ(damage(disk), "");
+}
+
+// --- Several processes ------------------------------------------------------------------------------------------
+
+struct Shard {
+  Dims offset, shape;
+  Dims chunk = {};
+};
+
+TestArray cut_shard(const TestArray& whole, const Shard& shard, Layout layout) {
+  TestArray part = make_array(whole.name, whole.dtype, shard.shape, 1, layout);
+  const auto bytes = cut_box(whole.expected, whole.shape, whole.item(), shard.offset, shard.shape);
+  for_each_element(shard.shape, part.strides, [&](std::int64_t at, std::size_t i) {
+    std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(i * whole.item()), whole.item(),
+                part.memory.begin() + static_cast<std::ptrdiff_t>(part.origin) + at);
+  });
+  part.expected = bytes;
+  part.global_shape = whole.shape;
+  part.offset = shard.offset;
+  return part;
+}
+
+// Every process writes its shards of `whole`, in threads, and process 0 commits.
+Status save_shards(const std::shared_ptr<MemoryDisk>& disk, const TestArray& whole, const std::vector<std::vector<Shard>>& processes) {
+  const auto count = static_cast<std::uint32_t>(processes.size());
+  std::vector<Result<FileReport>> reports(count, invalid_argument("not run"));
+  std::vector<std::unique_ptr<Writer>> writers(count);
+  std::vector<std::thread> threads;
+  for (std::uint32_t p = 0; p < count; ++p)
+    threads.emplace_back([&, p] {
+      WriterOptions options = fixed_id({.process_index = p, .process_count = count, .threads = 1});
+      if (!processes[p].empty()) options.chunk_shape = processes[p].front().chunk;
+      auto writer = create_writer(on(disk)(), options);
+      if (!writer.ok()) return void(reports[p] = writer.status());
+      std::vector<TestArray> parts;
+      parts.reserve(processes[p].size());
+      Status status;
+      for (std::size_t i = 0; i < processes[p].size() && status.ok(); ++i) {
+        parts.push_back(cut_shard(whole, processes[p][i], kLayouts[(p + i) % 4]));
+        ArraySource source = parts.back().source();
+        if (i > 0) source.path = key_path_from_name(whole.name + std::to_string(i));
+        status = (*writer)->add(std::move(source));
+      }
+      reports[p] = status.ok() ? (*writer)->finish() : Result<FileReport>(status);
+      writers[p] = writer.take();
+    });
+  for (auto& thread : threads) thread.join();
+  std::vector<FileReport> good;
+  for (auto& report : reports) {
+    if (!report.ok()) return report.status();
+    const auto copy = FileReport::from_bytes(report->to_bytes());
+    if (!copy.ok()) return copy.status();
+    good.insert(good.begin(), *copy);  // the order does not matter
+  }
+  MemoryStorage storage(disk);
+  const auto manifest = commit_on(storage, good, {});
+  return manifest.ok() ? Status() : manifest.status();
+}
+
+TEST(EngineShardsTest, AnyTopologyRestoresToAnyOther) {
+  const TestArray whole = make_array("w", DType::kFloat32, {96, 80}, 4, Layout::kC, Fill::kGaussian);
+  const std::vector<std::vector<std::vector<Shard>>> topologies = {
+      {{{{0, 0}, {96, 80}}}},
+      {{{{0, 0}, {48, 80}}}, {{{48, 0}, {48, 80}, {5, 33}}}},
+      {{{{0, 0}, {96, 1}}}, {{{0, 1}, {96, 50}, {7, 7}}}, {{{0, 51}, {96, 29}}}},
+      {{{{0, 0}, {50, 40}, {9, 9}}}, {{{50, 0}, {46, 40}}}, {{{0, 40}, {10, 40}, {1, 40}}}, {{{10, 40}, {86, 40}}}},
+      {{{{0, 0}, {96, 80}}}, {}}};
+  for (const auto& topology : topologies) {
+    const auto disk = new_disk();
+    const Status saved = save_shards(disk, whole, topology);
+    ASSERT_TRUE(saved.ok()) << saved.message();
+    EXPECT_EQ(damage(disk), "");
+    auto reader = open_reader(on(disk)(), {});
+    ASSERT_TRUE(reader.ok());
+    EXPECT_EQ(differences(**reader, {whole}), "");
+    for (const auto& [start, box] : {std::pair(Dims{0, 0}, Dims{96, 1}), {Dims{13, 9}, Dims{60, 60}}, {Dims{47, 39}, Dims{2, 2}},
+                                     {Dims{95, 0}, Dims{1, 80}}, {Dims{3, 3}, Dims{0, 9}}}) {
+      const auto got = read_box(**reader, 0, start, box, Layout::kFortran);
+      ASSERT_TRUE(got.ok());
+      EXPECT_EQ(*got, cut_box(whole.expected, whole.shape, 4, start, box));
+    }
+  }
+}
+
+TEST(EngineShardsTest, ShardsThatOverlapOrLeaveHolesOrDisagreeAreRefused) {
+  const TestArray whole = make_array("w", DType::kFloat32, {8, 8});
+  const auto overlap = new_disk(), hole = new_disk();
+  const Status a = save_shards(overlap, whole, {{{{0, 0}, {5, 8}}}, {{{4, 0}, {4, 8}}}});
+  EXPECT_FALSE(a.ok());
+  EXPECT_NE(a.message().find("'w'"), std::string::npos) << a.message();
+  const Status b = save_shards(hole, whole, {{{{0, 0}, {4, 8}}}, {{{5, 0}, {3, 8}}}});
+  EXPECT_FALSE(b.ok());
+  EXPECT_NE(b.message().find("'w'"), std::string::npos) << b.message();
+  for (const auto& disk : {overlap, hole})
+    for (const std::string& name : disk->names()) EXPECT_TRUE(name.starts_with("p0") || name.starts_with("intent")) << name;
+
+  const auto disk = new_disk();
+  std::vector<FileReport> reports;
+  std::vector<std::unique_ptr<Writer>> writers;
+  for (std::uint32_t p = 0; p < 2; ++p) {
+    auto writer = create_writer(on(disk)(), fixed_id({.process_index = p, .process_count = 2}));
+    ASSERT_TRUE(writer.ok());
+    const TestArray part = make_array("w", p ? DType::kInt32 : DType::kFloat32, {4});
+    ArraySource source = part.source();
+    source.global_shape = {8};
+    source.offset = {p * 4};
+    ASSERT_TRUE((*writer)->add(source).ok());
+    reports.push_back(*(*writer)->finish());
+    writers.push_back(writer.take());
+  }
+  MemoryStorage storage(disk);
+  EXPECT_EQ(commit_on(storage, reports, {}).status().code(), Code::kMismatch);
+  EXPECT_EQ(commit_on(storage, {reports[0]}, {}).status().code(), Code::kCoordination);
+  EXPECT_EQ(commit_on(storage, {reports[0], reports[0]}, {}).status().code(), Code::kCoordination);
+  EXPECT_EQ(commit_on(storage, {}, {}).status().code(), Code::kInvalidArgument);
+  MemoryStorage elsewhere(new_disk());
+  EXPECT_EQ(commit_on(elsewhere, reports, {}).status().code(), Code::kCoordination);
+  FileReport lie = reports[1];
+  lie.footer_crc ^= 1;
+  EXPECT_EQ(commit_on(storage, {reports[0], lie}, {}).status().code(), Code::kCorruption);
+  writers[1]->abort();
+  writers[0]->abort();  // it made the directory
+  EXPECT_TRUE(disk->names().empty());
+  EXPECT_FALSE(disk->exists());
+}
+
+// --- Committing -------------------------------------------------------------------------------------------------
+
+TEST(EngineCommitTest, AnExistingCheckpointIsKeptUnlessOverwritten) {
+  const auto disk = new_disk();
+  const std::vector<TestArray> first = {make_array("a", DType::kInt32, {100}, 1)}, second = {make_array("a", DType::kInt32, {100}, 2)};
+  ASSERT_TRUE(save_on(on(disk), first).ok());
+  const auto before = disk->files();
+  EXPECT_EQ(save_on(on(disk), second).code(), Code::kExists);
+  EXPECT_EQ(disk->files(), before);
+  ASSERT_TRUE(save_on(on(disk), second, {.overwrite = true}).ok());
+  EXPECT_EQ(differences(on(disk)(), second), "");
+  EXPECT_EQ(disk->names().size(), 3u);
+  EXPECT_EQ(damage(disk), "");
+}
+
+TEST(EngineCommitTest, TheSecondOfTwoConcurrentSavesIsRefusedAndLeavesNothing) {
+  const auto disk = new_disk();
+  const TestArray a = make_array("a", DType::kInt32, {100}, 1), b = make_array("a", DType::kInt32, {100}, 2);
+  auto one = create_writer(on(disk)(), {}), two = create_writer(on(disk)(), {});
+  ASSERT_TRUE(one.ok() && two.ok());
+  ASSERT_TRUE((*one)->add(a.source()).ok() && (*two)->add(b.source()).ok());
+  const auto first = (*one)->finish(), second = (*two)->finish();
+  MemoryStorage storage(disk);
+  ASSERT_TRUE(commit_on(storage, {*second}, {}).ok());
+  EXPECT_EQ(commit_on(storage, {*first}, {}).status().code(), Code::kExists);
+  (*one)->abort();
+  EXPECT_EQ(differences(on(disk)(), {b}), "");
+  EXPECT_EQ(disk->names().size(), 3u);
+}
+
+TEST(EngineCommitTest, CommittingTheSameReportsAgainDoesNotHarmTheCheckpoint) {
+  for (const bool overwrite : {false, true}) {
+    const auto disk = new_disk();
+    const TestArray a = make_array("a", DType::kInt32, {100}, 1);
+    auto writer = create_writer(on(disk)(), {});
+    ASSERT_TRUE(writer.ok());
+    ASSERT_TRUE((*writer)->add(a.source()).ok());
+    const auto report = (*writer)->finish();
+    MemoryStorage storage(disk);
+    ASSERT_TRUE(commit_on(storage, {*report}, {.overwrite = overwrite}).ok());
+    const auto again = commit_on(storage, {*report}, {.overwrite = overwrite});
+    EXPECT_EQ(again.status().code(), Code::kExists) << again.status().message();
+    EXPECT_EQ(differences(on(disk)(), {a}), "");
+    EXPECT_EQ(damage(disk), "");
+    EXPECT_EQ(disk->names().size(), 3u);
+  }
+}
+
+TEST(EngineCommitTest, AWriterThatReusesAnAttemptDoesNotHarmTheFirst) {
+  const auto disk = new_disk();
+  const TestArray a = make_array("a", DType::kInt32, {100}, 1);
+  auto running = create_writer(on(disk)(), fixed_id());
+  ASSERT_TRUE(running.ok());
+  ASSERT_TRUE((*running)->add(a.source()).ok());
+  EXPECT_FALSE(create_writer(on(disk)(), fixed_id()).ok());
+  const auto report = (*running)->finish();
+  ASSERT_TRUE(report.ok());
+  EXPECT_EQ(disk->names().size(), 2u);  // its intent too
+  MemoryStorage storage(disk);
+  ASSERT_TRUE(commit_on(storage, {*report}, {}).ok());
+  EXPECT_FALSE(create_writer(on(disk)(), fixed_id({.overwrite = true})).ok());
+  EXPECT_EQ(differences(on(disk)(), {a}), "");
+}
+
+TEST(EngineCommitTest, MetadataAndStepAreKept) {
+  const auto disk = new_disk();
+  ASSERT_TRUE(save_on(on(disk), {}, {}, {.step = -7, .metadata = R"({"a":[1,null,"x"]})"}).ok());
+  auto reader = open_reader(on(disk)(), {});
+  ASSERT_TRUE(reader.ok());
+  const auto manifest = decode_manifest((*reader)->manifest());
+  EXPECT_EQ(manifest->step, -7);
+  EXPECT_EQ(manifest->metadata, R"({"a":[1,null,"x"]})");
+  EXPECT_FALSE(save_on(on(new_disk()), {}, {}, {.metadata = "{"}).ok());
+}
+
+TEST(EngineCommitTest, AnOpenReaderSurvivesAnOverwrite) {
+  const ScratchDirectory scratch;
+  const std::string path = scratch.path() + "/checkpoint";
+  const auto storage = [&] { return make_posix_storage(path); };
+  const std::vector<TestArray> first = {make_array("a", DType::kInt32, {1 << 20}, 1)}, second = {make_array("a", DType::kInt32, {1 << 20}, 2)};
+  ASSERT_TRUE(save_on(storage, first).ok());
+  auto reader = Reader::open(path);
+  ASSERT_TRUE(reader.ok());
+  ASSERT_TRUE(save_on(storage, second, {.overwrite = true}).ok());
+  EXPECT_EQ(differences(**reader, first), "");
+  EXPECT_EQ(differences(storage(), second), "");
+}
+
+// Whoever opens while others overwrite gets one checkpoint or another, whole.
+TEST(EngineCommitTest, ReadersAndVerifiersNeverSeeAnOverwriteHalfDone) {
+  const auto disk = new_disk();
+  std::vector<std::vector<TestArray>> versions;
+  for (std::uint32_t v = 0; v < 4; ++v) versions.push_back({make_array("a", DType::kInt32, {5000}, v)});
+  ASSERT_TRUE(save_on(on(disk), versions[0]).ok());
+  std::atomic<bool> stop = false;
+  std::thread overwriter([&] {
+    for (int i = 1; i < 300; ++i) EXPECT_TRUE(save_on(on(disk), versions[i % 4], {.threads = 1, .overwrite = true}).ok());
+    stop = true;
+  });
+  int reads = 0;
+  while (!stop) {
+    auto reader = open_reader(on(disk)(), {.threads = 1});
+    EXPECT_TRUE(reader.ok()) << reader.status().message();
+    if (!reader.ok()) break;
+    std::string result;
+    bool good = false;
+    for (const auto& version : versions) good |= (result = differences(**reader, version)).empty();
+    EXPECT_TRUE(good) << result;
+    EXPECT_EQ(damage(disk, false), "");
+    if (::testing::Test::HasFailure()) break;
+    ++reads;
+  }
+  overwriter.join();
+  EXPECT_GT(reads, 5);
+}
+
+// --- Contracts --------------------------------------------------------------------------------------------------
+
+TEST(EngineTest, RefusesWhatDoesNotFitTogether) {
+  const auto disk = new_disk();
+  auto writer = create_writer(on(disk)(), {.chunk_shape = {4000, 4000}});
+  ASSERT_TRUE(writer.ok());
+  Writer& w = **writer;
+  const TestArray a = make_array("a", DType::kFloat32, {4, 4}), big = make_array("big", DType::kFloat64, {1100, 1000});
+  ASSERT_TRUE(w.add(a.source()).ok());
+  EXPECT_EQ(w.add(a.source()).code(), Code::kInvalidArgument);  // the name again
+  const auto refused = [&](auto change) {
+    ArraySource source = a.source();
+    source.path = key_path_from_name("other");
+    change(source);
+    const Status status = w.add(source);
+    EXPECT_EQ(status.code(), Code::kInvalidArgument) << status.message();
+  };
+  refused([](ArraySource& s) { s.global_shape = {4, 3}; });
+  refused([](ArraySource& s) { s.global_shape = {8, 4}, s.offset = {5, 0}; });
+  refused([](ArraySource& s) { s.offset = {~0ull, 0}; });
+  refused([](ArraySource& s) { s.global_shape = {1ull << 62, 4}; });
+  refused([](ArraySource& s) { s.strides = {4}; });
+  refused([](ArraySource& s) { s.offset = {0}; });
+  refused([](ArraySource& s) { s.dtype = DType::kNone; });
+  refused([](ArraySource& s) { s.kind = LeafKind::kNone; });
+  refused([](ArraySource& s) { s.shape.assign(65, 1), s.strides = {}; });
+  EXPECT_EQ(w.add(big.source()).code(), Code::kInvalidArgument);  // chunks of 8.8 MB
+  w.seal();
+  EXPECT_EQ(w.add(big.source()).code(), Code::kInvalidArgument);
+  ASSERT_TRUE(w.finish().ok());
+
+  EXPECT_FALSE(create_writer(on(new_disk())(), {.process_index = 1}).ok());
+  EXPECT_FALSE(create_writer(on(new_disk())(), {.process_count = 2}).ok());  // no attempt
+  EXPECT_FALSE(create_writer(on(new_disk())(), {.process_count = 0}).ok());
+
+  const auto good = new_disk();
+  ASSERT_TRUE(save_on(on(good), {a}).ok());
+  auto reader = open_reader(on(good)(), {});
+  std::byte out[64];
+  const auto read = [&](ReadRequest r) { return (*reader)->read_into({&r, 1}).code(); };
+  EXPECT_EQ(read({.leaf = 1, .shape = {4, 4}, .data = out}), Code::kInvalidArgument);
+  EXPECT_EQ(read({.leaf = 0, .shape = {4, 5}, .data = out}), Code::kMismatch);
+  EXPECT_EQ(read({.leaf = 0, .start = {1, 0}, .shape = {4, 4}, .data = out}), Code::kMismatch);
+  EXPECT_EQ(read({.leaf = 0, .start = {~0ull, 0}, .shape = {1, 4}, .data = out}), Code::kMismatch);
+  EXPECT_EQ(read({.leaf = 0, .shape = {4}, .data = out}), Code::kMismatch);
+  EXPECT_EQ(read({.leaf = 0, .shape = {4, 4}, .data = out}), Code::kOk);
+}
+
+TEST(EngineTest, WhatIsNoCheckpointIsSaidToBeNone) {
+  const ScratchDirectory scratch;
+  const auto open = [](const std::string& path) { return Reader::open(path).status(); };
+  EXPECT_EQ(open(scratch.path() + "/absent").code(), Code::kNotFound);
+  EXPECT_EQ(open(scratch.path()).code(), Code::kNotFound);
+  EXPECT_EQ(verify(scratch.path()).status().code(), Code::kNotFound);
+  auto writer = Writer::create(scratch.path() + "/running", {});
+  ASSERT_TRUE(writer.ok());
+  EXPECT_NE(open(scratch.path() + "/running").message().find("running, or did not finish"), std::string::npos);
+  const std::string file = scratch.path() + "/running/" + data_file_name(0, (*writer)->attempt());
+  EXPECT_EQ(open(file).code(), Code::kFormat);
+  (*writer)->abort();
+  EXPECT_FALSE(std::filesystem::exists(scratch.path() + "/running"));
+}
+
+TEST(EngineTest, AFailedLoadSaysWhichRequestsItTouched) {
+  const auto disk = new_disk();
+  const std::vector<TestArray> arrays = {make_array("a", DType::kInt32, {1 << 20}, 1), make_array("b", DType::kInt32, {1 << 20}, 2)};
+  ASSERT_TRUE(save_on(on(disk), arrays, {.codec = CodecPolicy::kRaw}).ok());
+  for (auto& [name, bytes] : disk->files())
+    if (name.starts_with("p")) {
+      auto damaged = bytes;
+      damaged[64] ^= std::byte{1};
+      disk->put(name, damaged);
+    }
+  for (const bool cached : {true, false}) {
+    disk->set_cached(cached);
+    auto reader = open_reader(on(disk)(), {});
+    ASSERT_TRUE(reader.ok());
+    std::vector<std::byte> out(4 << 20);
+    std::vector<bool> modified;
+    const ReadRequest b{.leaf = 1, .shape = {1 << 20}, .data = out.data()}, a{.leaf = 0, .shape = {1 << 20}, .data = out.data()};
+    ASSERT_TRUE((*reader)->read_into({&b, 1}, false, {}, &modified).ok());
+    EXPECT_EQ(modified, std::vector<bool>{true});
+    const auto status = (*reader)->read_into({&a, 1});
+    EXPECT_EQ(status.code(), Code::kCorruption);
+    EXPECT_NE(status.message().find("array 'a'"), std::string::npos) << status.message();
+    EXPECT_NE(status.message().find("p00000-"), std::string::npos) << status.message();
+  }
+}
+
+}  // namespace
+}  // namespace ostraca
