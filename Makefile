@@ -16,12 +16,12 @@ CPP_SOURCES := $(shell find cpp python/bindings cmake -type f 2>/dev/null) CMake
 CPP_FORMATTED = $(shell find cpp python/bindings tests bench examples -name '*.cc' -o -name '*.h')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-cpp test-python bench lint format sanitize fuzz clean
+.PHONY: help demo test test-cpp test-python bench bench-full bench-setup lint format sanitize fuzz clean
 
 help:
 	@echo "make demo      train, kill in mid-save, resume, compare bit for bit"
 	@echo "make test      C++ and Python tests"
-	@echo "make bench     C++ micro-benchmarks and the quick Python benchmark"
+	@echo "make bench     C++ micro-benchmarks and the quick comparison with peers    make bench-full    all of it"
 	@echo "make lint      ruff, mypy, clang-format        make format    apply them"
 	@echo "make sanitize  tests under ASan + UBSan and under TSan"
 	@echo "make fuzz      each fuzzer for FUZZ_SECONDS=$(FUZZ_SECONDS)"
@@ -76,12 +76,21 @@ test-cpp:
 test-python: $(VENV)/.built $(VENV)/.test
 	$(PY) -m pytest
 
-bench: $(VENV)/.built $(VENV)/.bench
+# Results go to build/bench-results/. bench is under five minutes, bench-full an hour; leave the machine alone meanwhile.
+bench-setup: $(VENV)/.built $(VENV)/.bench
 	$(call need,$(PACKAGES_BUILD) $(PACKAGES_BENCH))
 	cmake --preset release --log-level=WARNING
 	cmake --build --preset release
+
+bench: bench-setup
+	build/release/bench/cpp/ostraca_bench --benchmark_min_time=0.02
+	$(PY) bench/compare.py --quick --check
+
+bench-full: bench-setup
 	build/release/bench/cpp/ostraca_bench
-	$(PY) bench/quick.py
+	$(PY) bench/train_weights.py
+	$(PY) -m pytest bench --benchmark-json=build/bench-results/pytest.json
+	$(PY) bench/compare.py --check
 
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff check .

@@ -8,9 +8,22 @@ import workloads
 from limits import LIMITS
 from system import GIB, MIB
 
-OSTRACA = ("ostraca-auto", "ostraca-raw")
-FILES = (*OSTRACA, "safetensors", "torch-save", "torch-dcp", "orbax", "tensorstore", "tensorflow", "numpy-savez")
-INTO = (*OSTRACA, "torch-dcp", "tensorstore", "tensorflow")
+Names = tuple[str, ...]
+OSTRACA: Names = ("ostraca-auto", "ostraca-raw")
+FILES: Names = (
+    *OSTRACA,
+    "safetensors",
+    "torch-save",
+    "torch-dcp",
+    "orbax",
+    "tensorstore",
+    "tensorflow",
+    "numpy-savez",
+)
+QUICK: tuple[str, ...] = tuple(
+    name for name in FILES if name not in ("torch-dcp", "tensorflow")
+)  # importing those takes long
+INTO: Names = (*OSTRACA, "torch-dcp", "tensorstore", "tensorflow")
 MODULES = {"ostraca": "ostraca", "safetensors": "safetensors.numpy", "tensorstore": "tensorstore"}
 
 # operation -> its title, and the limit it is held against
@@ -29,7 +42,7 @@ class Case:
     operation: str  # of worker.py
     workload: str
     nbytes: int
-    contenders: tuple[str, ...]
+    contenders: Names
     unit: str = "GB/s"  # "GB/s" of decoded bytes, "s", "ms" or "ratio"
     limit: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
@@ -47,6 +60,7 @@ def limit_cases(nbytes: int) -> list[Case]:
 
 
 def cases(*, nbytes: int, full: bool, memory_bytes: int) -> list[Case]:
+    """All of them, or those of the quick form; without those that the memory is too small for."""
     found = [
         *limit_cases(nbytes),
         *_main_cases(nbytes, full=full),
@@ -54,7 +68,7 @@ def cases(*, nbytes: int, full: bool, memory_bytes: int) -> list[Case]:
         *_background(nbytes, full=full, memory_bytes=memory_bytes),
     ]
     for mode, options in {"cold": {}, "cold, deep": {"deep": True}, "warm": {"warm": True}}.items():
-        if full or mode != "warm":
+        if full or mode == "cold":
             label = f"verify/{mode}"
             found.append(Case(label, f"verify, {mode}", "verify", "fp32", nbytes, ("ostraca-auto",), options=options))
     sizes = [nbytes, 8 * nbytes] if full else [nbytes, 4 * nbytes]
@@ -62,10 +76,10 @@ def cases(*, nbytes: int, full: bool, memory_bytes: int) -> list[Case]:
         if 2 * size < memory_bytes:
             title = f"growth: durable save of {size / GIB:g} GiB"
             found.append(Case(f"growth/{size}", title, "save", "fp32", size, OSTRACA))
-    for kind in ("fp32", "bf16") if full else ("bf16",):
+    for kind in ("fp32", "bf16") if full else ():
         title = f"encoding without a disk, {kind} (Ostraca: to tmpfs)"
         found.append(Case(f"encode/{kind}", title, "encode", kind, nbytes, ("ostraca-auto", "zipnn")))
-    for name, module in MODULES.items():
+    for name, module in MODULES.items() if full else [("ostraca", "ostraca")]:
         title = f"import {module}, beyond numpy"
         who = "ostraca-auto" if name == "ostraca" else name
         found.append(
@@ -78,9 +92,11 @@ def _main_cases(nbytes: int, *, full: bool) -> Iterator[Case]:
     kinds = ["fp32", "bf16", *(["trained"] if workloads.trained_available() else [])]
     for kind in kinds:
         for operation, (title, limit) in MAIN.items():
-            peers = INTO if operation == "warm_into" else FILES
-            if not full and (kind != "fp32" or operation == "warm_into"):
-                peers = OSTRACA
+            peers: Names = INTO if operation == "warm_into" else FILES
+            if not full:
+                if kind != "fp32" and operation not in ("save", "cold_load"):
+                    continue
+                peers = QUICK if kind == "fp32" and operation != "warm_into" else OSTRACA
             yield Case(f"{operation}/{kind}", f"{title}, {kind}", operation, kind, nbytes, peers, limit=limit)
 
 
@@ -103,7 +119,7 @@ def _background(nbytes: int, *, full: bool, memory_bytes: int) -> Iterator[Case]
     stalled = "time lost to an async save"
     jax = ("ostraca-jax", "orbax")
     yield Case("stall/jax", f"{stalled}, JAX CPU arrays", "stall", "fp32", nbytes, jax, unit="ms")
-    numpy = ("ostraca-auto", "orbax-numpy")
+    numpy = ("ostraca-auto", "orbax-numpy") if full else ("ostraca-auto",)
     yield Case("stall/numpy", f"{stalled}, numpy arrays", "stall", "fp32", nbytes, numpy, unit="ms", limit="memcpy_2")
     if full:
         size = 4 * nbytes
@@ -113,10 +129,10 @@ def _background(nbytes: int, *, full: bool, memory_bytes: int) -> Iterator[Case]
                 options = {"staging_bytes": staging}
                 one = ("ostraca-auto",)
                 yield Case(f"stall/{name}", title, "stall", "fp32", size, one, unit="ms", options=options)
-    for label, options in {"free": {}, "pinned": {"pin": True}}.items():
+    for label, pin in {"free": False, "pinned": True}.items():
         if full or label == "free":
             title = f"step time while one thread saves, over step time alone ({label})"
-            options = {"threads": 1, **options}
+            options = {"threads": 1, "pin": pin}
             yield Case(
                 f"training/{label}", title, "training", "fp32", nbytes, OSTRACA[:1], unit="ratio", options=options
             )

@@ -1,8 +1,8 @@
 """Ostraca and its peers side by side, with the machine's own limits beside them.
 
-    python bench/compare.py --quick            three rounds of 256 MiB, under 4 minutes
-    python bench/compare.py                    five rounds of 1 GiB, about an hour
-    python bench/compare.py --check            and says which targets are met
+    python bench/compare.py --quick      fewer cases and peers, 256 MiB: three rounds, or as many as fit in 4 minutes
+    python bench/compare.py              five rounds of 1 GiB: about an hour, and 40 GB of disk
+    python bench/compare.py --check      and says which targets are met
 
 Each measurement runs in a process of its own. A round runs every case with every contender once, in an order that turns
 by one a round, so that what the machine does meanwhile falls on all alike; ratios are taken within a round. Writes
@@ -11,7 +11,7 @@ measured when `python bench/train_weights.py` made them. Peers that are not inst
 """
 
 import argparse
-import importlib
+import importlib.util
 import json
 import os
 import shutil
@@ -50,20 +50,27 @@ class Failed(Exception):
 class Comparison:
     """One run: prepares what loads read, then measures round by round."""
 
-    def __init__(self, chosen: list[Case], directory: Path, rounds: int) -> None:
+    def __init__(self, chosen: list[Case], directory: Path, rounds: int, seconds: float) -> None:
         self.directory = directory
         self.rounds = rounds
+        self.seconds = seconds
         self.absent = absent({name for case in chosen for name in case.contenders})
         self.cases = chosen
         self.rows: list[dict[str, Any]] = []
         self.unusable: dict[tuple[str, str, int], str] = {}  # (contender, workload, bytes) -> why
 
     def run(self) -> report.Results:
+        end = time.monotonic() + self.seconds
         self.prepare()
+        longest = 0.0
         for number in range(self.rounds):
             begin = time.monotonic()
+            if begin + longest > end:
+                print(f"another round would not fit in {self.seconds:.0f} s", file=sys.stderr)
+                break
             for case in self.cases:
                 self.measure_case(case, number)
+            longest = max(longest, time.monotonic() - begin)
             print(f"round {number + 1} of {self.rounds}: {time.monotonic() - begin:.0f} s", file=sys.stderr)
         return report.Results(self.cases, self.rows, self.absent)
 
@@ -171,6 +178,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer cases and peers, 256 MiB, 3 rounds")
     parser.add_argument("--size", type=int, help="of a state, in MiB (default: 1024; quick: 256)")
     parser.add_argument("--rounds", type=int, help="(default: 5; quick: 3)")
+    parser.add_argument("--seconds", type=float, help="start no round that would end later (default: none; quick: 240)")
     parser.add_argument("--only", nargs="+", help="cases, by glob: 'save/*' 'limit/*' row (see --list)")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS)
     parser.add_argument("--dir", type=Path, default=HERE.parent / "build", help="the disk to measure (default: build)")
@@ -183,6 +191,7 @@ def parse() -> argparse.Namespace:
     args = parser.parse_args()
     args.size = args.size or (256 if args.quick else 1024)
     args.rounds = args.rounds or (3 if args.quick else 5)
+    args.seconds = args.seconds or (240.0 if args.quick else float("inf"))
     return args
 
 
@@ -193,15 +202,15 @@ def measured(args: argparse.Namespace) -> tuple[report.Results, dict[str, Any]]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": f"python bench/compare.py {' '.join(sys.argv[1:])}".strip(),
         "size_mib": args.size,
-        "rounds": args.rounds,
         "machine": system.machine(args.dir),
         "versions": system.versions(),
     }
     directory = Path(tempfile.mkdtemp(prefix="bench-", dir=args.dir))
     try:
-        results = Comparison(chosen, directory, args.rounds).run()
+        results = Comparison(chosen, directory, args.rounds, args.seconds).run()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+    document["rounds"] = 1 + max((row["round"] for row in results.rows), default=-1)
     return results, document | results.as_json()
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-
 from system import MIB, fsync_tree
 from workloads import Arrays, Shapes
 
@@ -77,7 +76,8 @@ class Ostraca(Contender):
             return row
 
     def save_async(self, path: Path, state: State, **options: Any) -> Callable[[], Any]:
-        return self.start_save(path, state, **options).result
+        handle = self.start_save(path, state, **options)
+        return lambda: handle.result()
 
     def start_save(self, path: Path, state: State, **options: Any) -> Any:
         return self.ostraca.save_async(path, state, codec=self.codec, **options)
@@ -202,7 +202,7 @@ class Orbax(Contender):
 
     def save_async(self, path: Path, state: State) -> Callable[[], Any]:
         self.checkpointer.save(path, state)
-        return self.checkpointer.wait_until_finished
+        return lambda: self.checkpointer.wait_until_finished()
 
     def load(self, path: Path, like: Shapes) -> State:
         here = self.jax.sharding.SingleDeviceSharding(self.jax.devices()[0])

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-
 from system import MIB, warm
 
 REQUEST = 4 * MIB

@@ -92,12 +92,10 @@ def table(results: Results) -> str:
 
 
 def _figure(case: Case, row: dict[str, Any]) -> float | None:
-    if case.unit == "ratio":
-        return row.get("ratio")
-    seconds = row.get("seconds")
-    if seconds is None:
-        return None
-    return row["logical_bytes"] / seconds / 1e9 if case.unit == "GB/s" else seconds * SCALES[case.unit]
+    figure: float | None = row.get("ratio" if case.unit == "ratio" else "seconds")
+    if figure is None or case.unit == "ratio":
+        return figure
+    return float(row["logical_bytes"] / figure / 1e9 if case.unit == "GB/s" else figure * SCALES[case.unit])
 
 
 def _heading(case: Case) -> str:
@@ -207,8 +205,8 @@ def _panel(results: Results, case: Case, axis: Any) -> None:
         middle = statistics.median(limit.values())
         axis.axvline(middle, color="#1f6f5c", lw=1.2, ls="--")
         text = results.cases[f"limit/{case.limit}"].title
-        place = {"xytext": (-3, 0), "textcoords": "offset points", "ha": "right", "va": "bottom"}
-        axis.annotate(text, (middle, len(names) - 0.45), fontsize=7, color="#1f6f5c", **place)
+        where = {"xytext": (-3, 0), "textcoords": "offset points", "ha": "right", "va": "bottom"}
+        axis.annotate(text, (middle, len(names) - 0.45), fontsize=7, color="#1f6f5c", **where)
         axis.set_ylim(-0.6, len(names) + 0.1)
     axis.set_title(f"{case.title}, GB/s of decoded bytes", fontsize=9, loc="left")
     axis.spines[["top", "right"]].set_visible(False)

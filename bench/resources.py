@@ -76,7 +76,6 @@ class Counter:
 
 def gil_shares(state: dict[str, np.ndarray], directory: Path, rounds: int = 5) -> dict[str, float]:
     """Median share of its solo rate that the counter keeps, for each operation; solo rates are taken in between."""
-
     def save() -> None:
         shutil.rmtree(directory / "gil", ignore_errors=True)
         ostraca.save(directory / "gil", state, threads=1)

@@ -65,6 +65,8 @@ def _saves(results: Results) -> Iterator[Target]:
 
 def _loads(results: Results) -> Iterator[Target]:
     for kind in ("fp32", "bf16", "trained"):
+        if kind == "trained" and f"cold_load/{kind}" not in results.cases:
+            continue
         cold = results.values(f"cold_load/{kind}", AUTO)
         stored = results.median(f"save/{kind}", AUTO, "stored_bytes")
         logical = results.median(f"save/{kind}", AUTO, "logical_bytes")

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from workloads import DATA, trained_available
 
 VOCABULARY, WIDTH, HEADS, LAYERS, CONTEXT, BATCH = 256, 384, 6, 6, 128, 8

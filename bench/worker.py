@@ -12,13 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import limits
 import system
 import workloads
-from contenders import CONTENDERS, Contender
+from contenders import CONTENDERS
 
 MIB = system.MIB
 TRAINING_SECONDS = 2.0
@@ -29,7 +30,7 @@ class Run:
     """The spec, and the contender that it is for."""
 
     def __init__(self, contender: str, spec: dict[str, Any]) -> None:
-        self.contender: Contender | Any = CONTENDERS[contender]() if contender in CONTENDERS else None
+        self.contender: Any = CONTENDERS[contender]() if contender in CONTENDERS else None
         self.workload: str = spec["workload"]
         self.nbytes: int = spec["bytes"]
         self.options: dict[str, Any] = spec.get("options", {})
@@ -114,7 +115,7 @@ def warm_into(run: Run) -> dict[str, Any]:
 
 def iterate(run: Run) -> dict[str, Any]:
     system.warm(run.source)
-    figures, count = system.measure(lambda: sum(1 for _ in run.contender.iterate(run.source)))
+    figures, count = system.measure(lambda: len([None for _ in run.contender.iterate(run.source)]))
     assert count == len(run.shapes())
     return figures
 
@@ -134,7 +135,7 @@ def stall(run: Run) -> dict[str, Any]:
     seconds, extra = [], 0.0
     for _ in range(STALL_SAVES):
         path = run.fresh_scratch()
-        figures, wait = system.measure(lambda path=path: run.contender.save_async(path, state, **run.options))
+        figures, wait = system.measure(partial(run.contender.save_async, path, state, **run.options))
         wait()
         seconds.append(figures["seconds"])
         extra = max(extra, figures["peak_extra_bytes"])

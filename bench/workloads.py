@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
 from system import MIB
 
 Arrays = dict[str, NDArray[Any]]
@@ -28,11 +27,12 @@ SMALL_BYTES = 1024
 ROW_ELEMENTS = 4096
 
 
-def dtype_of(name: str) -> np.dtype[Any]:
-    if name == "bf16":
+def dtype_of(workload: str) -> np.dtype[Any]:
+    if workload == "bf16":
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
     return np.dtype(np.float32)
 
 
@@ -78,12 +78,17 @@ def make(workload: str, nbytes: int) -> Arrays:
     return dict(zip(wanted, arrays, strict=True))
 
 
+def size(arrays: Arrays) -> int:
+    """In bytes."""
+    return sum(array.nbytes for array in arrays.values())
+
+
 def equal(first: NDArray[Any], second: NDArray[Any]) -> bool:
     """Whether two arrays hold the same bytes."""
     if first.nbytes != second.nbytes:
         return False
     flat = [np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (first, second)]
-    return bool(np.array_equal(*flat))
+    return np.array_equal(flat[0], flat[1])
 
 
 def trained_available() -> bool:

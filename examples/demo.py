@@ -131,14 +131,17 @@ def killed_run(name: str, directory: Path, arguments: argparse.Namespace, log: L
     victim = next(step for step in saves[1:] if 2 * step >= arguments.steps)
     checkpoint = directory / f"{victim:010d}"
     for _ in range(KILL_ATTEMPTS):
-        trained = 0
+        trained, flowing = 0, None
         with training(directory, arguments) as child:
             for event in events(name, child, log):
                 if event["event"] == "trained":
                     trained = event["step"]
                 if event["event"] == "flowing" and event["step"] == victim:
                     child.kill()
+                    flowing = event
                     break
+        if not flowing:
+            raise Failure(f"the {name} run ended before the save of step {victim}, with exit status {child.returncode}")
         if (checkpoint / "manifest.json").exists():
             print(f"{'':10}{victim:6d}   committed before the signal arrived: once more")
             shutil.rmtree(checkpoint)
@@ -149,7 +152,7 @@ def killed_run(name: str, directory: Path, arguments: argparse.Namespace, log: L
         try:
             ostraca.load(checkpoint)
         except ostraca.NotFoundError:
-            return Kill(trained, checkpoint, event["done"], event["total"], left)
+            return Kill(trained, checkpoint, flowing["done"], flowing["total"], left)
         raise Failure(f"{checkpoint} was loaded, although its save was killed")
     raise Failure(f"in {KILL_ATTEMPTS} attempts, every save was committed before the signal arrived")
 

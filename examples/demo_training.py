@@ -162,7 +162,7 @@ def resumed(path: Path, seed: int, fingerprint: str) -> State:
     like = jax.eval_shape(partial(initial_state, seed))._replace(position=0)
     state: State = ostraca.load(path, like=like)
     # Copied, because on CPU JAX would use numpy's memory as it is, and can donate only its own.
-    copied = jax.tree.map(partial(jnp.array, copy=True), state._replace(position=None))
+    copied: State = jax.tree.map(partial(jnp.array, copy=True), state._replace(position=None))
     return copied._replace(position=state.position)
 
 
@@ -212,7 +212,6 @@ def main() -> None:
             state,
             step=step,
             metadata={"loss": float(loss), "text": fingerprint},
-            return_early=True,
         )
         watcher = threading.Thread(target=watch, args=(saving, step))
         watcher.start()

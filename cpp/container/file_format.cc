@@ -52,7 +52,7 @@ Status check_header_fields(const FileHeader& header, unsigned kind, unsigned has
   if (kind != 1 && kind != 2) return format_error("header: kind: expected 1 or 2, found " + std::to_string(kind));
   if (hash != kContentHashXxh3) return format_error(found("header: content hash algorithm", kContentHashXxh3, hash));
   if (header.process_count < 1 || header.process_count > kProcessCountMax)
-    return format_error("header: process count: expected 1 to 2^20, found " + std::to_string(header.process_count));
+    return format_error("header: process count: expected 1 to " + std::to_string(kProcessCountMax) + ", found " + std::to_string(header.process_count));
   if (header.process_index >= header.process_count)
     return format_error("header: process index " + std::to_string(header.process_index) + " of " +
                         std::to_string(header.process_count) + " processes");
@@ -132,7 +132,7 @@ Result<FileHeader> decode_header(Bytes bytes) {
   if (!is_magic(p, kHeaderMagic)) return format_error("header: no magic number: not an Ostraca file");
   OSTRACA_RETURN_IF_ERROR(check_crc("header", bytes.first(kHeaderCrcAt), load_le<std::uint32_t>(p + kHeaderCrcAt)));
   const auto version = load_le<std::uint32_t>(p + 8);
-  if (version != kFormatVersion) return format_error(found("header: format version", kFormatVersion, version));
+  if (version != kFormatVersion) return unknown_version(version);
   FileHeader header;
   header.features = load_le<std::uint64_t>(p + 16);
   if ((header.features & ~kFeaturesSupported) != 0)
@@ -221,6 +221,11 @@ Result<FileFooter> decode_footer(Bytes bytes, std::uint64_t file_bytes) {
   if (!all_zero(bytes.subspan(72, 8))) return format_error("footer: reserved bytes are not zero");
   OSTRACA_RETURN_IF_ERROR(check_footer_places(footer, file_bytes));
   return footer;
+}
+
+Status unknown_version(std::uint64_t version) {
+  return format_error("format version: expected " + std::to_string(kFormatVersion) + ", found " + std::to_string(version) +
+                      (version > kFormatVersion ? "; a later release of Ostraca wrote it: upgrade to read it" : ""));
 }
 
 std::uint32_t header_crc(Bytes header) { return load_le<std::uint32_t>(header.data() + kHeaderBytes - 4); }

@@ -62,6 +62,8 @@ Result<FileHeader> decode_header(Bytes bytes);  // REQUIRES: kHeaderBytes long
 std::array<std::byte, kFooterBytes> encode_footer(const FileFooter& footer);
 // Checks magic, CRC and that the places named lie where they must in a file of `file_bytes`.
 Result<FileFooter> decode_footer(Bytes bytes, std::uint64_t file_bytes);  // REQUIRES: kFooterBytes long
+Status unknown_version(std::uint64_t version);  // what to say of a file that is not of kFormatVersion
+
 std::uint32_t header_crc(Bytes header);  // its last field
 std::uint32_t footer_crc(Bytes footer);  // its last field
 

@@ -102,8 +102,7 @@ Status check_format(const json& members, const char* format) {
   OSTRACA_ASSIGN_OR_RETURN(const std::string found, json_string(members, "format"));
   if (found != format) return json_mismatch(members, "format", json_quote(format));
   OSTRACA_ASSIGN_OR_RETURN(const std::uint64_t version, json_unsigned(members, "version"));
-  if (version != kFormatVersion) return json_mismatch(members, "version", std::to_string(kFormatVersion));
-  return {};
+  return version == kFormatVersion ? Status() : unknown_version(version);
 }
 
 Result<std::string> read_created(const json& members) {

@@ -10,6 +10,9 @@
 namespace ostraca {
 namespace {
 
+// A block of a zstd frame takes at least 4 bytes and decodes to at most 128 KiB.
+constexpr std::uint64_t kZstdRatioMax = 32 * kKiB;
+
 std::string in_file(const ReadableFile& file) { return "file '" + file.path() + "'"; }
 
 std::string expected_found(const std::string& what, std::uint64_t expected, std::uint64_t found) {
@@ -31,7 +34,8 @@ bool examine_ends(ReadableFile& file, FileStructure& out, std::vector<Problem>& 
   Result<FileHeader> header = decode_header(header_bytes);
   if (!header.ok()) note(problems, 0, header.status());
   // A file of a later version must not be taken for a damaged one: nothing else is looked at.
-  if (!header.ok() && header.status().code() == Code::kFormat) return false;
+  const bool intact = crc32c(Bytes(header_bytes).first(kHeaderBytes - 4)) == load_le<std::uint32_t>(header_bytes + kHeaderBytes - 4);
+  if (!header.ok() && header.status().code() == Code::kFormat && intact) return false;
   const std::uint64_t at = file.size() - kFooterBytes;
   if (Status status = file.read_at(at, footer_bytes); !status.ok()) return note(problems, at, std::move(status));
   Result<FileFooter> footer = decode_footer(footer_bytes, file.size());
@@ -105,6 +109,9 @@ Status check_identity(const FileStructure& structure, const ReadableFile& file, 
 }
 
 Result<Directory> read_directory(const FileStructure& structure, const ReadableFile& file, bool complete) {
+  if (structure.footer.directory_decoded_bytes / kZstdRatioMax > structure.footer.directory_stored_bytes)
+    return format_error(in_file(file) + ", directory: " + std::to_string(structure.footer.directory_stored_bytes) +
+                        " bytes cannot decode to " + std::to_string(structure.footer.directory_decoded_bytes));
   std::vector<std::byte> decoded(structure.footer.directory_decoded_bytes);
   if (Status status = zstd_decompress(structure.directory, decoded); !status.ok())
     return status.with_context(in_file(file) + ", directory");

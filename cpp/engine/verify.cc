@@ -147,10 +147,10 @@ void Verifier::check_index(const Manifest& manifest) {
 
 std::vector<Verifier::Wanted> Verifier::wanted_files(const Manifest* manifest) const {
   std::vector<Wanted> wanted;
-  if (!manifest) {  // whatever looks like a data file is checked on its own
+  if (!manifest) {  // whatever looks like a data or index file is checked on its own
     const Result<std::vector<std::string>> names = storage_.list();
     for (const std::string& name : names.ok() ? *names : std::vector<std::string>{})
-      if (name.starts_with("p") && name.ends_with(".ostraca")) wanted.push_back({name, std::nullopt, 0});
+      if ((name.starts_with("p") || name.starts_with("index-")) && name.ends_with(".ostraca")) wanted.push_back({name, std::nullopt, 0});
     return wanted;
   }
   for (std::uint32_t i = 0; i < manifest->files.size(); ++i) {
@@ -187,7 +187,7 @@ Status Verifier::check_file(const Wanted& wanted) {
     return {};
   }
   if (!structure.directory.empty()) {
-    const Result<Directory> own = read_directory(structure, *file.file, false);
+    const Result<Directory> own = read_directory(structure, *file.file, structure.header.kind == FileKind::kIndex);
     if (!own.ok()) {
       whole_file(structure.footer.directory_offset, own.status().message());
     } else if (!index_) {

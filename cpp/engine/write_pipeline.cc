@@ -60,7 +60,7 @@ void WritePipeline::add(Batch batch) {
   Lock lock(mutex_);
   for (const Piece& piece : batch.pieces)
     for (const Fragment& f : piece.fragments)
-      if (f.chunk == 0) ++unread_sources_;
+      if (f.chunk == 0 && !f.source->array.immutable) ++unread_sources_;
   jobs_.emplace_back().batch = std::move(batch);
   if (jobs_.size() > 1) start(options_.threads);
   work_changed_.notify_one();
@@ -176,7 +176,7 @@ void WritePipeline::note_read(const Batch& batch, Lock& lock) {
   for (const Piece& piece : batch.pieces)
     for (const Fragment& f : piece.fragments)
       if (--f.source->unread_chunks == 0) {
-        --unread_sources_;
+        if (!f.source->array.immutable) --unread_sources_;
         if (f.source->array.on_copied) callbacks.push_back(std::exchange(f.source->array.on_copied, {}));
       }
   result_changed_.notify_all();

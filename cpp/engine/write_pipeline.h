@@ -119,7 +119,7 @@ class WritePipeline {
   std::size_t next_to_stage_ = 0, next_to_code_ = 0, next_to_place_ = 0;
   bool sealed_ = false, completing_ = false, done_ = false;
   Status status_;
-  std::uint64_t unread_sources_ = 0;
+  std::uint64_t unread_sources_ = 0;  // of mutable memory
   std::uint64_t bytes_done_ = 0;
   std::map<std::pair<ContentHash, std::uint32_t>, std::uint32_t> known_;  // content and size -> extent
   std::vector<Extent> extents_;

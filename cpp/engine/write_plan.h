@@ -78,7 +78,7 @@ class Packer {
   std::vector<Piece> take();
 
  private:
-  std::map<std::pair<DType, std::string>, PlannedSource*> members_;
+  std::multimap<std::pair<DType, std::string>, PlannedSource*> members_;  // a leaf's small shards share a name
 };
 
 }  // namespace ostraca

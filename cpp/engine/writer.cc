@@ -10,14 +10,13 @@
 #include <map>
 #include <mutex>
 #include <tuple>
-#include <unordered_set>
 #include <utility>
 
 #include "base/checked.h"
 #include "base/cpu.h"
 #include "checksum/crc32c.h"
-#include "container/directory.h"
 #include "container/manifest.h"
+#include "engine/leaf_table.h"
 #include "engine/on_storage.h"
 #include "engine/write_pipeline.h"
 #include "engine/write_plan.h"
@@ -85,15 +84,10 @@ class WriterImpl final : public Writer {
   std::uint64_t bytes_total() const override { return logical_bytes_; }
 
  private:
-  struct Leaf {  // one call of add()
-    ArraySource head;  // what the directory records: the memory is the planned source's
-    const PlannedSource* source = nullptr;  // null: no data; several leaves' when they are tied
-  };
   using TieKey = std::tuple<const std::byte*, Dims, std::vector<std::int64_t>, DType, std::string, bool>;
 
   Result<Dims> chunk_shape(const ArraySource& source, std::uint32_t item) const;
   void push(Piece piece);
-  Result<Directory> directory() const;
   Status complete();
   bool is_committed();
 
@@ -103,8 +97,7 @@ class WriterImpl final : public Writer {
   FileHeader header_;
   std::unique_ptr<WritableFile> file_;
   std::vector<std::unique_ptr<PlannedSource>> sources_;
-  std::vector<Leaf> leaves_;
-  std::unordered_set<std::string> names_;
+  LeafTable leaves_;
   std::map<TieKey, PlannedSource*> pinned_;  // sources that stay valid until the end, for ties
   BatchBuilder batches_;
   Packer packer_;
@@ -165,15 +158,12 @@ Status WriterImpl::add(ArraySource source) {
   OSTRACA_ASSIGN_OR_RETURN(std::string name, display_name(source.path));
   std::uint32_t item = 0;
   if (Status status = normalize(source, &item); !status.ok()) return status.with_context("leaf '" + name + "'");
-  if (!names_.insert(name).second) return invalid_argument("two leaves are named '" + name + "'");
+  OSTRACA_ASSIGN_OR_RETURN(const std::size_t leaf, leaves_.add(source, name));
 
-  Leaf leaf{.head = source};
-  leaf.head.on_copied = {};
   std::uint64_t bytes = 0;
   (void)checked_volume(source.shape, item, &bytes);  // cannot overflow: normalize() checked the global shape
   if (!kind_has_data(source.kind) || bytes == 0) {
     if (source.on_copied) source.on_copied();
-    leaves_.push_back(std::move(leaf));
     return {};
   }
   Result<Dims> chunks = chunk_shape(source, item);
@@ -183,16 +173,13 @@ Status WriterImpl::add(ArraySource source) {
   const bool pinned = !source.on_copied;
   const TieKey key{source.data, source.shape, source.strides, source.dtype, source.detail, source.big_endian};
   if (const auto tied = pinned_.find(key); pinned && tied != pinned_.end()) {
-    leaf.source = tied->second;
+    leaves_.add_shard(leaf, source, *tied->second);
     tied_bytes_ += bytes;
-    leaves_.push_back(std::move(leaf));
     return {};
   }
   sources_.push_back(std::make_unique<PlannedSource>(std::move(source), item, chunks.take()));
   PlannedSource* planned = sources_.back().get();
-  planned->refs.resize(planned->grid.count());
-  leaf.source = planned;
-  leaves_.push_back(std::move(leaf));
+  leaves_.add_shard(leaf, planned->array, *planned);
   if (pinned) pinned_.emplace(key, planned);
   if (bytes <= kPackMemberBytesMax && planned->grid.count() == 1) {
     packer_.add(planned, std::move(name));
@@ -216,39 +203,10 @@ void WriterImpl::seal() {
   pipeline_->seal();
 }
 
-Result<Directory> WriterImpl::directory() const {
-  Directory out;
-  out.files.push_back({.process_index = options_.process_index, .id = id_});
-  for (const Leaf& leaf : leaves_) {
-    const ArraySource& head = leaf.head;
-    LeafRecord record{.path_offset = out.add_text(head.path),
-                      .path_bytes = static_cast<std::uint32_t>(head.path.size()),
-                      .kind = head.kind,
-                      .dtype = head.dtype,
-                      .big_endian = head.big_endian,
-                      .rank = static_cast<std::uint8_t>(head.global_shape.size()),
-                      .dims = out.add_dims(head.global_shape),
-                      .first_shard = out.shards.size(),
-                      .shard_count = leaf.source ? 1u : 0u,
-                      .detail_bytes = static_cast<std::uint32_t>(head.detail.size()),
-                      .detail_offset = out.add_text(head.detail)};
-    if (leaf.source) {
-      ShardRecord shard{.dims = out.add_dims(head.offset), .first_ref = out.refs.size(), .process = options_.process_index};
-      out.add_dims(head.shape);
-      out.add_dims(leaf.source->chunk_shape);
-      out.shards.push_back(shard);
-      out.refs.insert(out.refs.end(), leaf.source->refs.begin(), leaf.source->refs.end());
-    }
-    out.leaves.push_back(record);
-  }
-  return out;
-}
-
 // Runs in an I/O thread of the pipeline when everything else is in the file.
 Status WriterImpl::complete() {
-  OSTRACA_ASSIGN_OR_RETURN(const Directory records, directory());
   const std::vector<std::byte> table = encode_extents(pipeline_->extents());
-  const std::vector<std::byte> decoded = encode_directory(records);
+  const std::vector<std::byte> decoded = encode_directory(leaves_.directory(options_.process_index, id_));
   if (decoded.size() > kDirectoryBytesMax) return invalid_argument("the checkpoint has too many leaves for one file");
   std::vector<std::byte> frame(zstd_bound(decoded.size()));
   OSTRACA_ASSIGN_OR_RETURN(const std::size_t frame_bytes, zstd_compress(decoded, kDirectoryLevel, frame));

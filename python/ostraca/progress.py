@@ -24,8 +24,10 @@ def reporting(progress: Progress, label: str) -> Iterator[ProgressCallback | Non
         bar = Bar(label)
         try:
             yield bar
-        finally:
-            bar.close()
+        except BaseException:
+            bar.leave()
+            raise
+        bar.close()
     else:
         yield progress
 
@@ -53,7 +55,13 @@ class Bar:
             self._draw(now, "")
 
     def close(self) -> None:
+        """The work is done."""
         self._draw(time.monotonic(), "\n")
+
+    def leave(self) -> None:
+        """The work failed: an error will say so."""
+        if self._drawn and sys.stderr is not None:
+            sys.stderr.write("\n")
 
     def _draw(self, now: float, end: str) -> None:
         line = self._line(now)

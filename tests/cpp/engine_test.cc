@@ -7,6 +7,7 @@
 #include <set>
 #include <thread>
 
+#include "../faults/reseal.h"
 #include "checksum/crc32c.h"
 #include "container/directory.h"
 #include "container/manifest.h"
@@ -538,6 +539,52 @@ TEST(EngineTest, AFailedLoadSaysWhichRequestsItTouched) {
     EXPECT_NE(status.message().find("array 'a'"), std::string::npos) << status.message();
     EXPECT_NE(status.message().find("p00000-"), std::string::npos) << status.message();
   }
+}
+
+// --- What checksums cannot see ----------------------------------------------------------------------------------
+
+TEST(EngineVerifyTest, DeepVerificationComparesContentEndToEnd) {
+  for (const CodecPolicy codec : {CodecPolicy::kRaw, CodecPolicy::kAuto}) {
+    const auto disk = new_disk();
+    const TestArray w = make_array("w", DType::kFloat32, {50'000}, 1, Layout::kC, Fill::kGaussian), n = make_array("n", DType::kInt8, {70'000});
+    ASSERT_TRUE(save_on(on(disk), {w, n}, {.codec = codec}).ok());
+    CheckpointParts parts = CheckpointParts::open(*disk);
+    parts.seal_and_write(*disk);
+    EXPECT_EQ(damage(disk), "");  // taken apart and put together
+    const std::uint32_t stored = load_le<std::uint32_t>(&parts.data.table[8]);
+    parts.data.body[stored - 1] ^= std::byte{1};  // in raw bytes: the encoder was wrong, and the checksum is over its error
+    parts.seal_and_write(*disk);
+    EXPECT_EQ(damage(disk, false), "");
+    const std::string found = damage(disk, true);
+    EXPECT_NE(found.find(" w: "), std::string::npos) << found;
+    EXPECT_EQ(found.find(" n: "), std::string::npos) << found;
+    auto reader = open_reader(on(disk)(), {});
+    ASSERT_TRUE(reader.ok());
+    const auto status = read_box(**reader, 0, {0}, w.shape, Layout::kC, false, true).status();
+    EXPECT_EQ(status.code(), Code::kCorruption) << status.message();
+    EXPECT_NE(status.message().find("array 'w'"), std::string::npos) << status.message();
+    EXPECT_TRUE(read_box(**reader, 1, {0}, n.shape, Layout::kC, false, true).ok());
+  }
+}
+
+TEST(EngineVerifyTest, PaddingAndSpareBytesAreCovered) {
+  const auto disk = new_disk();
+  ASSERT_TRUE(save_on(on(disk), {make_array("w", DType::kUint8, {9'000'000}), make_array("n", DType::kInt8, {70'000})}).ok());
+  CheckpointParts parts = CheckpointParts::open(*disk);
+  // Behind the last extent of the first block there is padding: find a gap.
+  bool found_gap = false;
+  for (std::size_t at = 0; at + 2 * kExtentEntryBytes <= parts.data.table.size(); at += kExtentEntryBytes) {
+    const auto end = load_le<std::uint64_t>(&parts.data.table[at]) + load_le<std::uint32_t>(&parts.data.table[at + 8]);
+    if (end == load_le<std::uint64_t>(&parts.data.table[at + kExtentEntryBytes])) continue;
+    found_gap = true;
+    CheckpointParts changed = parts;
+    changed.data.body[end - kHeaderBytes] = std::byte{7};
+    changed.seal_and_write(*disk);
+    EXPECT_NE(damage(disk, false).find("not zero"), std::string::npos);
+    auto reader = open_reader(on(disk)(), {});
+    EXPECT_FALSE(read_box(**reader, 0, {0}, {9'000'000}).ok());
+  }
+  EXPECT_TRUE(found_gap);
 }
 
 }  // namespace

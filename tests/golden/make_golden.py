@@ -3,9 +3,9 @@
     python tests/golden/make_golden.py tests/golden/v1 [name ...]
 
 Each is a directory `<name>/` and a file `<name>.json` with the expected tree, metadata and step: arrays as dtype, shape
-and base64 of their bytes (`same`: the tree of another one). Golden checkpoints are written once, when a version of the format is released or the engine
-learns to write more of it, and never again: later releases have to read these bytes. The trees are the same each time;
-ids and times are not.
+and base64 of their bytes (`same`: the tree of another one). Golden checkpoints are written once, when a version of the
+format is released or the engine learns to write more of it, and never again: later releases have to read these bytes.
+The trees are the same each time; ids and times are not.
 """
 
 from __future__ import annotations

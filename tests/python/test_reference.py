@@ -310,6 +310,8 @@ DAMAGE = {
     "reference offset": (_put("index:directory", 256, b"\1"), "outside extent"),
     "reference, reserved": (_put("index:directory", 260, b"\1"), "reserved"),
     "reference in the data file": (_put("p0:directory", 252, b"\x09"), "differs"),
+    "text, overlapping": (_put("index:directory", 160, b"\x0c"), "overlap"),
+    "tied in part": (_put("index:directory", 232, b"\1"), "share references"),
     "shape": (_put("index:directory", 296, b"\4"), "cover"),
     "shape, smaller": (_put("index:directory", 296, b"\2"), "inside the global"),
     "shape, huge": (_put("index:directory", 303, b"\xff"), "2^63"),
@@ -364,7 +366,7 @@ def test_impossible_trees(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyP
 PARTIAL = {
     "gap": ([((3, 0),), ((3, 2),)], {0: None, 2: None}),
     "not the first": ([((1, "a"), (4, 1))], {"a": {1: None}}),
-    "another order": ([((4, 1),), ((4, 0),)], {1: None, 0: None}),
+    "another order": ([((4, 1),), ((4, 0),)], (None, None)),
     "no leaves": ([], {}),
 }
 

@@ -72,11 +72,12 @@ class Writer {
   virtual ~Writer() = default;
 
   virtual const CheckpointId& attempt() const = 0;
-  // Checks and plans; large arrays begin to be written at once, small ones are packed at seal().
+  // Checks and plans; large arrays begin to be written at once, small ones are packed at seal(). A leaf may come in
+  // several shards: sources of one path, parts of one global shape.
   virtual Status add(ArraySource source) = 0;
   // Nothing more will be added.
   virtual void seal() = 0;
-  // Whether every source has been read. After a failure it never will be: see status().
+  // Whether all mutable memory has been read: it may change from here on. After a failure it never will be.
   virtual bool copied() const = 0;
   // Waits for copied() or a failure, at most `timeout`. REQUIRES: seal() was called.
   virtual Result<bool> wait_copied(std::optional<std::chrono::nanoseconds> timeout) = 0;
