@@ -5,7 +5,8 @@
     python bench/compare.py --check      and says which targets are met
 
 Each measurement runs in a process of its own. A round runs every case with every contender once, in an order that turns
-by one a round, so that what the machine does meanwhile falls on all alike; ratios are taken within a round. Writes
+by one a round, so that what the machine does meanwhile falls on all alike, and the limit that a case is held against is
+measured among them; ratios are taken within a round. Writes
 results.json (every measurement, versions, the machine), results.md and results.png to --out. Real trained weights are
 measured when `python bench/train_weights.py` made them. Peers that are not installed are reported as absent.
 """
@@ -88,7 +89,7 @@ class Comparison:
                     print(f"{contender}, {case.workload}: {failure}", file=sys.stderr)
 
     def measure_case(self, case: Case, number: int) -> None:
-        names = self.present(case)
+        names = self.present(case) + (["machine"] if case.limit else [])
         turn = number % len(names) if names else 0
         for contender in names[turn:] + names[:turn]:
             row: dict[str, Any] = {"case": case.label, "contender": contender, "round": number}
@@ -96,7 +97,8 @@ class Comparison:
                 unusable = self.unusable.get((contender, case.workload, case.nbytes))
                 if unusable and case.needs_source:
                     raise Failed(unusable)
-                row |= self.work(case, contender, case.operation)
+                operation = "limit" if contender == "machine" else case.operation
+                row |= self.work(case, contender, operation)
             except Failed as failure:
                 row["error"] = str(failure)
                 print(f"{case.label}, {contender}: {failure}", file=sys.stderr)
@@ -109,7 +111,7 @@ class Comparison:
             "bytes": case.nbytes,
             "directory": str(self.directory),
             "source": str(self.source(contender, case.workload, case.nbytes)),
-            "options": case.options,
+            "options": case.options if contender != "machine" else {"limit": case.limit or case.options["limit"]},
         }
         spec_file = self.directory / "spec.json"
         spec_file.write_text(json.dumps(spec))

@@ -92,6 +92,7 @@ class OstracaJax(Ostraca):
     """Saves JAX arrays on the CPU, which cannot change and need no copy."""
 
     title = "Ostraca, auto, JAX arrays"
+    package = "jax"
 
     def __init__(self) -> None:
         super().__init__()

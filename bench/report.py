@@ -9,6 +9,7 @@ from typing import Any
 
 from cases import Case
 from contenders import CONTENDERS
+from limits import LIMITS
 from system import MIB
 
 SCALES = {"s": 1.0, "ms": 1e3}
@@ -39,8 +40,14 @@ class Results:
         found = {number: read(row) for number, row in self.figures(label, contender).items()}
         return {number: value for number, value in found.items() if value is not None}
 
-    def limit(self, name: str) -> dict[int, float]:
-        return self.values(f"limit/{name}", "machine")
+    def speeds(self, label: str, contender: str) -> dict[int, float]:
+        """Round -> GB/s of decoded bytes, whatever the case's unit."""
+        rows = self.figures(label, contender)
+        return {number: row["logical_bytes"] / row["seconds"] / 1e9 for number, row in rows.items()}
+
+    def limit(self, label: str) -> dict[int, float]:
+        """Round -> GB/s of the limit that was measured beside a case."""
+        return self.speeds(label, "machine")
 
     def median(self, label: str, contender: str, field: str | None = None) -> float | None:
         values = self.values(label, contender, field)
@@ -53,7 +60,7 @@ class Results:
     def summary(self) -> list[dict[str, Any]]:
         lines = []
         for case in self.cases.values():
-            for contender in case.contenders:
+            for contender in (*case.contenders, "machine") if case.limit else case.contenders:
                 values = self.values(case.label, contender)
                 if values:
                     line = {"case": case.label, "contender": contender, "unit": case.unit, "rounds": len(values)}
@@ -79,10 +86,11 @@ def title(contender: str) -> str:
 
 def table(results: Results) -> str:
     """The medians, with minimum and maximum, as Markdown."""
-    lines = ["## The machine's limits", "", "| limit | GB/s, median (min to max) |", "|---|---|"]
-    for case in results.cases.values():
-        if case.operation == "limit":
-            lines.append(f"| {case.title} | {_spread(results, case, 'machine')} |")
+    limits = [case for case in results.cases.values() if case.operation == "limit"]
+    lines = []
+    if limits:
+        lines += ["## The machine's limits", "", "| limit | GB/s, median (min to max) |", "|---|---|"]
+        lines += [f"| {case.title} | {_spread(results, case, 'machine')} |" for case in limits]
     for case in results.cases.values():
         if case.operation != "limit":
             lines += ["", f"## {_heading(case)}", "", *_case_table(results, case)]
@@ -105,9 +113,9 @@ def _heading(case: Case) -> str:
 def _case_table(results: Results, case: Case) -> list[str]:
     columns = ["", f"{'ratio' if case.unit == 'ratio' else case.unit}, median (min to max)"]
     rows = []
-    against = results.limit(case.limit) if case.limit else {}
+    against = results.limit(case.label) if case.limit else {}
     if against:
-        columns.append(f"of the limit ({results.cases[f'limit/{case.limit}'].title})")
+        columns.append(f"of the limit: {_limit_text(results, case)}")
     columns += ["stored/logical", "CPU s", "peak extra MiB", "further"]
     for contender in case.contenders:
         cells = [title(contender), _spread(results, case, contender)]
@@ -138,9 +146,12 @@ def _spread(results: Results, case: Case, contender: str) -> str:
 
 def _against(results: Results, case: Case, contender: str, limit: dict[int, float]) -> str:
     """The speed over the limit's speed."""
-    rows = results.figures(case.label, contender)
-    speeds = {number: row["logical_bytes"] / row["seconds"] / 1e9 for number, row in rows.items()}
-    return _number(paired_ratio(speeds, limit), ".2f")
+    return _number(paired_ratio(results.speeds(case.label, contender), limit), ".2f")
+
+
+def _limit_text(results: Results, case: Case) -> str:
+    limit = statistics.median(results.limit(case.label).values())
+    return f"{LIMITS[case.limit or ''][0]}, {limit:.3g} GB/s"
 
 
 def _further(results: Results, case: Case, contender: str) -> str:
@@ -200,11 +211,11 @@ def _panel(results: Results, case: Case, axis: Any) -> None:
         axis.barh(place, middle, height=0.7, color=color, xerr=spread, error_kw={"lw": 0.8, "ecolor": "#333333"})
         axis.annotate(f"{middle:.2f}", (0, place), (4, 0), textcoords="offset points", va="center", fontsize=7)
     axis.set_yticks(range(len(names)), [title(name) for name in reversed(names)], fontsize=8)
-    limit = results.limit(case.limit) if case.limit else {}
+    limit = results.limit(case.label)
     if limit:
         middle = statistics.median(limit.values())
         axis.axvline(middle, color="#1f6f5c", lw=1.2, ls="--")
-        text = results.cases[f"limit/{case.limit}"].title
+        text = _limit_text(results, case)
         where = {"xytext": (-3, 0), "textcoords": "offset points", "ha": "right", "va": "bottom"}
         axis.annotate(text, (middle, len(names) - 0.45), fontsize=7, color="#1f6f5c", **where)
         axis.set_ylim(-0.6, len(names) + 0.1)

@@ -4,7 +4,7 @@ Prints one line a figure; run it alone on the machine:
 
     python bench/resources.py [--gib 4] [--dir DIR]
 
-Memory is VmHWM of this process, reset before each operation (Linux), less what was resident then; a load's new arrays are
+Memory is VmHWM of this process, reset before each operation (Linux), less what was resident then; new arrays are
 subtracted. The GIL is judged by a thread that counts: its rate while another thread saves or loads with `threads=1`,
 as a share of its rate alone.
 """
@@ -76,6 +76,7 @@ class Counter:
 
 def gil_shares(state: dict[str, np.ndarray], directory: Path, rounds: int = 5) -> dict[str, float]:
     """Median share of its solo rate that the counter keeps, for each operation; solo rates are taken in between."""
+
     def save() -> None:
         shutil.rmtree(directory / "gil", ignore_errors=True)
         ostraca.save(directory / "gil", state, threads=1)

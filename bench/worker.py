@@ -88,7 +88,7 @@ def cold_load(run: Run) -> dict[str, Any]:
     cached = system.cached_share(run.source)
     figures, loaded = system.measure(lambda: run.contender.load(run.source, like))
     assert len(loaded) == len(like)
-    return {**_less_arrays(figures, run), "cached_share": cached}
+    return {**_less_arrays(figures, run), "cached_share": cached, "stored_bytes": system.stored_bytes(run.source)}
 
 
 def warm_load(run: Run) -> dict[str, Any]:

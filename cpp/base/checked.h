@@ -7,8 +7,12 @@
 namespace ostraca {
 
 // False on overflow; *out is then unspecified.
-inline bool checked_add(std::uint64_t a, std::uint64_t b, std::uint64_t* out) { return !__builtin_add_overflow(a, b, out); }
-inline bool checked_mul(std::uint64_t a, std::uint64_t b, std::uint64_t* out) { return !__builtin_mul_overflow(a, b, out); }
+inline bool checked_add(std::uint64_t a, std::uint64_t b, std::uint64_t* out) {
+  return !__builtin_add_overflow(a, b, out);
+}
+inline bool checked_mul(std::uint64_t a, std::uint64_t b, std::uint64_t* out) {
+  return !__builtin_mul_overflow(a, b, out);
+}
 
 // Product of `dims` times `unit`; 0 when any dimension is 0, whatever the others are.
 inline bool checked_volume(std::span<const std::uint64_t> dims, std::uint64_t unit, std::uint64_t* out) {

@@ -7,12 +7,12 @@ namespace ostraca {
 
 // Instruction sets the kernels know. All false where the architecture lacks them.
 struct CpuFeatures {
-  bool sse42 = false;      // with PCLMULQDQ
-  bool avx2 = false;       // with BMI2
-  bool avx512 = false;     // F, BW, VL, DQ and VBMI
-  bool vpclmulqdq = false; // 512-bit carry-less multiply, with avx512
-  bool arm_crc = false;    // arm64 CRC32 (with PMULL)
-  bool neon = false;       // every arm64
+  bool sse42 = false;       // with PCLMULQDQ
+  bool avx2 = false;        // with BMI2
+  bool avx512 = false;      // F, BW, VL, DQ and VBMI
+  bool vpclmulqdq = false;  // 512-bit carry-less multiply, with avx512
+  bool arm_crc = false;     // arm64 CRC32 (with PMULL)
+  bool neon = false;        // every arm64
 };
 
 // Probed once. The environment variable OSTRACA_ISA ("portable", "sse42", "avx2", "avx512") lowers the

@@ -16,8 +16,8 @@ enum class PlaneMode : std::uint8_t { kRaw = 0, kConstant = 1, kHuffman = 2, kZs
 
 // How the bytes of a chunk are to be read by the coder.
 struct ElementFormat {
-  std::uint8_t width = 1;    // bytes of one scalar: 1, 2, 4 or 8 (a complex number is two scalars)
-  bool is_float = false;     // the top bit is a sign and an exponent follows it
+  std::uint8_t width = 1;  // bytes of one scalar: 1, 2, 4 or 8 (a complex number is two scalars)
+  bool is_float = false;   // the top bit is a sign and an exponent follows it
 };
 
 struct Encoded {

@@ -52,7 +52,8 @@ Status check_header_fields(const FileHeader& header, unsigned kind, unsigned has
   if (kind != 1 && kind != 2) return format_error("header: kind: expected 1 or 2, found " + std::to_string(kind));
   if (hash != kContentHashXxh3) return format_error(found("header: content hash algorithm", kContentHashXxh3, hash));
   if (header.process_count < 1 || header.process_count > kProcessCountMax)
-    return format_error("header: process count: expected 1 to " + std::to_string(kProcessCountMax) + ", found " + std::to_string(header.process_count));
+    return format_error("header: process count: expected 1 to " + std::to_string(kProcessCountMax) + ", found " +
+                        std::to_string(header.process_count));
   if (header.process_index >= header.process_count)
     return format_error("header: process index " + std::to_string(header.process_index) + " of " +
                         std::to_string(header.process_count) + " processes");
@@ -224,7 +225,8 @@ Result<FileFooter> decode_footer(Bytes bytes, std::uint64_t file_bytes) {
 }
 
 Status unknown_version(std::uint64_t version) {
-  return format_error("format version: expected " + std::to_string(kFormatVersion) + ", found " + std::to_string(version) +
+  return format_error("format version: expected " + std::to_string(kFormatVersion) + ", found " +
+                      std::to_string(version) +
                       (version > kFormatVersion ? "; a later release of Ostraca wrote it: upgrade to read it" : ""));
 }
 

@@ -183,24 +183,6 @@ Status read_numbers(const json& members, Manifest* manifest) {
   return {};
 }
 
-Result<Manifest> read_manifest(std::string_view text) {
-  Manifest manifest;
-  OSTRACA_ASSIGN_OR_RETURN(const json members, parse_members(text, kManifestMembers, &manifest.metadata));
-  OSTRACA_RETURN_IF_ERROR(check_format(members, kManifestFormat));
-  OSTRACA_ASSIGN_OR_RETURN(manifest.features, json_hex(members, "features", 16));
-  if ((manifest.features & ~kFeaturesSupported) != 0)
-    return format_error("requires features that this build lacks: " + hex(manifest.features & ~kFeaturesSupported, 16));
-  OSTRACA_ASSIGN_OR_RETURN(manifest.id, json_id(members, "id"));
-  OSTRACA_ASSIGN_OR_RETURN(manifest.created, read_created(members));
-  OSTRACA_ASSIGN_OR_RETURN(manifest.writer, json_string(members, "writer"));
-  OSTRACA_RETURN_IF_ERROR(read_numbers(members, &manifest));
-  OSTRACA_RETURN_IF_ERROR(read_base(members, &manifest.base_directory, &manifest.base_id));
-  if (manifest.base_directory.empty() == ((manifest.features & kFeatureIncremental) != 0))
-    return format_error("member 'base': expected one exactly when the feature 'incremental' is required");
-  OSTRACA_RETURN_IF_ERROR(read_files(members, &manifest));
-  return manifest;
-}
-
 }  // namespace
 
 Result<std::string> encode_manifest(const Manifest& manifest) {
@@ -240,8 +222,20 @@ Result<std::string> encode_manifest(const Manifest& manifest) {
 }
 
 Result<Manifest> decode_manifest(std::string_view text) {
-  Result<Manifest> manifest = read_manifest(text);
-  if (!manifest.ok()) return manifest.status().with_context(kManifestName);
+  Manifest manifest;
+  OSTRACA_ASSIGN_OR_RETURN(const json members, parse_members(text, kManifestMembers, &manifest.metadata));
+  OSTRACA_RETURN_IF_ERROR(check_format(members, kManifestFormat));
+  OSTRACA_ASSIGN_OR_RETURN(manifest.features, json_hex(members, "features", 16));
+  if ((manifest.features & ~kFeaturesSupported) != 0)
+    return format_error("requires features that this build lacks: " + hex(manifest.features & ~kFeaturesSupported, 16));
+  OSTRACA_ASSIGN_OR_RETURN(manifest.id, json_id(members, "id"));
+  OSTRACA_ASSIGN_OR_RETURN(manifest.created, read_created(members));
+  OSTRACA_ASSIGN_OR_RETURN(manifest.writer, json_string(members, "writer"));
+  OSTRACA_RETURN_IF_ERROR(read_numbers(members, &manifest));
+  OSTRACA_RETURN_IF_ERROR(read_base(members, &manifest.base_directory, &manifest.base_id));
+  if (manifest.base_directory.empty() == ((manifest.features & kFeatureIncremental) != 0))
+    return format_error("member 'base': expected one exactly when the feature 'incremental' is required");
+  OSTRACA_RETURN_IF_ERROR(read_files(members, &manifest));
   return manifest;
 }
 

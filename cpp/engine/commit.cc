@@ -30,7 +30,7 @@ Result<Part> read_part(Storage& storage, const FileReport& report) {
   if (!file.ok()) return file.status();
   Part part{.record = {report.file_bytes, report.footer_crc, report.process_index, report.attempt}};
   OSTRACA_ASSIGN_OR_RETURN(FileStructure structure, read_structure(**file));
-  OSTRACA_RETURN_IF_ERROR(check_identity(structure, **file, part.record));
+  OSTRACA_RETURN_IF_ERROR(check_identity(structure, **file, part.record, report.process_count));
   OSTRACA_ASSIGN_OR_RETURN(part.directory, read_directory(structure, **file, false));
   for (const ShardRecord& shard : part.directory.shards)
     if (shard.process != report.process_index)
@@ -77,7 +77,8 @@ Manifest describe(const std::vector<Part>& parts, const std::vector<FileReport>&
   manifest.index = {index_file_name(manifest.id), index.bytes.size(), index.footer_crc};
   manifest.stored_bytes = index.bytes.size();
   for (const Part& part : parts) {
-    manifest.files.push_back({data_file_name(part.record.process_index, part.record.id), part.record.bytes, part.record.footer_crc});
+    manifest.files.push_back(
+        {data_file_name(part.record.process_index, part.record.id), part.record.bytes, part.record.footer_crc});
     manifest.stored_bytes += part.record.bytes;
     manifest.chunks += part.extents.size();
   }
@@ -95,7 +96,8 @@ Status check_reports(std::vector<FileReport>& reports) {
   std::ranges::sort(reports, {}, &FileReport::process_index);
   for (std::size_t i = 0; i < reports.size(); ++i) {
     if (reports[i].attempt != reports.front().attempt)
-      return Status(Code::kCoordination, "processes 0 and " + std::to_string(reports[i].process_index) + " report different attempts");
+      return Status(Code::kCoordination,
+                    "processes 0 and " + std::to_string(reports[i].process_index) + " report different attempts");
     if (reports[i].process_count != reports.size())
       return Status(Code::kCoordination, "process " + std::to_string(reports[i].process_index) + " counts " +
                                              std::to_string(reports[i].process_count) + " processes, but " +
@@ -119,7 +121,8 @@ std::vector<std::string> overwritten_files(Storage& storage, const CheckpointId&
 
 }  // namespace
 
-Result<std::string> commit_on(Storage& storage, const std::vector<FileReport>& unordered, const CommitOptions& options) {
+Result<std::string> commit_on(Storage& storage, const std::vector<FileReport>& unordered,
+                              const CommitOptions& options) {
   std::vector<FileReport> reports = unordered;
   OSTRACA_RETURN_IF_ERROR(check_reports(reports));
   const CheckpointId id = reports.front().attempt;
@@ -164,7 +167,8 @@ Result<std::string> commit_on(Storage& storage, const std::vector<FileReport>& u
   return text;
 }
 
-Result<std::string> commit(const std::string& path, const std::vector<FileReport>& reports, const CommitOptions& options) {
+Result<std::string> commit(const std::string& path, const std::vector<FileReport>& reports,
+                           const CommitOptions& options) {
   return commit_on(*make_posix_storage(path), reports, options);
 }
 

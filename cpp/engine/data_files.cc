@@ -35,7 +35,7 @@ Status DataFiles::check(std::uint32_t number, Slot& slot) {
     return corruption("file '" + slot.opened->path() + "': size in bytes: expected " + std::to_string(record.bytes) +
                       ", found " + std::to_string(slot.opened->size()));
   OSTRACA_ASSIGN_OR_RETURN(FileStructure structure, read_structure(*slot.opened));
-  OSTRACA_RETURN_IF_ERROR(check_identity(structure, *slot.opened, record));
+  OSTRACA_RETURN_IF_ERROR(check_identity(structure, *slot.opened, record, directory_.files.size()));
   std::vector<const std::vector<Extent>*> tables(directory_.files.size(), nullptr);
   tables[number] = &structure.extents;
   if (Status status = check_references(directory_, tables); !status.ok())

@@ -30,7 +30,8 @@ std::string FileReport::to_bytes() const {
 
 Result<FileReport> FileReport::from_bytes(std::string_view text) {
   const auto* p = reinterpret_cast<const std::byte*>(text.data());
-  if (text.size() != kReportBytes || !text.starts_with(kMagic) || load_le<std::uint32_t>(p + 52) != crc32c(Bytes(p, 52)))
+  if (text.size() != kReportBytes || !text.starts_with(kMagic) ||
+      load_le<std::uint32_t>(p + 52) != crc32c(Bytes(p, 52)))
     return format_error("these " + std::to_string(text.size()) + " bytes are not a file report, or are damaged");
   FileReport report{.process_index = load_le<std::uint32_t>(p + 8),
                     .process_count = load_le<std::uint32_t>(p + 12),

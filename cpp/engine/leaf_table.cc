@@ -39,7 +39,8 @@ Directory LeafTable::directory(std::uint32_t process_index, const CheckpointId& 
                           .detail_bytes = static_cast<std::uint32_t>(leaf.detail.size()),
                           .detail_offset = out.add_text(leaf.detail)});
     for (const Shard& shard : leaf.shards) {
-      out.shards.push_back({.dims = out.add_dims(shard.offset), .first_ref = out.refs.size(), .process = process_index});
+      out.shards.push_back(
+          {.dims = out.add_dims(shard.offset), .first_ref = out.refs.size(), .process = process_index});
       out.add_dims(shard.shape);
       out.add_dims(shard.planned->chunk_shape);
       out.refs.insert(out.refs.end(), shard.planned->refs.begin(), shard.planned->refs.end());

@@ -9,15 +9,18 @@ namespace ostraca {
 namespace {
 
 bool same_array(const Directory& a, const LeafRecord& x, const Directory& b, const LeafRecord& y) {
-  return x.kind == y.kind && x.dtype == y.dtype && a.detail(x) == b.detail(y) && std::ranges::equal(a.shape(x), b.shape(y));
+  return x.kind == y.kind && x.dtype == y.dtype && a.detail(x) == b.detail(y) &&
+         std::ranges::equal(a.shape(x), b.shape(y));
 }
 
 // Adds to `out` the shards that `part` (file number `file`) has of one leaf.
-void append_shards(Directory& out, LeafRecord& leaf, const Directory& part, const LeafRecord& source, std::uint32_t file) {
+void append_shards(Directory& out, LeafRecord& leaf, const Directory& part, const LeafRecord& source,
+                   std::uint32_t file) {
   for (const ShardRecord& shard : part.shards_of(source)) {
     std::uint64_t count = 0;
     (void)grid_count(part.shard_shape(source, shard), part.chunk_shape(source, shard), &count);  // decoding checked it
-    ShardRecord merged{out.add_dims(std::span(part.dims).subspan(shard.dims, 3 * source.rank)), out.refs.size(), shard.process};
+    ShardRecord merged{out.add_dims(std::span(part.dims).subspan(shard.dims, 3 * source.rank)), out.refs.size(),
+                       shard.process};
     for (std::uint64_t i = 0; i < count; ++i) {
       ChunkRef ref = part.refs[shard.first_ref + i];
       ref.file = file;
@@ -59,7 +62,8 @@ Result<Directory> merge(const std::vector<Part>& parts) {
         const Result<std::string> name = display_name(first.path(source));
         return mismatch("leaf '" + (name.ok() ? *name : "?") + "': processes " +
                         std::to_string(parts[occurrences.front().part].record.process_index) + " and " +
-                        std::to_string(parts[o.part].record.process_index) + " gave it different kinds, dtypes or shapes");
+                        std::to_string(parts[o.part].record.process_index) +
+                        " gave it different kinds, dtypes or shapes");
       }
       append_shards(out, leaf, parts[o.part].directory, *o.leaf, o.part);
     }

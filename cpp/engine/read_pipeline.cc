@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <new>
 #include <optional>
 
 #include "base/worker_pool.h"
@@ -48,8 +49,8 @@ Status ReadPipeline::run(const Poll& poll) {
     WorkerPool decoders(threads, "decode"), readers(kIoThreads, "read");
     if (decoders.threads() == 0 || readers.threads() == 0)
       return Status(Code::kSystem, "no thread could be started: the process or user is at its limit");
-    for (unsigned i = 0; i < decoders.threads(); ++i) decoders.submit([this] { decode_loop(); });
-    for (unsigned i = 0; i < readers.threads(); ++i) readers.submit([this] { io_loop(); });
+    for (unsigned i = 0; i < decoders.threads(); ++i) decoders.submit([this] { guard(&ReadPipeline::decode_loop); });
+    for (unsigned i = 0; i < readers.threads(); ++i) readers.submit([this] { guard(&ReadPipeline::io_loop); });
     Lock lock(mutex_);
     const auto settled = [this] { return finished_ == fetches_.size() || !status_.ok(); };
     while (!result_changed_.wait_for(lock, kPollInterval, settled)) {
@@ -61,6 +62,16 @@ Status ReadPipeline::run(const Poll& poll) {
   }
   if (poll && status_.ok() && !poll(total, total)) return cancelled("the caller cancelled");
   return status_;
+}
+
+// Runs a thread's loop. The engine throws nothing, but the standard library may run out of memory.
+void ReadPipeline::guard(void (ReadPipeline::*loop)()) {
+  try {
+    (this->*loop)();
+  } catch (const std::bad_alloc&) {
+    const Lock lock(mutex_);
+    fail(Status(Code::kSystem, "out of memory in the middle of a load"));
+  }
 }
 
 void ReadPipeline::decode_loop() {
@@ -195,7 +206,8 @@ Status ReadPipeline::process(const Fetched& fetched, Decoder& decoder) {
     const ExtentRead& read = fetch.reads[i];
     const Extent& e = extent(read);
     const std::uint64_t place = e.offset - fetch.offset;
-    const std::uint64_t end = i + 1 < fetch.reads.size() ? extent(fetch.reads[i + 1]).offset - fetch.offset : fetch.bytes;
+    const std::uint64_t end =
+        i + 1 < fetch.reads.size() ? extent(fetch.reads[i + 1]).offset - fetch.offset : fetch.bytes;
     Status status = fetched.status;
     if (status.ok()) status = process_extent(read, Bytes(fetched.data + place, e.stored_bytes), decoder);
     if (status.ok())

@@ -18,7 +18,7 @@
 
 namespace ostraca {
 
-inline constexpr std::size_t kFetchBytes = 4 * kMiB + 2 * kAlignmentMax;          // the longest fetch: a chunk and its padding
+inline constexpr std::size_t kFetchBytes = 4 * kMiB + 2 * kAlignmentMax;  // the longest fetch: a chunk and its padding
 inline constexpr std::size_t kFetchBufferBytes = kFetchBytes + 2 * kAlignmentMax;  // widened to the device's alignment
 
 // Runs one load. Decoding threads take fetches in order, each with a buffer: what the page cache holds they read
@@ -62,6 +62,7 @@ class ReadPipeline {
 
   void decode_loop();
   void io_loop();
+  void guard(void (ReadPipeline::*loop)());
   bool take_ready(Lock& lock, Decoder& decoder);
   bool take_next(Lock& lock, Decoder& decoder);
   bool read_cached(Fetched& fetched);

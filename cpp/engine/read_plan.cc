@@ -84,7 +84,8 @@ std::vector<ExtentRead> plan_extents(std::span<const Target> targets) {
   std::vector<ExtentRead> reads;
   for (std::size_t i = 0; i < targets.size();) {
     std::size_t end = i + 1;
-    while (end < targets.size() && targets[end].file == targets[i].file && targets[end].extent == targets[i].extent) ++end;
+    while (end < targets.size() && targets[end].file == targets[i].file && targets[end].extent == targets[i].extent)
+      ++end;
     reads.push_back({targets[i].file, targets[i].extent, targets.subspan(i, end - i)});
     i = end;
   }
@@ -137,7 +138,8 @@ std::byte* direct_destination(const Directory& directory, std::span<const ReadRe
   return bytes == decoded_bytes ? destination(request, m) : nullptr;
 }
 
-std::uint64_t chunk_bytes(const Directory& directory, const LeafRecord& leaf, const ShardRecord& shard, std::uint64_t chunk) {
+std::uint64_t chunk_bytes(const Directory& directory, const LeafRecord& leaf, const ShardRecord& shard,
+                          std::uint64_t chunk) {
   Dims origin, shape;
   Grid(directory.shard_shape(leaf, shard), directory.chunk_shape(leaf, shard)).box(chunk, origin, shape);
   std::uint64_t bytes = checked_item_bytes(directory, leaf);

@@ -56,6 +56,7 @@ std::byte* direct_destination(const Directory& directory, std::span<const ReadRe
                               std::uint32_t decoded_bytes);
 
 // Decoded bytes of a chunk.
-std::uint64_t chunk_bytes(const Directory& directory, const LeafRecord& leaf, const ShardRecord& shard, std::uint64_t chunk);
+std::uint64_t chunk_bytes(const Directory& directory, const LeafRecord& leaf, const ShardRecord& shard,
+                          std::uint64_t chunk);
 
 }  // namespace ostraca

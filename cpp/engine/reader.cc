@@ -176,13 +176,21 @@ Result<std::vector<ChunkInfo>> ReaderImpl::chunks(std::uint64_t leaf) {
   const Directory& d = stored_.directory;
   const LeafRecord& record = d.leaves[leaf];
   std::vector<ChunkInfo> out;
-  OSTRACA_RETURN_IF_ERROR(for_each_chunk(leaf, [&](const ChunkRef& ref, const Extent& e, const ShardRecord& shard, auto i) {
-    const FileRecord& file = d.files[ref.file];
-    ChunkInfo info{data_file_name(file.process_index, file.id), e.offset, e.stored_bytes, e.decoded_bytes, e.codec, hex(e.hash), {}, {}};
-    Grid(d.shard_shape(record, shard), d.chunk_shape(record, shard)).box(i, info.origin, info.shape);
-    for (std::size_t k = 0; k < info.origin.size(); ++k) info.origin[k] += d.shard_offset(record, shard)[k];
-    out.push_back(std::move(info));
-  }));
+  OSTRACA_RETURN_IF_ERROR(
+      for_each_chunk(leaf, [&](const ChunkRef& ref, const Extent& e, const ShardRecord& shard, auto i) {
+        const FileRecord& file = d.files[ref.file];
+        ChunkInfo info{data_file_name(file.process_index, file.id),
+                       e.offset,
+                       e.stored_bytes,
+                       e.decoded_bytes,
+                       e.codec,
+                       hex(e.hash),
+                       {},
+                       {}};
+        Grid(d.shard_shape(record, shard), d.chunk_shape(record, shard)).box(i, info.origin, info.shape);
+        for (std::size_t k = 0; k < info.origin.size(); ++k) info.origin[k] += d.shard_offset(record, shard)[k];
+        out.push_back(std::move(info));
+      }));
   return out;
 }
 
@@ -190,7 +198,8 @@ Result<std::uint64_t> ReaderImpl::stored_bytes(std::uint64_t leaf) {
   const Directory& d = stored_.directory;
   double bytes = 0;
   OSTRACA_RETURN_IF_ERROR(for_each_chunk(leaf, [&](const ChunkRef&, const Extent& e, const ShardRecord& shard, auto i) {
-    bytes += static_cast<double>(e.stored_bytes) * static_cast<double>(chunk_bytes(d, d.leaves[leaf], shard, i)) / e.decoded_bytes;
+    bytes += static_cast<double>(e.stored_bytes) * static_cast<double>(chunk_bytes(d, d.leaves[leaf], shard, i)) /
+             e.decoded_bytes;
   }));
   return static_cast<std::uint64_t>(bytes + 0.5);
 }
@@ -209,18 +218,21 @@ Result<std::vector<ReadRequest>> ReaderImpl::normalize(std::span<const ReadReque
     for (std::size_t d = 0; d < rank; ++d)
       if (!inside(r.start[d], r.shape[d], info.shape[d]))
         return mismatch("a request reaches past its leaf: start " + std::to_string(r.start[d]) + " + shape " +
-                        std::to_string(r.shape[d]) + " > " + std::to_string(info.shape[d]) + " in dimension " + std::to_string(d));
+                        std::to_string(r.shape[d]) + " > " + std::to_string(info.shape[d]) + " in dimension " +
+                        std::to_string(d));
   }
   return out;
 }
 
-Status ReaderImpl::read_into(std::span<const ReadRequest> requests, bool deep, const Poll& poll, std::vector<bool>* modified) {
+Status ReaderImpl::read_into(std::span<const ReadRequest> requests, bool deep, const Poll& poll,
+                             std::vector<bool>* modified) {
   if (modified) modified->assign(requests.size(), false);
   OSTRACA_ASSIGN_OR_RETURN(const std::vector<ReadRequest> normal, normalize(requests));
   return run(normal, deep, poll, modified);
 }
 
-Status ReaderImpl::run(std::span<const ReadRequest> requests, bool deep, const Poll& poll, std::vector<bool>* modified) {
+Status ReaderImpl::run(std::span<const ReadRequest> requests, bool deep, const Poll& poll,
+                       std::vector<bool>* modified) {
   const Directory& directory = stored_.directory;
   const std::vector<Target> targets = plan_targets(directory, requests);
   const std::vector<ExtentRead> reads = plan_extents(targets);

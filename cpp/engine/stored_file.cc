@@ -28,13 +28,15 @@ bool note(std::vector<Problem>& problems, std::uint64_t offset, Status status) {
 bool examine_ends(ReadableFile& file, FileStructure& out, std::vector<Problem>& problems) {
   std::byte header_bytes[kHeaderBytes], footer_bytes[kFooterBytes];
   if (file.size() < kHeaderBytes + kFooterBytes)
-    return note(problems, file.size(), corruption("the file has " + std::to_string(file.size()) +
-                                                  " bytes, fewer than a header and a footer need"));
+    return note(
+        problems, file.size(),
+        corruption("the file has " + std::to_string(file.size()) + " bytes, fewer than a header and a footer need"));
   if (Status status = file.read_at(0, header_bytes); !status.ok()) return note(problems, 0, std::move(status));
   Result<FileHeader> header = decode_header(header_bytes);
   if (!header.ok()) note(problems, 0, header.status());
   // A file of a later version must not be taken for a damaged one: nothing else is looked at.
-  const bool intact = crc32c(Bytes(header_bytes).first(kHeaderBytes - 4)) == load_le<std::uint32_t>(header_bytes + kHeaderBytes - 4);
+  const bool intact =
+      crc32c(Bytes(header_bytes).first(kHeaderBytes - 4)) == load_le<std::uint32_t>(header_bytes + kHeaderBytes - 4);
   if (!header.ok() && header.status().code() == Code::kFormat && intact) return false;
   const std::uint64_t at = file.size() - kFooterBytes;
   if (Status status = file.read_at(at, footer_bytes); !status.ok()) return note(problems, at, std::move(status));
@@ -66,7 +68,8 @@ bool examine_tables(ReadableFile& file, FileStructure& out, std::vector<Problem>
     out.directory.assign(directory.begin(), directory.end());
   }
   if (padding.size() >= out.header.alignment || !all_zero(padding))
-    note(problems, footer.directory_offset + directory.size(), corruption("the padding before the footer is too long or not zero"));
+    note(problems, footer.directory_offset + directory.size(),
+         corruption("the padding before the footer is too long or not zero"));
   if (crc32c(table) != footer.table_crc)
     return note(problems, footer.table_offset, corruption("the extent table fails its checksum"));
   Result<std::vector<Extent>> extents = decode_extents(table, out.header.alignment, footer.table_offset);
@@ -94,7 +97,8 @@ Result<FileStructure> read_structure(ReadableFile& file) {
   return problems.front().status.with_context(in_file(file) + ", offset " + std::to_string(problems.front().offset));
 }
 
-Status check_identity(const FileStructure& structure, const ReadableFile& file, const FileRecord& expected) {
+Status check_identity(const FileStructure& structure, const ReadableFile& file, const FileRecord& expected,
+                      std::uint64_t process_count) {
   Status status;
   if (file.size() != expected.bytes) {
     status = corruption(expected_found("size in bytes", expected.bytes, file.size()));
@@ -102,6 +106,8 @@ Status check_identity(const FileStructure& structure, const ReadableFile& file, 
     status = corruption("attempt id: expected " + expected.id.hex() + ", found " + structure.header.id.hex());
   } else if (structure.header.process_index != expected.process_index) {
     status = corruption(expected_found("process index", expected.process_index, structure.header.process_index));
+  } else if (structure.header.process_count != process_count) {
+    status = corruption(expected_found("process count", process_count, structure.header.process_count));
   } else if (structure.footer_crc != expected.footer_crc) {
     status = corruption(expected_found("checksum of the footer", expected.footer_crc, structure.footer_crc));
   }
@@ -142,15 +148,17 @@ Result<Directory> read_index(Storage& storage, const Manifest& manifest) {
   if ((*file)->size() != expected.bytes)
     return corruption(in_file(**file) + ": " + expected_found("size in bytes", expected.bytes, (*file)->size()));
   OSTRACA_ASSIGN_OR_RETURN(const FileStructure structure, read_structure(**file));
-  OSTRACA_RETURN_IF_ERROR(check_identity(structure, **file, expected));
-  if (structure.header.kind != FileKind::kIndex || structure.footer.table_offset != kHeaderBytes || !structure.extents.empty())
+  OSTRACA_RETURN_IF_ERROR(check_identity(structure, **file, expected, manifest.process_count));
+  if (structure.header.kind != FileKind::kIndex || structure.footer.table_offset != kHeaderBytes ||
+      !structure.extents.empty())
     return format_error(in_file(**file) + ": not an index file: it has the kind, or the extents, of a data file");
   OSTRACA_ASSIGN_OR_RETURN(Directory directory, read_directory(structure, **file, true));
   const auto promised = [&](const FileRecord& record, const ManifestFile& listed) {
     return !record.in_base && data_file_name(record.process_index, record.id) == listed.name &&
            record.bytes == listed.bytes && record.footer_crc == listed.footer_crc;
   };
-  if (!std::equal(directory.files.begin(), directory.files.end(), manifest.files.begin(), manifest.files.end(), promised))
+  if (!std::equal(directory.files.begin(), directory.files.end(), manifest.files.begin(), manifest.files.end(),
+                  promised))
     return corruption(in_file(**file) + ": its list of files is not the manifest's");
   return directory;
 }
@@ -170,7 +178,8 @@ Result<StoredCheckpoint> open_checkpoint(Storage& storage) {
     if (directory.status().code() != Code::kNotFound) return directory.status();
     OSTRACA_ASSIGN_OR_RETURN(std::string again, read_manifest(storage));
     if (again == out.manifest_text)  // nobody overwrote it: the file is gone
-      return corruption("'" + storage.path() + "': the index that the manifest names is missing: " + out.manifest.index.name);
+      return corruption("'" + storage.path() +
+                        "': the index that the manifest names is missing: " + out.manifest.index.name);
     out.manifest_text = std::move(again);
   }
 }

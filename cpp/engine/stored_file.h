@@ -35,7 +35,8 @@ struct Problem {
 bool examine_structure(ReadableFile& file, FileStructure& out, std::vector<Problem>& problems);
 
 // The structure is the one that the manifest or a report promised.
-Status check_identity(const FileStructure& structure, const ReadableFile& file, const FileRecord& expected);
+Status check_identity(const FileStructure& structure, const ReadableFile& file, const FileRecord& expected,
+                      std::uint64_t process_count);
 // `complete`: as in decode_directory. Errors name the file.
 Result<Directory> read_directory(const FileStructure& structure, const ReadableFile& file, bool complete);
 

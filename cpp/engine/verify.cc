@@ -7,6 +7,7 @@
 
 #include "base/cpu.h"
 #include "engine/data_files.h"
+#include "engine/merge.h"
 #include "engine/on_storage.h"
 #include "engine/read_pipeline.h"
 #include "engine/stored_file.h"
@@ -54,7 +55,11 @@ std::string listing(const std::vector<std::string>& names) {
 class Verifier {
  public:
   Verifier(Storage& storage, bool deep, unsigned threads, const Poll& poll)
-      : storage_(storage), deep_(deep), threads_(threads ? threads : usable_cores()), poll_(poll), buffers_(kFetchBufferBytes, kCodingBytesDefault) {}
+      : storage_(storage),
+        deep_(deep),
+        threads_(threads ? threads : usable_cores()),
+        poll_(poll),
+        buffers_(kFetchBufferBytes, kCodingBytesDefault) {}
 
   Result<VerifyReport> run();
   // Whether the manifest that run() read was replaced meanwhile: what it then missed is no damage.
@@ -68,15 +73,19 @@ class Verifier {
     std::string name;
     std::optional<FileRecord> record;  // unknown when the manifest cannot be read
     std::uint32_t number = 0;          // in the index
+    std::uint32_t process_count = 0;
   };
 
   void add(std::string file, std::uint64_t offset, std::string array, std::string reason) {
+    const std::string prefix = "file '" + storage_.path_of(file) + "'";  // said already
+    if (reason.starts_with(prefix)) reason.erase(0, std::min(reason.size(), prefix.size() + 2));
     const std::lock_guard lock(mutex_);
     report_.damaged.push_back({std::move(file), offset, std::move(array), std::move(reason)});
   }
   std::vector<Wanted> wanted_files(const Manifest* manifest) const;
   void check_index(const Manifest& manifest);
   Status check_file(const Wanted& wanted);
+  void check_agreement(const Manifest& manifest);
   Status check_chunks(const std::string& name, const DataFile& file, ExtentNames& names);
 
   class ChunkSink;
@@ -88,6 +97,7 @@ class Verifier {
   BufferPool buffers_;
   std::string text_;  // of the manifest
   std::optional<Directory> index_;
+  std::vector<Part> parts_;  // the data files whose own directory can be read
   std::uint64_t bytes_total_ = 0;
   std::mutex mutex_;  // guards report_ while a pipeline runs
   VerifyReport report_;
@@ -104,7 +114,8 @@ class Verifier::ChunkSink final : public ReadPipeline::Sink {
     const std::lock_guard lock(mutex_);
     const std::vector<std::string>& names = names_.of(read.extent);
     const std::string more = names.size() > 1 ? " (a chunk of " + listing(names) + ")" : "";
-    verifier_.add(name_, file_.extents[read.extent].offset, names.size() == 1 ? names.front() : "", status.message() + more);
+    verifier_.add(name_, file_.extents[read.extent].offset, names.size() == 1 ? names.front() : "",
+                  status.message() + more);
     return {};
   }
 
@@ -122,7 +133,8 @@ Result<VerifyReport> Verifier::run() {
   if (manifest.ok()) {
     check_index(*manifest);
   } else {
-    if (manifest.status().code() == Code::kFormat) return manifest.status().with_context("file '" + storage_.path_of(kManifestName) + "'");
+    if (manifest.status().code() == Code::kFormat)
+      return manifest.status().with_context("file '" + storage_.path_of(kManifestName) + "'");
     add(kManifestName, 0, "", manifest.status().message());
   }
   report_.bytes = text_.size();
@@ -130,7 +142,11 @@ Result<VerifyReport> Verifier::run() {
   for (const Wanted& file : wanted)
     if (file.record) bytes_total_ += file.record->bytes;
   for (const Wanted& file : wanted) OSTRACA_RETURN_IF_ERROR(check_file(file));
-  if (manifest.ok()) report_.bytes += manifest->index.bytes;
+  if (manifest.ok()) {
+    report_.bytes += manifest->index.bytes;
+    check_agreement(*manifest);
+  }
+  if (poll_) (void)poll_(bytes_total_, bytes_total_);
   std::ranges::stable_sort(report_.damaged, {}, [](const Damage& d) { return std::pair(d.file, d.offset); });
   return std::move(report_);
 }
@@ -141,7 +157,19 @@ void Verifier::check_index(const Manifest& manifest) {
     index_ = index.take();
   } else {
     const bool missing = index.status().code() == Code::kNotFound;
-    add(manifest.index.name, 0, "", missing ? "the file is missing, though the manifest names it" : index.status().message());
+    add(manifest.index.name, 0, "",
+        missing ? "the file is missing, though the manifest names it" : index.status().message());
+  }
+}
+
+// The index is what merging the data files' directories gives; nothing else says so.
+void Verifier::check_agreement(const Manifest& manifest) {
+  if (!index_ || parts_.size() != manifest.files.size()) return;
+  const Result<Directory> merged = merge(parts_);
+  if (!merged.ok()) {
+    add(manifest.index.name, 0, "", merged.status().message());
+  } else if (encode_directory(*merged) != encode_directory(*index_)) {
+    add(manifest.index.name, 0, "", "the index does not hold what the data files' own directories say");
   }
 }
 
@@ -150,12 +178,13 @@ std::vector<Verifier::Wanted> Verifier::wanted_files(const Manifest* manifest) c
   if (!manifest) {  // whatever looks like a data or index file is checked on its own
     const Result<std::vector<std::string>> names = storage_.list();
     for (const std::string& name : names.ok() ? *names : std::vector<std::string>{})
-      if ((name.starts_with("p") || name.starts_with("index-")) && name.ends_with(".ostraca")) wanted.push_back({name, std::nullopt, 0});
+      if ((name.starts_with("p") || name.starts_with("index-")) && name.ends_with(".ostraca"))
+        wanted.push_back({name, std::nullopt, 0});
     return wanted;
   }
   for (std::uint32_t i = 0; i < manifest->files.size(); ++i) {
     const ManifestFile& file = manifest->files[i];
-    wanted.push_back({file.name, FileRecord{file.bytes, file.footer_crc, i, manifest->id}, i});
+    wanted.push_back({file.name, FileRecord{file.bytes, file.footer_crc, i, manifest->id}, i, manifest->process_count});
   }
   return wanted;
 }
@@ -180,17 +209,21 @@ Status Verifier::check_file(const Wanted& wanted) {
   const bool usable = examine_structure(*file.file, structure, problems);
   for (const Problem& problem : problems) whole_file(problem.offset, problem.status.message());
   if (problems.empty() && wanted.record)
-    if (Status status = check_identity(structure, *file.file, *wanted.record); !status.ok()) whole_file(0, status.message());
+    if (Status status = check_identity(structure, *file.file, *wanted.record, wanted.process_count); !status.ok())
+      whole_file(0, status.message());
   if (!usable) {
     if (wanted.record && wanted.record->bytes != file.file->size())
-      whole_file(file.file->size(), "size in bytes: expected " + std::to_string(wanted.record->bytes) + ", found " + std::to_string(file.file->size()));
+      whole_file(file.file->size(), "size in bytes: expected " + std::to_string(wanted.record->bytes) + ", found " +
+                                        std::to_string(file.file->size()));
     return {};
   }
   if (!structure.directory.empty()) {
-    const Result<Directory> own = read_directory(structure, *file.file, structure.header.kind == FileKind::kIndex);
+    Result<Directory> own = read_directory(structure, *file.file, structure.header.kind == FileKind::kIndex);
     if (!own.ok()) {
       whole_file(structure.footer.directory_offset, own.status().message());
-    } else if (!index_) {
+    } else if (index_) {
+      parts_.push_back({*wanted.record, own.take(), {}});
+    } else {
       names.add(*own, 0);
     }
   }

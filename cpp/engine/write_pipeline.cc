@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "base/limits.h"
@@ -19,7 +20,9 @@ std::size_t block_budget(std::size_t coding_bytes, unsigned threads) {
   return std::max(2 * kBlockBytes, std::min(wanted, allowed));
 }
 
-std::size_t round_up(std::size_t value, std::size_t alignment) { return (value + alignment - 1) / alignment * alignment; }
+std::size_t round_up(std::size_t value, std::size_t alignment) {
+  return (value + alignment - 1) / alignment * alignment;
+}
 
 }  // namespace
 
@@ -83,8 +86,18 @@ void WritePipeline::start(std::size_t coders) {
   writers_ = std::make_unique<WorkerPool>(jobs_.size() > 1 ? kIoThreads : 1, "write");
   if (coders_->threads() == 0 || writers_->threads() == 0)
     return fail(Status(Code::kSystem, "no thread could be started: the process or user is at its limit"));
-  for (unsigned i = 0; i < coders_->threads(); ++i) coders_->submit([this] { code_loop(); });
-  for (unsigned i = 0; i < writers_->threads(); ++i) writers_->submit([this] { io_loop(); });
+  for (unsigned i = 0; i < coders_->threads(); ++i) coders_->submit([this] { guard(&WritePipeline::code_loop); });
+  for (unsigned i = 0; i < writers_->threads(); ++i) writers_->submit([this] { guard(&WritePipeline::io_loop); });
+}
+
+// Runs a thread's loop. The engine throws nothing, but the standard library may run out of memory.
+void WritePipeline::guard(void (WritePipeline::*loop)()) {
+  try {
+    (this->*loop)();
+  } catch (const std::bad_alloc&) {
+    const Lock lock(mutex_);
+    fail(Status(Code::kSystem, "out of memory in the middle of a save"));
+  }
 }
 
 void WritePipeline::code_loop() {

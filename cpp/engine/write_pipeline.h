@@ -101,6 +101,7 @@ class WritePipeline {
   void place(Job& job, bool first);
   void submit_last_block();
   void io_loop();
+  void guard(void (WritePipeline::*loop)());
   void fail(Status status);
   bool all_placed() const { return sealed_ && next_to_place_ == jobs_.size(); }
 
@@ -111,7 +112,7 @@ class WritePipeline {
   BufferPool blocks_;
   std::optional<BufferPool> staging_;
 
-  mutable std::mutex mutex_;  // guards what follows, and the sources' refs and unread_chunks
+  mutable std::mutex mutex_;                // guards what follows, and the sources' refs and unread_chunks
   std::condition_variable work_changed_;    // for coding threads
   std::condition_variable io_changed_;      // for I/O threads
   std::condition_variable result_changed_;  // for callers

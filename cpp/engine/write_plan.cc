@@ -7,7 +7,10 @@
 namespace ostraca {
 
 PlannedSource::PlannedSource(ArraySource source, std::uint32_t item, Dims chunks)
-    : array(std::move(source)), item_bytes(item), bytes(item), chunk_shape(std::move(chunks)),
+    : array(std::move(source)),
+      item_bytes(item),
+      bytes(item),
+      chunk_shape(std::move(chunks)),
       grid(array.shape, chunk_shape) {
   for (std::uint64_t d : array.shape) bytes *= d;
   refs.resize(grid.count());

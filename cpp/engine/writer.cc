@@ -41,7 +41,8 @@ Status normalize(ArraySource& a, std::uint32_t* item) {
   }
   if (a.dtype == DType::kNone) return invalid_argument("a leaf that holds data needs a dtype");
   const std::size_t rank = a.shape.size();
-  if (rank > kRankMax) return invalid_argument("rank " + std::to_string(rank) + " is more than " + std::to_string(kRankMax));
+  if (rank > kRankMax)
+    return invalid_argument("rank " + std::to_string(rank) + " is more than " + std::to_string(kRankMax));
   if (dtype_info(a.dtype).scalar_bytes <= 1) a.big_endian = false;  // single bytes have no order
   if (a.strides.empty()) a.strides = c_strides(a.shape, *item);
   if (a.global_shape.empty()) a.global_shape = a.shape;
@@ -76,9 +77,7 @@ class WriterImpl final : public Writer {
     return aborted_ ? Result<bool>(cancelled("the save was aborted")) : pipeline_->wait_copied(timeout);
   }
   Result<FileReport> finish(const Poll& poll) override;
-  void cancel() override {
-    pipeline_->cancel(cancelled("the save was cancelled"));
-  }
+  void cancel() override { pipeline_->cancel(cancelled("the save was cancelled")); }
   void abort() override;
   std::uint64_t bytes_done() const override { return pipeline_->bytes_done() + tied_bytes_; }
   std::uint64_t bytes_total() const override { return logical_bytes_; }
@@ -116,7 +115,8 @@ Status WriterImpl::open() {
     if (manifest.ok())
       return exists("'" + storage_->path() + "' already holds a checkpoint: choose another path, or overwrite");
     if (manifest.status().code() == Code::kFormat)
-      return exists("'" + storage_->path_of(kManifestName) + "' exists and is not a manifest this release could have written");
+      return exists("'" + storage_->path_of(kManifestName) +
+                    "' exists and is not a manifest this release could have written");
   }
   OSTRACA_RETURN_IF_ERROR(storage_->create_directory());
   if (options_.process_index == 0) {

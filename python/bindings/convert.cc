@@ -5,15 +5,24 @@ namespace {
 
 const char* exception_name(Code code) {
   switch (code) {
-    case Code::kCorruption: return "CorruptionError";
-    case Code::kFormat: return "FormatError";
-    case Code::kNotFound: return "NotFoundError";
-    case Code::kExists: return "ExistsError";
-    case Code::kMismatch: return "MismatchError";
-    case Code::kCoordination: return "CoordinationError";
-    case Code::kCommitUncertain: return "CommitUncertainError";
-    case Code::kCancelled: return "CancelledError";
-    default: return nullptr;
+    case Code::kCorruption:
+      return "CorruptionError";
+    case Code::kFormat:
+      return "FormatError";
+    case Code::kNotFound:
+      return "NotFoundError";
+    case Code::kExists:
+      return "ExistsError";
+    case Code::kMismatch:
+      return "MismatchError";
+    case Code::kCoordination:
+      return "CoordinationError";
+    case Code::kCommitUncertain:
+      return "CommitUncertainError";
+    case Code::kCancelled:
+      return "CancelledError";
+    default:
+      return nullptr;
   }
 }
 
@@ -27,7 +36,8 @@ void raise_if_error(const Status& status) {
   } else if (status.code() == Code::kSystem) {
     // OSError picks its subclass (PermissionError, ...) from errno; the message's own words go into strerror.
     const py::object os_error = py::reinterpret_borrow<py::object>(PyExc_OSError);
-    exception = status.os_error() ? os_error(status.os_error(), status.message(), status.path()) : os_error(status.message());
+    exception =
+        status.os_error() ? os_error(status.os_error(), status.message(), status.path()) : os_error(status.message());
   } else {
     exception = py::reinterpret_borrow<py::object>(PyExc_ValueError)(status.message());
   }
@@ -86,9 +96,7 @@ py::tuple dims_tuple(const std::uint64_t* values, std::size_t count) {
   return out;
 }
 
-std::vector<std::uint64_t> array_shape(const py::array& array) {
-  return {array.shape(), array.shape() + array.ndim()};
-}
+std::vector<std::uint64_t> array_shape(const py::array& array) { return {array.shape(), array.shape() + array.ndim()}; }
 
 std::vector<std::int64_t> array_strides(const py::array& array) {
   return {array.strides(), array.strides() + array.ndim()};

@@ -16,8 +16,12 @@ py::array_t<std::uint8_t> allocate(std::size_t nbytes) {
 std::vector<std::string> feature_names() {
   const CpuFeatures& f = cpu_features();
   std::vector<std::string> names;
-  for (const auto& [name, present] : {std::pair("sse42", f.sse42), {"avx2", f.avx2}, {"avx512", f.avx512},
-                                      {"vpclmulqdq", f.vpclmulqdq}, {"arm_crc", f.arm_crc}, {"neon", f.neon}})
+  for (const auto& [name, present] : {std::pair("sse42", f.sse42),
+                                      {"avx2", f.avx2},
+                                      {"avx512", f.avx512},
+                                      {"vpclmulqdq", f.vpclmulqdq},
+                                      {"arm_crc", f.arm_crc},
+                                      {"neon", f.neon}})
     if (present) names.emplace_back(name);
   return names;
 }

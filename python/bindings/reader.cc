@@ -58,7 +58,8 @@ py::tuple path_parts(std::string_view path) {
   for (std::size_t i = 0; i < parts.size(); ++i) {
     const KeyPart& part = parts[i];
     const bool text = part.type == KeyPart::Type::kString || part.type == KeyPart::Type::kAttribute;
-    out[i] = py::make_tuple(static_cast<int>(part.type), text ? py::object(py::str(part.text)) : py::object(py::int_(part.integer)));
+    out[i] = py::make_tuple(static_cast<int>(part.type),
+                            text ? py::object(py::str(part.text)) : py::object(py::int_(part.integer)));
   }
   return out;
 }
@@ -80,7 +81,8 @@ py::list PyReader::chunks(std::uint64_t leaf) const {
   py::list out;
   for (const ChunkInfo& c : take_or_raise(reader->chunks(leaf)))
     out.append(py::make_tuple(c.file, c.offset, c.stored_bytes, c.decoded_bytes, c.codec, c.hash,
-                              dims_tuple(c.origin.data(), c.origin.size()), dims_tuple(c.shape.data(), c.shape.size())));
+                              dims_tuple(c.origin.data(), c.origin.size()),
+                              dims_tuple(c.shape.data(), c.shape.size())));
   return out;
 }
 
@@ -95,7 +97,8 @@ void PyReader::read_into(const py::sequence& sequence, bool deep, const py::obje
     const LeafInfo leaf = checked(number)->leaf(number);
     const Result<std::uint32_t> bytes = item_bytes(leaf.dtype, leaf.detail);
     if (bytes.ok() && *bytes != static_cast<std::uint32_t>(array.itemsize()))
-      throw py::value_error("the array's items have " + std::to_string(array.itemsize()) + " bytes, the leaf's " + std::to_string(*bytes));
+      throw py::value_error("the array's items have " + std::to_string(array.itemsize()) + " bytes, the leaf's " +
+                            std::to_string(*bytes));
     requests.push_back({number, dims(request[1]), array_shape(array), static_cast<std::byte*>(array.mutable_data()),
                         array_strides(array), is_big_endian(array)});
   }
@@ -140,19 +143,22 @@ void bind_reader(py::module_& m) {
       .def("leaves", &PyReader::leaves)
       .def("chunks", &PyReader::chunks, arg("leaf"))
       .def("stored_bytes", &PyReader::stored_bytes, arg("leaf"))
-      .def("read_into", &PyReader::read_into, arg("requests"), py::kw_only(), arg("deep") = false, arg("progress") = py::none())
+      .def("read_into", &PyReader::read_into, arg("requests"), py::kw_only(), arg("deep") = false,
+           arg("progress") = py::none())
       .def("modified", &PyReader::modified)
-      .def("statistics", [](const PyReader& r) {
-        const ReadStatistics s = r.get()->statistics();
-        py::dict out;
-        out["chunks_read"] = s.chunks_read;
-        out["bytes_read"] = s.bytes_read;
-        out["chunks_decoded"] = s.chunks_decoded;
-        out["bytes_decoded"] = s.bytes_decoded;
-        return out;
-      })
+      .def("statistics",
+           [](const PyReader& r) {
+             const ReadStatistics s = r.get()->statistics();
+             py::dict out;
+             out["chunks_read"] = s.chunks_read;
+             out["bytes_read"] = s.bytes_read;
+             out["chunks_decoded"] = s.chunks_decoded;
+             out["bytes_decoded"] = s.bytes_decoded;
+             return out;
+           })
       .def("close", &PyReader::close);
-  m.def("verify", &verify_checkpoint, arg("path"), py::kw_only(), arg("deep") = false, arg("threads") = 0, arg("progress") = py::none());
+  m.def("verify", &verify_checkpoint, arg("path"), py::kw_only(), arg("deep") = false, arg("threads") = 0,
+        arg("progress") = py::none());
 }
 
 }  // namespace ostraca::python

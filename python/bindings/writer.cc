@@ -57,7 +57,8 @@ ArraySource array_source(const py::tuple& spec) {
   source.data = static_cast<const std::byte*>(array.data());
   const Result<std::uint32_t> item = item_bytes(source.dtype, source.detail);
   if (item.ok() && *item != static_cast<std::uint32_t>(array.itemsize()))
-    throw py::value_error("the array's items have " + std::to_string(array.itemsize()) + " bytes, its dtype code's " + std::to_string(*item));
+    throw py::value_error("the array's items have " + std::to_string(array.itemsize()) + " bytes, its dtype code's " +
+                          std::to_string(*item));
   return source;
 }
 
@@ -85,7 +86,8 @@ class PyWriter {
   }
 
   Writer& get() {
-    if (getpid() != owner_) throw std::runtime_error("this writer belongs to the process that made it, not to a fork of it");
+    if (getpid() != owner_)
+      throw std::runtime_error("this writer belongs to the process that made it, not to a fork of it");
     return *writer_;
   }
   void add(const py::sequence& leaves, const py::object& on_copied) {
@@ -116,7 +118,8 @@ class PyWriter {
       const py::gil_scoped_release release;
       do {
         auto slice = std::chrono::nanoseconds(std::chrono::milliseconds(20));
-        if (timeout) slice = std::clamp<std::chrono::nanoseconds>(deadline - std::chrono::steady_clock::now(), {}, slice);
+        if (timeout)
+          slice = std::clamp<std::chrono::nanoseconds>(deadline - std::chrono::steady_clock::now(), {}, slice);
         copied = get().wait_copied(slice);
         if (!copied.ok() || *copied) break;
       } while ((!timeout || std::chrono::steady_clock::now() < deadline) && poll.poll()(0, 0));
@@ -154,9 +157,10 @@ class PyWriter {
   std::unique_ptr<Writer> writer_;
 };
 
-WriterOptions writer_options(std::uint32_t process_index, std::uint32_t process_count, const std::optional<std::string>& attempt,
-                             const std::string& codec, const std::string& io, unsigned threads, std::size_t coding_bytes,
-                             std::optional<std::size_t> staging_bytes, const py::object& chunk_shape, bool overwrite) {
+WriterOptions writer_options(std::uint32_t process_index, std::uint32_t process_count,
+                             const std::optional<std::string>& attempt, const std::string& codec, const std::string& io,
+                             unsigned threads, std::size_t coding_bytes, std::optional<std::size_t> staging_bytes,
+                             const py::object& chunk_shape, bool overwrite) {
   WriterOptions options{.process_index = process_index,
                         .process_count = process_count,
                         .codec = codec_policy(codec),
@@ -170,8 +174,9 @@ WriterOptions writer_options(std::uint32_t process_index, std::uint32_t process_
   return options;
 }
 
-std::string commit_reports(const std::string& path, const std::vector<FileReport>& reports, std::optional<std::int64_t> step,
-                           const std::optional<std::string>& metadata, bool overwrite, double seconds, double stall_seconds) {
+std::string commit_reports(const std::string& path, const std::vector<FileReport>& reports,
+                           std::optional<std::int64_t> step, const std::optional<std::string>& metadata, bool overwrite,
+                           double seconds, double stall_seconds) {
   const CommitOptions options{step, metadata.value_or("null"), overwrite, seconds, stall_seconds};
   Result<std::string> manifest = invalid_argument("");
   {
@@ -192,28 +197,32 @@ void bind_writer(py::module_& m) {
       .def_readonly("file_bytes", &FileReport::file_bytes)
       .def_readonly("logical_bytes", &FileReport::logical_bytes)
       .def("to_bytes", [](const FileReport& r) { return py::bytes(r.to_bytes()); })
-      .def_static("from_bytes", [](const py::bytes& data) { return take_or_raise(FileReport::from_bytes(std::string_view(data))); });
+      .def_static("from_bytes",
+                  [](const py::bytes& data) { return take_or_raise(FileReport::from_bytes(std::string_view(data))); });
   py::class_<PyWriter>(m, "Writer")
       .def(py::init([](const std::string& path, std::uint32_t process_index, std::uint32_t process_count,
-                       const std::optional<std::string>& attempt, const std::string& codec, const std::string& io, unsigned threads,
-                       std::size_t coding_bytes, std::optional<std::size_t> staging_bytes, const py::object& chunk_shape, bool overwrite) {
-             return std::make_unique<PyWriter>(path, writer_options(process_index, process_count, attempt, codec, io, threads,
-                                                                    coding_bytes, staging_bytes, chunk_shape, overwrite));
+                       const std::optional<std::string>& attempt, const std::string& codec, const std::string& io,
+                       unsigned threads, std::size_t coding_bytes, std::optional<std::size_t> staging_bytes,
+                       const py::object& chunk_shape, bool overwrite) {
+             return std::make_unique<PyWriter>(
+                 path, writer_options(process_index, process_count, attempt, codec, io, threads, coding_bytes,
+                                      staging_bytes, chunk_shape, overwrite));
            }),
            arg("path"), py::kw_only(), arg("process_index") = 0, arg("process_count") = 1, arg("attempt") = py::none(),
-           arg("codec") = "auto", arg("io") = "auto", arg("threads") = 0, arg("coding_bytes") = 0, arg("staging_bytes") = py::none(),
-           arg("chunk_shape") = py::none(), arg("overwrite") = false)
+           arg("codec") = "auto", arg("io") = "auto", arg("threads") = 0, arg("coding_bytes") = 0,
+           arg("staging_bytes") = py::none(), arg("chunk_shape") = py::none(), arg("overwrite") = false)
       .def_property_readonly("attempt", [](PyWriter& w) { return w.get().attempt().hex(); })
       .def("add", &PyWriter::add, arg("leaves"), arg("on_copied") = py::none())
-      .def("seal", [](PyWriter& w) { w.get().seal(); }, py::call_guard<py::gil_scoped_release>())
+      .def(
+          "seal", [](PyWriter& w) { w.get().seal(); }, py::call_guard<py::gil_scoped_release>())
       .def("copied", [](PyWriter& w) { return w.get().copied(); })
       .def("wait_copied", &PyWriter::wait_copied, arg("timeout") = py::none())
       .def("finish", &PyWriter::finish, arg("progress") = py::none())
       .def("cancel", [](PyWriter& w) { w.get().cancel(); })
       .def("abort", &PyWriter::abort)
       .def("progress", [](PyWriter& w) { return std::pair(w.get().bytes_done(), w.get().bytes_total()); });
-  m.def("commit", &commit_reports, arg("path"), arg("reports"), py::kw_only(), arg("step") = py::none(), arg("metadata") = py::none(),
-        arg("overwrite") = false, arg("seconds") = 0.0, arg("stall_seconds") = 0.0);
+  m.def("commit", &commit_reports, arg("path"), arg("reports"), py::kw_only(), arg("step") = py::none(),
+        arg("metadata") = py::none(), arg("overwrite") = false, arg("seconds") = 0.0, arg("stall_seconds") = 0.0);
 }
 
 }  // namespace ostraca::python

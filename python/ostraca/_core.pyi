@@ -12,12 +12,10 @@ from numpy.typing import NDArray
 
 # Key path as stored (docs/format.md, section 5), kind, dtype code, detail, big-endian, the shard's memory (any
 # strides; None for kinds without data), global shape and offset (None: the array is the whole leaf), immutable.
-LeafSpec = tuple[
-    bytes, int, int, str, bool, NDArray[Any] | None, tuple[int, ...] | None, tuple[int, ...] | None, bool
-]
+LeafSpec = tuple[bytes, int, int, str, bool, NDArray[Any] | None, tuple[int, ...] | None, tuple[int, ...] | None, bool]
 # Key path as (type, value) parts, display name, kind, dtype code, detail, big-endian, global shape, decoded bytes.
 LeafInfo = tuple[tuple[tuple[int, str | int], ...], str, int, int, str, bool, tuple[int, ...], int]
-# file name, offset in it, stored bytes, decoded bytes, codec, content hash (hex), origin and shape of the box in the leaf.
+# File name, offset in it, stored and decoded bytes, codec, content hash (hex), origin and shape of the box in the leaf.
 ChunkInfo = tuple[str, int, int, int, int, str, tuple[int, ...], tuple[int, ...]]
 ProgressCallback = Callable[[int, int], object]  # bytes done, bytes total
 

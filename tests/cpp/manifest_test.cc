@@ -98,7 +98,7 @@ TEST(Manifest, WrongMembersAreRefusedByName) {
   };
   const std::vector<std::array<std::string, 3>> cases = {
       {"\"format\": \"ostraca\"", "\"format\": \"other\"", "'format'"},
-      {"\"version\": 1", "\"version\": 2", "'version'"},
+      {"\"version\": 1", "\"version\": 2", "version: expected 1, found 2"},
       {"\"version\": 1", "\"version\": 1.0", "'version'"},
       {"\"features\": \"0000000000000000\"", "\"features\": \"0000000000000001\"", "features"},
       {"\"features\": \"0000000000000000\"", "\"features\": \"0\"", "'features'"},

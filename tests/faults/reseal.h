@@ -57,7 +57,7 @@ struct FileParts {
   }
   void sign() {
     store_le(&header[60], crc32c(Bytes(header).first(60)));
-    store_le(&footer[88], crc32c(header));
+    std::copy_n(header.begin() + 60, 4, footer.begin() + 88);
     store_le(&footer[92], crc32c(Bytes(footer).first(92)));
   }
   ByteVector bytes() const {

@@ -69,9 +69,9 @@ class Reader {
 
   virtual const std::string& manifest() const = 0;  // JSON text
   virtual std::uint64_t leaf_count() const = 0;
-  virtual LeafInfo leaf(std::uint64_t i) const = 0;                            // REQUIRES: i < leaf_count()
-  virtual Result<std::vector<ChunkInfo>> chunks(std::uint64_t leaf) = 0;       // REQUIRES: leaf < leaf_count()
-  virtual Result<std::uint64_t> stored_bytes(std::uint64_t leaf) = 0;          // a pack counts by its share
+  virtual LeafInfo leaf(std::uint64_t i) const = 0;                       // REQUIRES: i < leaf_count()
+  virtual Result<std::vector<ChunkInfo>> chunks(std::uint64_t leaf) = 0;  // REQUIRES: leaf < leaf_count()
+  virtual Result<std::uint64_t> stored_bytes(std::uint64_t leaf) = 0;     // a pack counts by its share
 
   // Reads each chunk that is needed once, checks its CRC, decodes it and scatters it to every request. With `deep`
   // the content hash of every decoded chunk is checked too. On failure `modified`, if given, holds a flag for every

@@ -78,11 +78,11 @@ class [[nodiscard]] Result {
 
 #define OSTRACA_CONCAT_(a, b) a##b
 #define OSTRACA_CONCAT(a, b) OSTRACA_CONCAT_(a, b)
-#define OSTRACA_RETURN_IF_ERROR(expression)                          \
-  do {                                                               \
+#define OSTRACA_RETURN_IF_ERROR(expression)                                      \
+  do {                                                                           \
     if (::ostraca::Status status_ = (expression); !status_.ok()) return status_; \
   } while (false)
-#define OSTRACA_ASSIGN_OR_RETURN(target, expression)                              \
+#define OSTRACA_ASSIGN_OR_RETURN(target, expression) \
   OSTRACA_ASSIGN_OR_RETURN_(OSTRACA_CONCAT(result_, __LINE__), target, expression)
 #define OSTRACA_ASSIGN_OR_RETURN_(result, target, expression) \
   auto result = (expression);                                 \
