@@ -2,7 +2,9 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -10,6 +12,25 @@
 #include "base/limits.h"
 
 namespace ostraca {
+namespace {
+
+// Whether the page cache lacks a part of the range; false too when the kernel (before 6.5) does not say.
+// RWF_NOWAIT alone is no probe: a read that would wait starts readahead before it refuses, and the device then reads
+// everything twice.
+bool known_uncached(int fd, std::uint64_t offset, std::uint64_t size) {
+  constexpr long kCachestatCall = 451;  // on every architecture; glibc has no name for it
+  struct Range {
+    std::uint64_t offset, size;
+  } range = {offset, size};
+  struct {
+    std::uint64_t cached, dirty, writeback, evicted, recently_evicted;
+  } pages = {};
+  if (size == 0 || ::syscall(kCachestatCall, fd, &range, &pages, 0) != 0) return false;
+  const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  return pages.cached < (offset + size - 1) / page - offset / page + 1;
+}
+
+}  // namespace
 
 std::size_t PosixCalls::direct_alignment([[maybe_unused]] int fd) const {
 #ifdef STATX_DIOALIGN
@@ -41,6 +62,10 @@ ssize_t PosixCalls::pread(int fd, void* data, std::size_t size, off_t offset) co
 }
 
 ssize_t PosixCalls::pread_cached(int fd, void* data, std::size_t size, off_t offset) const {
+  if (known_uncached(fd, static_cast<std::uint64_t>(offset), size)) {
+    errno = EAGAIN;
+    return -1;
+  }
   const iovec target = {data, size};
   return ::preadv2(fd, &target, 1, offset, RWF_NOWAIT);
 }

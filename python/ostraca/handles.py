@@ -246,9 +246,9 @@ class SaveHandle:
         state = "running" if not job.done.is_set() else "failed" if job.error else "committed"
         return f"<ostraca.SaveHandle {state}: {job.path!r}>"
 
-    def __del__(self) -> None:
+    def __del__(self, getpid: Callable[[], int] = os.getpid) -> None:  # the module may be gone before the handle
         job = getattr(self, "_job_", None)
-        if job is not None and job.pid == os.getpid():
+        if job is not None and job.pid == getpid():
             job.abandoned = True
             if job.done.is_set():
                 job.report_unseen()
