@@ -1,17 +1,21 @@
 """`open`: a checkpoint as a mapping from names to lazy arrays."""
 
+from __future__ import annotations
+
 import operator
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any, Final, Self, SupportsIndex
+from typing import TYPE_CHECKING, Any, Final, Self, SupportsIndex
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
 
 from . import leaves
 from .lowlevel import ArrayInfo, Reader, allocate
 from .options import StrPath
 from .reports import Manifest, SaveInfo
+
+if TYPE_CHECKING:  # numpy.typing costs more than all of this module
+    from numpy.typing import DTypeLike, NDArray
 
 _SHOWN_NAMES: Final = 5
 
@@ -68,7 +72,7 @@ class Checkpoint(Mapping[str, "StoredArray"]):
     def close(self) -> None:
         self._reader.close()
 
-    def __getitem__(self, name: str) -> "StoredArray":
+    def __getitem__(self, name: str) -> StoredArray:
         info = self._infos.get(name)
         return StoredArray(self._reader, self._reader.array(name) if info is None else info)
 

@@ -5,20 +5,25 @@ what does not lie in memory as it is stored: JAX's packed 4-bit integers, its ar
 keys, and conjugated torch views. Frameworks are recognized only when they were imported already.
 """
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import dtypes
 from .errors import FormatError, UnsupportedError
 from .tree import Kind, Leaf, quoted
 
+if TYPE_CHECKING:  # numpy.typing costs more than all of this module
+    from numpy.typing import NDArray
+
+    from ._core import LeafSpec
+
 Shape = tuple[int, ...]
-Spec = tuple[bytes, int, int, str, bool, NDArray[Any] | None, Shape | None, Shape | None, bool]  # _core.LeafSpec
 
 _CPU_DEVICES: Final = (1, 3)  # DLPack's kDLCPU, kDLCUDAHost
 _encode: Final = lru_cache(maxsize=256)(dtypes.encode)
@@ -35,9 +40,9 @@ class Piece(NamedTuple):
     immutable: bool = False  # nobody can change the memory while it is held
 
 
-def specs(leaves: Iterable[Leaf]) -> list[Spec]:
+def specs(leaves: Iterable[Leaf]) -> list[LeafSpec]:
     """What the engine stores for the leaves. Raises `UnsupportedError`, naming the leaf, for what it cannot."""
-    result: list[Spec] = []
+    result: list[LeafSpec] = []
     for path, name, leaf in leaves:
         try:
             if type(leaf) is np.ndarray:
@@ -50,7 +55,7 @@ def specs(leaves: Iterable[Leaf]) -> list[Spec]:
     return result
 
 
-def mutable_bytes(specs: Iterable[Spec]) -> int:
+def mutable_bytes(specs: Iterable[LeafSpec]) -> int:
     """Bytes of memory that an asynchronous save has to copy before its caller may go on."""
     return sum(memory.nbytes for *_, memory, _, _, immutable in specs if memory is not None and not immutable)
 
@@ -138,7 +143,7 @@ def _scalar(leaf: int | float | str | bytes) -> Piece:
         kind, code = (Kind.BOOL, dtypes.BOOL) if isinstance(leaf, bool) else (Kind.FLOAT, dtypes.FLOAT64)
         return Piece(kind, code, "", False, np.array(leaf), immutable=True)
     if isinstance(leaf, int):
-        kind, data = Kind.INT, leaf.to_bytes(leaf.bit_length() // 8 + 1, "little", signed=True)
+        kind, data = Kind.INT, leaf.to_bytes((leaf + (leaf < 0)).bit_length() // 8 + 1, "little", signed=True)
     elif isinstance(leaf, bytes):
         kind, data = Kind.BYTES, leaf
     else:

@@ -8,12 +8,13 @@ with Reader(path) as reader:
     reader.read_into([("a/b", None, array)])
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Self, SupportsIndex
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, SupportsIndex
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
 
 from . import _core, dtypes, metadata, options
 from .errors import MismatchError
@@ -21,6 +22,9 @@ from .options import StrPath
 from .progress import ProgressCallback
 from .reports import Manifest, SaveInfo
 from .tree import Kind, Path, encode_path, quoted
+
+if TYPE_CHECKING:  # numpy.typing costs more than all of this module
+    from numpy.typing import DTypeLike, NDArray
 
 FileReport = _core.FileReport
 

@@ -4,7 +4,6 @@ JSON of the value, except: integers of magnitude 2^53 or more are `{"$int": "<de
 `{"$float": "nan" | "inf" | "-inf"}`, and string keys that begin with `$` get one more.
 """
 
-import json
 import math
 from typing import Any, Final
 
@@ -25,6 +24,8 @@ def encode(metadata: Any) -> str | None:
     """
     if metadata is None:
         return None
+    import json  # late, for the sake of import time
+
     text = json.dumps(_encode(metadata, "metadata", 0), allow_nan=False, separators=(", ", ": "))
     if len(text) > MAX_BYTES:
         raise UnsupportedError(f"metadata takes {len(text)} bytes; the limit is {MAX_BYTES}: store arrays in the tree")

@@ -1,6 +1,5 @@
 """What saves and checks report, and the manifest they are read from."""
 
-import json
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -54,6 +53,8 @@ class Manifest:
     @classmethod
     def parse(cls, path: str, text: str) -> "Manifest":
         """Raises `FormatError` when a member is missing."""
+        import json  # late, for the sake of import time
+
         try:
             members = json.loads(text)
             members["path"] = path

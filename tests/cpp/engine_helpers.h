@@ -18,7 +18,18 @@
 #include "ostraca/reader.h"
 #include "ostraca/writer.h"
 
+#if defined(__SANITIZE_THREAD__)
+#define OSTRACA_UNDER_TSAN true
+#elif defined(__has_feature)
+#define OSTRACA_UNDER_TSAN __has_feature(thread_sanitizer)
+#else
+#define OSTRACA_UNDER_TSAN false
+#endif
+
 namespace ostraca::testing {
+
+// Thirty times slower: what repeats the same threads over and over does so less often.
+inline constexpr bool kUnderTsan = OSTRACA_UNDER_TSAN;
 
 enum class Layout : std::uint8_t { kC, kFortran, kReversed, kGaps, kBroadcast };
 inline constexpr Layout kLayouts[] = {Layout::kC, Layout::kFortran, Layout::kReversed, Layout::kGaps, Layout::kBroadcast};
