@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -134,7 +135,7 @@ class StoredArray:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self._info.shape, dtype=object))
+        return math.prod(self._info.shape)
 
     @property
     def nbytes(self) -> int:
@@ -152,6 +153,8 @@ class StoredArray:
 
     def __getitem__(self, index: Any) -> Any:
         """Any basic numpy index: integers, slices, Ellipsis, None, or a tuple of these. Scalars as in numpy."""
+        if index is Ellipsis:
+            return self._read(None, self._info.shape)
         start, shape, local = _box(index, self._info.shape)
         box = self._read(start, shape)
         strided = any(isinstance(item, slice) and abs(item.step or 1) > 1 for item in local)
@@ -161,7 +164,7 @@ class StoredArray:
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
             raise ValueError(f"{self!r} has to be read; it cannot be had without a copy")
-        array = self._read((0,) * self.ndim, self.shape)
+        array = self._read(None, self._info.shape)
         return array if dtype is None else array.astype(dtype, copy=False)
 
     def __len__(self) -> int:
@@ -175,8 +178,8 @@ class StoredArray:
     def __repr__(self) -> str:
         return f"<ostraca.StoredArray {self.name!r}: {self.kind}, shape {self.shape}, dtype {self.dtype}>"
 
-    def _read(self, start: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[Any]:
-        nbytes = int(np.prod(shape, dtype=object)) * self.dtype.itemsize
+    def _read(self, start: tuple[int, ...] | None, shape: tuple[int, ...]) -> NDArray[Any]:
+        nbytes = math.prod(shape) * self.dtype.itemsize
         array = allocate(shape, self.dtype, nbytes)
         if nbytes:
             self._reader.fill([(self._info.number, start, array)])
