@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cassert>
 #include <cerrno>
+#include <map>
 #include <string>
 
 #include "base/checked.h"
@@ -62,6 +63,39 @@ void AlignedBuffer::reset() {
   size_ = 0;
 }
 
+namespace {
+
+// Buffers of pools that are gone, for pools to come: the first touch of memory costs more than what is done in it. They
+// wait as MADV_FREE, so the kernel takes back what it needs, without swapping. Thread-safe.
+class BufferCache {
+ public:
+  static BufferCache& instance() {
+    static BufferCache* const cache = new BufferCache;  // for ever: threads may outlive static destructors
+    return *cache;
+  }
+  bool take(std::size_t size, AlignedBuffer* buffer) {
+    const std::lock_guard lock(mutex_);
+    std::vector<AlignedBuffer>& buffers = buffers_[size];
+    if (buffers.empty()) return false;
+    *buffer = std::move(buffers.back());
+    buffers.pop_back();
+    return true;
+  }
+  void put(std::vector<AlignedBuffer> buffers) {
+    for (AlignedBuffer& buffer : buffers) {
+      if (buffer.size() == 0 || ::madvise(buffer.data(), buffer.size(), MADV_FREE) != 0) continue;
+      const std::lock_guard lock(mutex_);
+      buffers_[buffer.size()].push_back(std::move(buffer));
+    }
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::size_t, std::vector<AlignedBuffer>> buffers_;  // by size
+};
+
+}  // namespace
+
 PooledBuffer& PooledBuffer::operator=(PooledBuffer&& other) noexcept {
   if (this != &other) {
     reset();
@@ -79,7 +113,10 @@ BufferPool::BufferPool(std::size_t buffer_bytes, std::size_t budget_bytes)
     : buffer_bytes_(buffer_bytes),
       capacity_(std::max<std::size_t>(1, budget_bytes / std::max<std::size_t>(1, buffer_bytes))) {}
 
-BufferPool::~BufferPool() { assert(lent_ == 0); }
+BufferPool::~BufferPool() {
+  assert(lent_ == 0);
+  BufferCache::instance().put(std::move(free_));
+}
 
 bool BufferPool::take(PooledBuffer* out, Status* failure) {
   if (cancelled_) return *failure = cancelled("waiting for a buffer was cancelled"), false;
@@ -87,12 +124,12 @@ bool BufferPool::take(PooledBuffer* out, Status* failure) {
   if (!free_.empty()) {
     buffer = std::move(free_.back());
     free_.pop_back();
-  } else if (lent_ < capacity_) {
+  } else if (lent_ == capacity_) {
+    return false;
+  } else if (!BufferCache::instance().take(buffer_bytes_, &buffer)) {
     auto fresh = AlignedBuffer::allocate(buffer_bytes_);
     if (!fresh.ok()) return *failure = fresh.status(), false;
     buffer = fresh.take();
-  } else {
-    return false;
   }
   ++lent_;
   *out = PooledBuffer(this, std::move(buffer));

@@ -68,7 +68,7 @@ class BufferPool {
  public:
   // As many buffers as the budget holds, but at least one.
   BufferPool(std::size_t buffer_bytes, std::size_t budget_bytes);
-  ~BufferPool();
+  ~BufferPool();  // keeps its buffers for the process's next pools, where the kernel can reclaim them
 
   std::size_t buffer_bytes() const { return buffer_bytes_; }
   std::size_t capacity() const { return capacity_; }  // buffers

@@ -18,8 +18,9 @@
 
 namespace ostraca {
 
-inline constexpr std::size_t kFetchBytes = 4 * kMiB + 2 * kAlignmentMax;  // the longest fetch: a chunk and its padding
-inline constexpr std::size_t kFetchBufferBytes = kFetchBytes + 2 * kAlignmentMax;  // widened to the device's alignment
+// Fetches use buffers of the size that saves use, so that the two share what the process keeps.
+inline constexpr std::size_t kFetchBytes = kBlockBytes - 2 * kAlignmentMax;  // then widened to the device's alignment
+static_assert(kFetchBytes >= kChunkBytesMax + kAlignmentMax, "a chunk and its padding are fetched at once");
 
 // Runs one load. Decoding threads take fetches in order, each with a buffer: what the page cache holds they read
 // themselves, the rest they leave to I/O threads, which read past the cache, and decode it when it is there.

@@ -117,7 +117,7 @@ class ReaderImpl final : public Reader {
         stored_(std::move(stored)),
         options_(options),
         files_(*storage_, stored_.directory),
-        buffers_(kFetchBufferBytes, options.coding_bytes ? options.coding_bytes : kCodingBytesDefault) {}
+        buffers_(kBlockBytes, options.coding_bytes ? options.coding_bytes : kCodingBytesDefault) {}
 
   bool misses_files() const { return files_.missing(); }
   const std::string& manifest() const override { return stored_.manifest_text; }

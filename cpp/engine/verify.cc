@@ -59,7 +59,7 @@ class Verifier {
         deep_(deep),
         threads_(threads ? threads : usable_cores()),
         poll_(poll),
-        buffers_(kFetchBufferBytes, kCodingBytesDefault) {}
+        buffers_(kBlockBytes, kCodingBytesDefault) {}
 
   Result<VerifyReport> run();
   // Whether the manifest that run() read was replaced meanwhile: what it then missed is no damage.

@@ -17,8 +17,8 @@ namespace {
 using namespace testing;
 using Factory = std::function<std::unique_ptr<Storage>()>;
 
-constexpr std::uint64_t kStride = kUnderTsan ? 6 : 1;  // of the calls that are made to fail
-constexpr std::uint32_t kPowerCuts = 7;  // of which the first four are the extremes
+constexpr std::uint64_t kStride = kUnderTsan ? 6 : 1;     // of the calls that are made to fail
+constexpr std::uint32_t kPowerCuts = kUnderTsan ? 2 : 7;  // of which the first four are the extremes
 
 // Whether this call's failure may be forgiven: what it was for is then not worth failing a save that is good.
 bool forgivable(const std::string& operation) {
@@ -26,7 +26,8 @@ bool forgivable(const std::string& operation) {
 }
 
 std::vector<TestArray> state(std::uint32_t seed) {
-  return {make_array("a", DType::kUint8, {9 << 20}, seed), make_array("b", DType::kFloat32, {200, 300}, seed, Layout::kC, Fill::kGaussian),
+  return {make_array("a", DType::kUint8, {9 << 20}, seed),
+          make_array("b", DType::kFloat32, {200, 300}, seed, Layout::kC, Fill::kGaussian),
           make_array("c", DType::kInt16, {10}, seed), make_array("d", DType::kInt16, {20}, seed)};
 }
 
@@ -70,7 +71,8 @@ class EngineFaultsTest : public ::testing::TestWithParam<bool> {
       EXPECT_EQ(reader.status().code(), Code::kNotFound) << when << ": " << reader.status().message();
       return;
     }
-    const std::string as_new = differences(**reader, new_), as_old = overwrite() ? differences(**reader, old_) : "not saved";
+    const std::string as_new = differences(**reader, new_),
+                      as_old = overwrite() ? differences(**reader, old_) : "not saved";
     EXPECT_TRUE(as_new.empty() || as_old.empty()) << when << ": " << as_new << "; " << as_old;
     EXPECT_EQ(damage(disk), "") << when;
   }
@@ -96,7 +98,8 @@ TEST_P(EngineFaultsTest, AnyCallThatFailsFailsTheSaveAndLeavesWhatWasThere) {
         const LoggedCall failed = plan->log()[n - 1];
         // A storage takes back what it could not finish, but for these.
         if (after && failed.operation != "write_at" && !failed.operation.starts_with("sync")) continue;
-        const std::string when = failed.operation + " " + failed.name + " as call " + std::to_string(n) + ": " + status.message();
+        const std::string when =
+            failed.operation + " " + failed.name + " as call " + std::to_string(n) + ": " + status.message();
         if (status.ok()) {
           EXPECT_TRUE(forgivable(failed.operation)) << when;
           EXPECT_TRUE(holds_new(disk)) << when;
@@ -112,8 +115,8 @@ TEST_P(EngineFaultsTest, AnyCallThatFailsFailsTheSaveAndLeavesWhatWasThere) {
           failed_at.insert(failed.operation);
         }
       }
-  for (const char* operation : {"create_directory", "create", "write_at", "sync_and_close", "sync_directory", "open", "read_at",
-                                "write_small", "publish", "after publication"})
+  for (const char* operation : {"create_directory", "create", "write_at", "sync_and_close", "sync_directory", "open",
+                                "read_at", "write_small", "publish", "after publication"})
     EXPECT_TRUE(failed_at.contains(operation) || kStride > 1) << operation;
 }
 
@@ -224,7 +227,8 @@ TEST(EngineReadFaultsTest, AnyReadThatFailsIsAnErrorOrDoesNotMatter) {
     for (const IoMode io : {IoMode::kAuto, IoMode::kDirect, IoMode::kBuffered}) {
       disk->set_cached(cached);
       const auto load = [&](const std::shared_ptr<FaultPlan>& plan) {
-        auto reader = open_reader(std::make_unique<FaultStorage>(std::make_unique<MemoryStorage>(disk), plan), {.threads = 2, .io = io});
+        auto reader = open_reader(std::make_unique<FaultStorage>(std::make_unique<MemoryStorage>(disk), plan),
+                                  {.threads = 2, .io = io});
         if (!reader.ok()) return reader.status().message();
         return differences(**reader, arrays);
       };

@@ -32,7 +32,8 @@ namespace ostraca::testing {
 inline constexpr bool kUnderTsan = OSTRACA_UNDER_TSAN;
 
 enum class Layout : std::uint8_t { kC, kFortran, kReversed, kGaps, kBroadcast };
-inline constexpr Layout kLayouts[] = {Layout::kC, Layout::kFortran, Layout::kReversed, Layout::kGaps, Layout::kBroadcast};
+inline constexpr Layout kLayouts[] = {Layout::kC, Layout::kFortran, Layout::kReversed, Layout::kGaps,
+                                      Layout::kBroadcast};
 
 enum class Fill : std::uint8_t { kNoise, kGaussian, kRepetitive, kZero };
 
@@ -94,7 +95,8 @@ inline std::vector<std::byte> content(std::size_t bytes, Fill fill, std::uint32_
     for (std::size_t i = 0; i + 4 <= bytes; i += 4) {  // close enough: a sum of uniforms
       const std::uint64_t r = random();
       const float value = (static_cast<float>(r & 0xffff) + static_cast<float>(r >> 16 & 0xffff) +
-                           static_cast<float>(r >> 32 & 0xffff) - 98302.5f) / 1e7f;
+                           static_cast<float>(r >> 32 & 0xffff) - 98302.5f) /
+                          1e7f;
       std::memcpy(out.data() + i, &value, 4);
     }
   } else if (fill == Fill::kRepetitive) {
@@ -120,9 +122,18 @@ struct TestArray {
 
   std::uint32_t item() const { return *item_bytes(dtype, detail); }
   ArraySource source(std::function<void()> on_copied = {}) const {
-    return {.path = key_path_from_name(name), .kind = kind, .dtype = dtype, .detail = detail, .big_endian = big_endian,
-            .shape = shape, .strides = strides, .global_shape = global_shape, .offset = offset,
-            .data = memory.data() + origin, .immutable = immutable, .on_copied = std::move(on_copied)};
+    return {.path = key_path_from_name(name),
+            .kind = kind,
+            .dtype = dtype,
+            .detail = detail,
+            .big_endian = big_endian,
+            .shape = shape,
+            .strides = strides,
+            .global_shape = global_shape,
+            .offset = offset,
+            .data = memory.data() + origin,
+            .immutable = immutable,
+            .on_copied = std::move(on_copied)};
   }
 };
 
@@ -139,7 +150,8 @@ inline TestArray make_array(const std::string& name, DType dtype, const Dims& sh
   a.origin = p.origin;
   a.memory = content(p.bytes + 64, Fill::kNoise, ~seed);  // the gaps hold something
   if (layout == Layout::kBroadcast && count > 0 && !shape.empty())
-    for (std::size_t i = count / shape[0] * item; i < a.expected.size(); ++i) a.expected[i] = a.expected[i - count / shape[0] * item];
+    for (std::size_t i = count / shape[0] * item; i < a.expected.size(); ++i)
+      a.expected[i] = a.expected[i - count / shape[0] * item];
   const std::uint32_t unit = big_endian ? dtype_info(dtype).scalar_bytes : 1;
   for_each_element(shape, a.strides, [&](std::int64_t at, std::size_t i) {
     std::byte* out = a.memory.data() + static_cast<std::int64_t>(a.origin) + at;
@@ -243,8 +255,8 @@ inline std::string differences(Reader& reader, const std::vector<TestArray>& arr
     if (out[i] != arrays[i].expected) return arrays[i].name + ": its bytes differ";
   return "";
 }
-inline std::string differences(std::unique_ptr<Storage> storage, const std::vector<TestArray>& arrays, bool deep = false,
-                               ReaderOptions options = {}) {
+inline std::string differences(std::unique_ptr<Storage> storage, const std::vector<TestArray>& arrays,
+                               bool deep = false, ReaderOptions options = {}) {
   auto reader = open_reader(std::move(storage), options);
   return reader.ok() ? differences(**reader, arrays, deep) : reader.status().message();
 }
@@ -254,7 +266,8 @@ inline std::string damage(Storage& storage, bool deep = true) {
   const Result<VerifyReport> report = verify_on(storage, deep, 2, {});
   if (!report.ok()) return report.status().message();
   std::string text;
-  for (const Damage& d : report->damaged) text += d.file + " @" + std::to_string(d.offset) + " " + d.array + ": " + d.reason + "\n";
+  for (const Damage& d : report->damaged)
+    text += d.file + " @" + std::to_string(d.offset) + " " + d.array + ": " + d.reason + "\n";
   return text;
 }
 inline std::string damage(const std::shared_ptr<MemoryDisk>& disk, bool deep = true) {

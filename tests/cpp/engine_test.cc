@@ -21,7 +21,7 @@ using namespace testing;
 
 std::shared_ptr<MemoryDisk> new_disk() { return std::make_shared<MemoryDisk>(); }
 
-std::uint64_t manifest_number(Reader& reader, std::uint64_t Manifest::*member) {
+std::uint64_t manifest_number(Reader& reader, std::uint64_t Manifest::* member) {
   const Result<Manifest> manifest = decode_manifest(reader.manifest());
   return manifest.ok() ? (*manifest).*member : ~0ull;
 }
@@ -101,7 +101,8 @@ TEST(EngineTest, ReadsRandomBoxesOfArraysInManyChunks) {
   std::mt19937 random(3);
   const Dims shape = {60, 37, 50};
   const std::vector<TestArray> arrays = {make_array("w", DType::kFloat32, shape, 1, Layout::kFortran, Fill::kGaussian)};
-  for (const Dims& chunk : {Dims{7, 37, 50}, Dims{60, 8, 9}, Dims{1, 1, 50}, Dims{100, 100, 100}, Dims{13, 5, 11}, Dims{}}) {
+  for (const Dims& chunk :
+       {Dims{7, 37, 50}, Dims{60, 8, 9}, Dims{1, 1, 50}, Dims{100, 100, 100}, Dims{13, 5, 11}, Dims{}}) {
     const auto disk = new_disk();
     ASSERT_TRUE(save_on(on(disk), arrays, {.threads = 2, .chunk_shape = chunk}).ok());
     EXPECT_EQ(damage(disk), "");
@@ -123,7 +124,8 @@ TEST(EngineTest, ReadsRandomBoxesOfArraysInManyChunks) {
 }
 
 TEST(EngineTest, ManyRequestsForOneArrayEachGetTheirPart) {
-  const std::vector<TestArray> arrays = {make_array("a", DType::kInt16, {100, 64}), make_array("b", DType::kInt16, {100, 64}, 2)};
+  const std::vector<TestArray> arrays = {make_array("a", DType::kInt16, {100, 64}),
+                                         make_array("b", DType::kInt16, {100, 64}, 2)};
   const auto disk = new_disk();
   ASSERT_TRUE(save_on(on(disk), arrays, {.chunk_shape = {9, 64}}).ok());
   auto reader = open_reader(on(disk)(), {});
@@ -141,7 +143,8 @@ TEST(EngineTest, ManyRequestsForOneArrayEachGetTheirPart) {
 
 TEST(EngineTest, AFullLoadReadsEachChunkOnceAndASliceFew) {
   const std::vector<TestArray> arrays = {make_array("w", DType::kFloat32, {2048, 4096}, 1, Layout::kC, Fill::kGaussian),
-                                         make_array("n", DType::kInt8, {3 << 20}), make_array("s", DType::kInt8, {100})};
+                                         make_array("n", DType::kInt8, {3 << 20}),
+                                         make_array("s", DType::kInt8, {100})};
   const auto disk = new_disk();
   ASSERT_TRUE(save_on(on(disk), arrays).ok());
   for (const bool cached : {true, false}) {
@@ -233,7 +236,8 @@ TestArray cut_shard(const TestArray& whole, const Shard& shard, Layout layout) {
 }
 
 // Every process writes its shards of `whole`, in threads, and process 0 commits.
-Status save_shards(const std::shared_ptr<MemoryDisk>& disk, const TestArray& whole, const std::vector<std::vector<Shard>>& processes) {
+Status save_shards(const std::shared_ptr<MemoryDisk>& disk, const TestArray& whole,
+                   const std::vector<std::vector<Shard>>& processes) {
   const auto count = static_cast<std::uint32_t>(processes.size());
   std::vector<Result<FileReport>> reports(count, invalid_argument("not run"));
   std::vector<std::unique_ptr<Writer>> writers(count);
@@ -285,8 +289,11 @@ TEST(EngineShardsTest, AnyTopologyRestoresToAnyOther) {
     auto reader = open_reader(on(disk)(), {});
     ASSERT_TRUE(reader.ok());
     EXPECT_EQ(differences(**reader, {whole}), "");
-    for (const auto& [start, box] : {std::pair(Dims{0, 0}, Dims{96, 1}), {Dims{13, 9}, Dims{60, 60}}, {Dims{47, 39}, Dims{2, 2}},
-                                     {Dims{95, 0}, Dims{1, 80}}, {Dims{3, 3}, Dims{0, 9}}}) {
+    for (const auto& [start, box] : {std::pair(Dims{0, 0}, Dims{96, 1}),
+                                     {Dims{13, 9}, Dims{60, 60}},
+                                     {Dims{47, 39}, Dims{2, 2}},
+                                     {Dims{95, 0}, Dims{1, 80}},
+                                     {Dims{3, 3}, Dims{0, 9}}}) {
       const auto got = read_box(**reader, 0, start, box, Layout::kFortran);
       ASSERT_TRUE(got.ok());
       EXPECT_EQ(*got, cut_box(whole.expected, whole.shape, 4, start, box));
@@ -304,7 +311,8 @@ TEST(EngineShardsTest, ShardsThatOverlapOrLeaveHolesOrDisagreeAreRefused) {
   EXPECT_FALSE(b.ok());
   EXPECT_NE(b.message().find("'w'"), std::string::npos) << b.message();
   for (const auto& disk : {overlap, hole})
-    for (const std::string& name : disk->names()) EXPECT_TRUE(name.starts_with("p0") || name.starts_with("intent")) << name;
+    for (const std::string& name : disk->names())
+      EXPECT_TRUE(name.starts_with("p0") || name.starts_with("intent")) << name;
 
   const auto disk = new_disk();
   std::vector<FileReport> reports;
@@ -340,7 +348,8 @@ TEST(EngineShardsTest, ShardsThatOverlapOrLeaveHolesOrDisagreeAreRefused) {
 
 TEST(EngineCommitTest, AnExistingCheckpointIsKeptUnlessOverwritten) {
   const auto disk = new_disk();
-  const std::vector<TestArray> first = {make_array("a", DType::kInt32, {100}, 1)}, second = {make_array("a", DType::kInt32, {100}, 2)};
+  const std::vector<TestArray> first = {make_array("a", DType::kInt32, {100}, 1)},
+                               second = {make_array("a", DType::kInt32, {100}, 2)};
   ASSERT_TRUE(save_on(on(disk), first).ok());
   const auto before = disk->files();
   EXPECT_EQ(save_on(on(disk), second).code(), Code::kExists);
@@ -415,7 +424,8 @@ TEST(EngineCommitTest, AnOpenReaderSurvivesAnOverwrite) {
   const ScratchDirectory scratch;
   const std::string path = scratch.path() + "/checkpoint";
   const auto storage = [&] { return make_posix_storage(path); };
-  const std::vector<TestArray> first = {make_array("a", DType::kInt32, {1 << 20}, 1)}, second = {make_array("a", DType::kInt32, {1 << 20}, 2)};
+  const std::vector<TestArray> first = {make_array("a", DType::kInt32, {1 << 20}, 1)},
+                               second = {make_array("a", DType::kInt32, {1 << 20}, 2)};
   ASSERT_TRUE(save_on(storage, first).ok());
   auto reader = Reader::open(path);
   ASSERT_TRUE(reader.ok());
@@ -432,7 +442,8 @@ TEST(EngineCommitTest, ReadersAndVerifiersNeverSeeAnOverwriteHalfDone) {
   ASSERT_TRUE(save_on(on(disk), versions[0]).ok());
   std::atomic<bool> stop = false;
   std::thread overwriter([&] {
-    for (int i = 1; i < 300; ++i) EXPECT_TRUE(save_on(on(disk), versions[i % 4], {.threads = 1, .overwrite = true}).ok());
+    for (int i = 1; i < 300; ++i)
+      EXPECT_TRUE(save_on(on(disk), versions[i % 4], {.threads = 1, .overwrite = true}).ok());
     stop = true;
   });
   int reads = 0;
@@ -517,7 +528,8 @@ TEST(EngineTest, WhatIsNoCheckpointIsSaidToBeNone) {
 
 TEST(EngineTest, AFailedLoadSaysWhichRequestsItTouched) {
   const auto disk = new_disk();
-  const std::vector<TestArray> arrays = {make_array("a", DType::kInt32, {1 << 20}, 1), make_array("b", DType::kInt32, {1 << 20}, 2)};
+  const std::vector<TestArray> arrays = {make_array("a", DType::kInt32, {1 << 20}, 1),
+                                         make_array("b", DType::kInt32, {1 << 20}, 2)};
   ASSERT_TRUE(save_on(on(disk), arrays, {.codec = CodecPolicy::kRaw}).ok());
   for (auto& [name, bytes] : disk->files())
     if (name.starts_with("p")) {
@@ -531,7 +543,8 @@ TEST(EngineTest, AFailedLoadSaysWhichRequestsItTouched) {
     ASSERT_TRUE(reader.ok());
     std::vector<std::byte> out(4 << 20);
     std::vector<bool> modified;
-    const ReadRequest b{.leaf = 1, .shape = {1 << 20}, .data = out.data()}, a{.leaf = 0, .shape = {1 << 20}, .data = out.data()};
+    const ReadRequest b{.leaf = 1, .shape = {1 << 20}, .data = out.data()},
+        a{.leaf = 0, .shape = {1 << 20}, .data = out.data()};
     ASSERT_TRUE((*reader)->read_into({&b, 1}, false, {}, &modified).ok());
     EXPECT_EQ(modified, std::vector<bool>{true});
     const auto status = (*reader)->read_into({&a, 1});
@@ -546,11 +559,12 @@ TEST(EngineTest, AFailedLoadSaysWhichRequestsItTouched) {
 TEST(EngineVerifyTest, DeepVerificationComparesContentEndToEnd) {
   for (const CodecPolicy codec : {CodecPolicy::kRaw, CodecPolicy::kAuto}) {
     const auto disk = new_disk();
-    const TestArray w = make_array("w", DType::kFloat32, {50'000}, 1, Layout::kC, Fill::kGaussian), n = make_array("n", DType::kInt8, {70'000});
+    const TestArray w = make_array("w", DType::kFloat32, {50'000}, 1, Layout::kC, Fill::kGaussian),
+                    n = make_array("n", DType::kInt8, {70'000});
     ASSERT_TRUE(save_on(on(disk), {w, n}, {.codec = codec}).ok());
     CheckpointParts parts = CheckpointParts::open(*disk);
     parts.seal_and_write(*disk);
-    EXPECT_EQ(damage(disk), "");  // taken apart and put together
+    EXPECT_EQ(damage(disk), "");            // taken apart and put together
     parts.data.body[1000] ^= std::byte{1};  // in a raw plane: the encoder was wrong, and the checksum is over its error
     parts.seal_and_write(*disk);
     EXPECT_EQ(damage(disk, false), "");
@@ -568,7 +582,8 @@ TEST(EngineVerifyTest, DeepVerificationComparesContentEndToEnd) {
 
 TEST(EngineVerifyTest, PaddingAndSpareBytesAreCovered) {
   const auto disk = new_disk();
-  ASSERT_TRUE(save_on(on(disk), {make_array("w", DType::kUint8, {9'000'000}), make_array("n", DType::kInt8, {70'000})}).ok());
+  ASSERT_TRUE(
+      save_on(on(disk), {make_array("w", DType::kUint8, {9'000'000}), make_array("n", DType::kInt8, {70'000})}).ok());
   CheckpointParts parts = CheckpointParts::open(*disk);
   // Behind the last extent of the first block there is padding: find a gap.
   bool found_gap = false;

@@ -87,7 +87,8 @@ class MemoryDisk {
         const bool longer = toss(2);
         mixed.resize(longer ? file->bytes.size() : file->durable.size());
         for (std::size_t at = 0; at < mixed.size(); at += kAlignmentMin)
-          if (toss(2)) std::copy_n(file->bytes.begin() + at, std::min(kAlignmentMin, mixed.size() - at), mixed.begin() + at);
+          if (toss(2))
+            std::copy_n(file->bytes.begin() + at, std::min(kAlignmentMin, mixed.size() - at), mixed.begin() + at);
       }
       file->durable = file->bytes = std::move(mixed);
       file->synced = true;
@@ -113,7 +114,8 @@ class MemoryDisk {
 
 class MemoryDisk::Writable final : public WritableFile {
  public:
-  Writable(std::shared_ptr<MemoryDisk> disk, std::shared_ptr<File> file) : disk_(std::move(disk)), file_(std::move(file)) {}
+  Writable(std::shared_ptr<MemoryDisk> disk, std::shared_ptr<File> file)
+      : disk_(std::move(disk)), file_(std::move(file)) {}
 
   std::size_t alignment() const override { return kAlignmentMin; }
   Status write_at(std::uint64_t offset, Bytes data) override {

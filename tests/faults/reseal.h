@@ -25,7 +25,9 @@ struct FileParts {
   // REQUIRES: `file` is a good one.
   static FileParts open(Bytes file) {
     const FileFooter footer = decode_footer(file.last(kFooterBytes), file.size()).take();
-    const auto copy = [&](std::uint64_t from, std::uint64_t to) { return ByteVector(file.begin() + from, file.begin() + to); };
+    const auto copy = [&](std::uint64_t from, std::uint64_t to) {
+      return ByteVector(file.begin() + from, file.begin() + to);
+    };
     FileParts parts;
     parts.header = copy(0, kHeaderBytes);
     parts.body = copy(kHeaderBytes, footer.table_offset);
@@ -42,13 +44,15 @@ struct FileParts {
     for (std::size_t at = 0; at + kExtentEntryBytes <= table.size(); at += kExtentEntryBytes) {
       const auto offset = load_le<std::uint64_t>(&table[at]);
       const auto bytes = load_le<std::uint32_t>(&table[at + 8]);
-      if (offset >= kHeaderBytes && offset - kHeaderBytes <= body.size() && bytes <= body.size() - (offset - kHeaderBytes))
+      if (offset >= kHeaderBytes && offset - kHeaderBytes <= body.size() &&
+          bytes <= body.size() - (offset - kHeaderBytes))
         store_le(&table[at + 16], crc32c(Bytes(body).subspan(offset - kHeaderBytes, bytes)));
     }
     frame_.resize(zstd_bound(directory.size()));
     frame_.resize(zstd_compress(directory, 1, frame_).take());
     const std::uint64_t table_offset = kHeaderBytes + body.size();
-    const std::uint64_t fields[] = {table_offset, table.size() / kExtentEntryBytes, table_offset + table.size(), frame_.size(), directory.size()};
+    const std::uint64_t fields[] = {table_offset, table.size() / kExtentEntryBytes, table_offset + table.size(),
+                                    frame_.size(), directory.size()};
     std::memcpy(footer.data(), fields, sizeof fields);
     store_le(&footer[40], crc32c(table));
     store_le(&footer[44], crc32c(frame_));
@@ -62,7 +66,8 @@ struct FileParts {
   }
   ByteVector bytes() const {
     ByteVector out;
-    for (const ByteVector* part : {&header, &body, &table, &frame_, &footer}) out.insert(out.end(), part->begin(), part->end());
+    for (const ByteVector* part : {&header, &body, &table, &frame_, &footer})
+      out.insert(out.end(), part->begin(), part->end());
     return out;
   }
   std::uint32_t footer_crc() const { return load_le<std::uint32_t>(&footer[92]); }

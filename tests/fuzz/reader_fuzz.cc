@@ -8,8 +8,8 @@
 #include <random>
 
 #include "../faults/reseal.h"
-#include "engine/on_storage.h"
 #include "base/checked.h"
+#include "engine/on_storage.h"
 
 namespace {
 
@@ -38,9 +38,15 @@ CheckpointParts make_checkpoint() {
   for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<std::uint8_t>("the quick brown fox"[i % 19]);
   std::vector<std::uint16_t> noise(200);
   for (auto& value : noise) value = static_cast<std::uint16_t>(random());
-  const auto add = [&](const char* name, DType dtype, std::vector<std::uint64_t> shape, const void* data, bool big = false) {
-    require(writer->add({.path = key_path_from_name(name), .dtype = dtype, .big_endian = big, .shape = std::move(shape),
-                         .data = static_cast<const std::byte*>(data)}).ok());
+  const auto add = [&](const char* name, DType dtype, std::vector<std::uint64_t> shape, const void* data,
+                       bool big = false) {
+    require(writer
+                ->add({.path = key_path_from_name(name),
+                       .dtype = dtype,
+                       .big_endian = big,
+                       .shape = std::move(shape),
+                       .data = static_cast<const std::byte*>(data)})
+                .ok());
   };
   add("grid", DType::kFloat32, {40, 50}, floats[0].data());
   add("a/b", DType::kFloat32, {300}, floats[1].data());
@@ -86,7 +92,8 @@ void read_leaf(Reader& reader, std::uint64_t number, Input& input) {
   if (!kind_has_data(leaf.kind)) return;
   const Result<std::uint32_t> item = item_bytes(leaf.dtype, leaf.detail);
   require(item.ok());
-  ReadRequest request{.leaf = number, .start = {}, .shape = {leaf.shape.begin(), leaf.shape.end()}, .big_endian = (number & 1) != 0};
+  ReadRequest request{
+      .leaf = number, .start = {}, .shape = {leaf.shape.begin(), leaf.shape.end()}, .big_endian = (number & 1) != 0};
   if (leaf.bytes > kLeafBytesMax || (input.take(1) & 1)) {  // one corner or another
     std::uint64_t bytes = *item;
     for (std::size_t d = 0; d < leaf.shape.size(); ++d) {
@@ -119,15 +126,32 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   std::vector<Late> late_data, late_index;
   for (int edits = static_cast<int>(input.take(1) % 8); edits > 0 && input.size > 0; --edits) {
     switch (input.take(1) % 9) {
-      case 0: edit(parts.data.body, input, false); break;
-      case 1: edit(parts.data.table, input, true); break;
-      case 2: edit(parts.data.directory, input, true); break;
+      case 0:
+        edit(parts.data.body, input, false);
+        break;
+      case 1:
+        edit(parts.data.table, input, true);
+        break;
+      case 2:
+        edit(parts.data.directory, input, true);
+        break;
       case 3:
-      case 4: edit(parts.index.directory, input, true); break;
-      case 5: late_data.push_back({&parts.data.footer, {input.data, input.size}}), (void)input.take(6); break;
-      case 6: late_data.push_back({&parts.data.header, {input.data, input.size}}), (void)input.take(6); break;
-      case 7: late_index.push_back({input.take(1) & 1 ? &parts.index.footer : &parts.index.header, {input.data, input.size}}), (void)input.take(6); break;
-      default: parts.manifest.process_count = static_cast<std::uint32_t>(input.take(4)); break;
+      case 4:
+        edit(parts.index.directory, input, true);
+        break;
+      case 5:
+        late_data.push_back({&parts.data.footer, {input.data, input.size}}), (void)input.take(6);
+        break;
+      case 6:
+        late_data.push_back({&parts.data.header, {input.data, input.size}}), (void)input.take(6);
+        break;
+      case 7:
+        late_index.push_back({input.take(1) & 1 ? &parts.index.footer : &parts.index.header, {input.data, input.size}}),
+            (void)input.take(6);
+        break;
+      default:
+        parts.manifest.process_count = static_cast<std::uint32_t>(input.take(4));
+        break;
     }
   }
   parts.data.seal();
