@@ -5,6 +5,7 @@
 #include <atomic>
 #include <chrono>
 #include <filesystem>
+#include <set>
 #include <thread>
 
 #include "container/manifest.h"
@@ -89,6 +90,30 @@ TEST(EnginePipelineTest, IdenticalChunksAreStoredOnceAcrossBatches) {
     EXPECT_EQ((*reader)->statistics().chunks_read, 3u);
     EXPECT_EQ(decode_manifest((*reader)->manifest())->chunks, 3u);
     EXPECT_LT(decode_manifest((*reader)->manifest())->stored_bytes, 13 * kMiB);
+    EXPECT_EQ(damage(disk), "");
+  }
+}
+
+TEST(EnginePipelineTest, IdenticalChunksAreStoredOnceWithinABatch) {
+  // Both are coded before either is placed; what follows the second one moves up.
+  constexpr std::uint64_t kRows = 200, kWidth = 70'000;
+  TestArray a = make_array("a", DType::kUint8, {kRows, kWidth}, 1);
+  std::mt19937 random(1);
+  std::set<unsigned> kinds;
+  for (std::uint64_t row = 0; row < kRows; ++row) {
+    const unsigned kind = row < 4 ? static_cast<unsigned>(row / 2) : random() % 40;
+    kinds.insert(kind);
+    const auto bytes = content(kWidth, kind % 2 ? Fill::kNoise : Fill::kRepetitive, kind);
+    std::copy(bytes.begin(), bytes.end(), a.memory.begin() + static_cast<std::ptrdiff_t>(row * kWidth));
+  }
+  a.expected.assign(a.memory.begin(), a.memory.begin() + kRows * kWidth);
+  for (const unsigned threads : {1u, 4u}) {
+    const auto disk = new_disk();
+    ASSERT_TRUE(save_on(on(disk), {a}, {.threads = threads, .chunk_shape = {1, kWidth}}).ok());
+    auto reader = open_reader(on(disk)(), {});
+    ASSERT_TRUE(reader.ok());
+    EXPECT_EQ(differences(**reader, {a}), "");
+    EXPECT_LE(decode_manifest((*reader)->manifest())->chunks, kinds.size());
     EXPECT_EQ(damage(disk), "");
   }
 }
