@@ -115,7 +115,7 @@ class Writer:
         self._writer.cancel()
 
     def abort(self) -> None:
-        """Removes what was written. Also after `finish`, when the save is not committed; after `commit` it leaves the checkpoint alone."""
+        """Removes what was written. Also after `finish`, when the save is not committed; what is committed stays."""
         self._writer.abort()
 
     def progress(self) -> tuple[int, int]:
