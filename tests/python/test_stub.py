@@ -1,0 +1,20 @@
+"""The stub of the compiled module says what the module has."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+# What a stub cannot say, or says for people only: aliases, pybind11's metaclass and the constructor it never offers.
+ALLOWED = r"""
+ostraca\._core\.(ChunkInfo|LeafInfo|LeafSpec|ProgressCallback)
+ostraca\._core\.(FileReport|Reader|Writer)
+ostraca\._core\.FileReport\.__init__
+"""
+
+
+def test_the_stub_has_not_drifted(tmp_path: Path) -> None:
+    allowed = tmp_path / "allowed"
+    allowed.write_text(ALLOWED)
+    command = [sys.executable, "-m", "mypy.stubtest", "ostraca._core", "--allowlist", str(allowed)]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
