@@ -113,7 +113,7 @@ Status WriterImpl::open() {
   if (!options_.overwrite) {
     Result<std::string> manifest = storage_->read_small(kManifestName, kManifestBytesMax);
     if (manifest.ok())
-      return exists("'" + storage_->path() + "' already holds a checkpoint: choose another path, or overwrite");
+      return exists("'" + storage_->path() + "' already holds a checkpoint: choose another path, or overwrite=True");
     if (manifest.status().code() == Code::kFormat)
       return exists("'" + storage_->path_of(kManifestName) +
                     "' exists and is not a manifest this release could have written");

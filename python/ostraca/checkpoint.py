@@ -95,7 +95,7 @@ class Checkpoint(Mapping[str, "StoredArray"]):
     def __repr__(self) -> str:
         names = list(self._infos)
         shown = ", ".join(names[:_SHOWN_NAMES]) + (", ..." if len(names) > _SHOWN_NAMES else "")
-        return f"<ostraca.Checkpoint {self.path!r}, step {self.step}: {len(names)} arrays: {shown}>"
+        return f"<ostraca.Checkpoint {self.path!r}: {len(names)} arrays: {shown}>"
 
     @cached_property
     def _manifest(self) -> Manifest:

@@ -19,7 +19,7 @@ class FormatError(OstracaError, ValueError):
 
 
 class NotFoundError(OstracaError, FileNotFoundError):
-    """There is no checkpoint at this path, or a file of it is gone."""
+    """There is no checkpoint at this path. (One of whose files some are missing is a `CorruptionError`.)"""
 
     errno = errno.ENOENT
 

@@ -38,7 +38,8 @@ def selected(stored: Sequence[ArrayInfo], select: Select | None) -> list[ArrayIn
     chosen = [info for info in stored if accepts(info.name)]
     if not chosen:
         some = ", ".join(quoted(info.name) for info in stored[:3])
-        raise MismatchError(f"select={select!r} chose none of the {len(stored)} stored leaves, such as {some}")
+        hint = "a glob matches whole names, as 'params/*' does"
+        raise MismatchError(f"select={select!r} chose none of the {len(stored)} stored leaves, such as {some}; {hint}")
     return chosen
 
 
@@ -61,8 +62,11 @@ def matched(like: Iterable[Leaf], stored: Iterable[ArrayInfo], *, keep: bool, wh
     if differences:
         listed = "".join(f"\n  {difference}" for difference in islice(differences, MAX_LISTED))
         more = f"\n  and {len(differences) - MAX_LISTED} more" if len(differences) > MAX_LISTED else ""
+        names_differ = bool(rest) or None in found
         advice = f"\n  (select= restores a part of what is stored; missing='keep' keeps what only `{what}` has)"
-        raise MismatchError(f"the checkpoint and `{what}` differ in names ({len(differences)}):{listed}{more}{advice}")
+        count = "1 leaf" if len(differences) == 1 else f"{len(differences)} leaves"
+        heading = f"the checkpoint and `{what}` differ in {count}"
+        raise MismatchError(f"{heading}:{listed}{more}{advice if names_differ else ''}")
     return found
 
 

@@ -16,9 +16,8 @@ MAX_INT: Final = (1 << 63) - 1
 
 def checked_path(path: StrPath) -> str:
     """A checkpoint's directory as a string."""
-    text = os.fspath(path)
-    if not isinstance(text, str):
-        raise TypeError(f"path must be a str or os.PathLike of str, not {type(path).__name__}")
+    if not isinstance(path, str | os.PathLike) or not isinstance(text := os.fspath(path), str):
+        raise TypeError(f"the path, which comes first, must be a str or os.PathLike of str, not {type(path).__name__}")
     if not text or "\0" in text:
         raise ValueError(f"path {text!r} names no directory")
     return text

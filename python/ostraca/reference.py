@@ -22,10 +22,14 @@ from pathlib import Path
 from types import SimpleNamespace as Record
 from typing import Any, NamedTuple
 
-import crc32c
 import numpy as np
 import numpy.typing as npt
-import zstandard
+
+try:
+    import crc32c
+    import zstandard
+except ImportError as error:
+    raise ImportError(f"{error}; the reference reader needs: pip install zstandard crc32c") from error
 
 xxhash = importlib.import_module("xxhash") if importlib.util.find_spec("xxhash") else None
 

@@ -127,7 +127,12 @@ def _show(result: dict[str, Any], only: list[list[ArrayInfo]], common: dict[str,
     _section("different contents", headings, "<<<>>>>>", cells)
     fields = [(row["key"], *(_json_cell(row, side) for side in "ab")) for row in result["metadata"]]
     _section("metadata", ("key", "A", "B"), "<<<", fields)
-    text.show(f"DIFFERENT: {same:,} of {text.counted(compared, 'common leaf', 'common leaves')} identical")
+    parts = [f"{same:,} of {text.counted(compared, 'common leaf', 'common leaves')} identical"]
+    parts += [
+        f"{len(result[side]):,} only in {side[-1].upper()}" for side in ("only_in_a", "only_in_b") if result[side]
+    ]
+    parts += ["metadata differs"] if fields else []
+    text.show(f"DIFFERENT: {'; '.join(parts)}")
 
 
 def _section(title: str, headings: tuple[str, ...], alignment: str, rows: list[Any]) -> None:

@@ -17,8 +17,8 @@ NAME: Final = "ls"
 SUMMARY: Final = "list checkpoints"
 DESCRIPTION: Final = """\
 Lists the checkpoints at and directly below DIR, and attempts to save that are
-unfinished. Only manifests and indexes are read; `ostraca verify` reads
-everything."""
+unfinished. Manifests and indexes are read, and files' sizes compared;
+`ostraca verify` reads everything."""
 EPILOG: Final = """\
 status: ok, unfinished (being saved now, or left over from a save that was
         killed), damaged, unreadable
@@ -80,7 +80,7 @@ def _entries(place: Path) -> list[Entry]:
     entries = []
     if committed:
         entry = _checkpoint(place)
-        if entry["status"] != "ok":  # which of the files are its own is not known
+        if "id" not in entry or entry["id"] is None:  # which of the files are its own is not known
             return [entry]
         attempts.pop(entry["id"], None)
         entries.append(entry)
@@ -95,7 +95,16 @@ def _checkpoint(place: Path) -> Entry:
     except (OstracaError, OSError, ValueError) as error:
         return _entry(place, "unreadable", detail=str(error))
     names = ("id", "step", "created", "arrays", "chunks", "logical_bytes", "stored_bytes")
-    return _entry(place, "ok", **{name: manifest[name] for name in names})
+    figures = {name: manifest[name] for name in names}
+    for file in (manifest["index"], *manifest["files"]):
+        try:
+            found = (place / file["file"]).stat().st_size
+        except FileNotFoundError:
+            return _entry(place, "damaged", detail=f"{file['file']} is missing", **figures)
+        if found != file["bytes"]:
+            detail = f"{file['file']}: size in bytes: expected {file['bytes']}, found {found}"
+            return _entry(place, "damaged", detail=detail, **figures)
+    return _entry(place, "ok", **figures)
 
 
 def _attempt(place: Path, attempt: str, stored: int) -> Entry:
