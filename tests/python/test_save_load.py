@@ -286,7 +286,7 @@ def test_like_differences(path: Path) -> None:
         "'x': not stored",
         "'d': stored, but not in `like`",
         "'e': expected empty dict, found None",
-        "(6)",
+        "in 6 leaves",
     ):
         assert line in str(caught.value)
     assert "'f'" not in str(caught.value)
