@@ -1,5 +1,6 @@
 #include "base/buffer.h"
 
+#include <pthread.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -10,6 +11,7 @@
 #include <string>
 
 #include "base/checked.h"
+#include "base/cpu.h"
 #include "base/limits.h"
 
 namespace ostraca {
@@ -66,32 +68,52 @@ void AlignedBuffer::reset() {
 namespace {
 
 // Buffers of pools that are gone, for pools to come: the first touch of memory costs more than what is done in it. They
-// wait as MADV_FREE, so the kernel takes back what it needs, without swapping. Thread-safe.
+// wait as MADV_FREE, so the kernel takes back what it needs, without swapping; and only up to a share of the memory
+// that is available. Thread-safe.
 class BufferCache {
  public:
+  // Never destroyed: threads may outlive static destructors. A forked child starts with a new one, since another thread
+  // may have held the mutex.
   static BufferCache& instance() {
-    static BufferCache* const cache = new BufferCache;  // for ever: threads may outlive static destructors
-    return *cache;
+    static const bool forks_handled = [] {
+      current_ = new BufferCache;
+      return ::pthread_atfork(nullptr, nullptr, [] { current_ = new BufferCache; }) == 0;
+    }();
+    (void)forks_handled;
+    return *current_;
   }
+
   bool take(std::size_t size, AlignedBuffer* buffer) {
     const std::lock_guard lock(mutex_);
     std::vector<AlignedBuffer>& buffers = buffers_[size];
     if (buffers.empty()) return false;
     *buffer = std::move(buffers.back());
     buffers.pop_back();
+    bytes_ -= size;
+    // Written to before the device is: kernels before 5.18 may drop a page that is MADV_FREE while a direct read fills
+    // it.
+    for (std::size_t i = 0; i < size; i += kAlignmentMin) *static_cast<volatile std::byte*>(buffer->data() + i) = {};
     return true;
   }
+
   void put(std::vector<AlignedBuffer> buffers) {
+    const std::uint64_t limit = available_memory_bytes() / kAvailableShare;
     for (AlignedBuffer& buffer : buffers) {
       if (buffer.size() == 0 || ::madvise(buffer.data(), buffer.size(), MADV_FREE) != 0) continue;
       const std::lock_guard lock(mutex_);
+      if (bytes_ + buffer.size() > limit) continue;
+      bytes_ += buffer.size();
       buffers_[buffer.size()].push_back(std::move(buffer));
     }
   }
 
  private:
+  static constexpr std::uint64_t kAvailableShare = 4;
+
+  static inline BufferCache* current_ = nullptr;
   std::mutex mutex_;
   std::map<std::size_t, std::vector<AlignedBuffer>> buffers_;  // by size
+  std::uint64_t bytes_ = 0;
 };
 
 }  // namespace

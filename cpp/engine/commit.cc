@@ -143,12 +143,13 @@ Result<std::string> commit_on(Storage& storage, const std::vector<FileReport>& u
 
   const std::string index_name = index_file_name(id);
   const std::string temporary = "manifest-" + id.hex() + ".json";
-  const std::vector<std::string> old = options.overwrite ? overwritten_files(storage, id) : std::vector<std::string>{};
   Status status = storage.write_small(index_name, index.bytes);
   if (status.code() == Code::kExists)  // the index is the other commit's: hands off
     return exists("attempt " + id.hex() + " was committed to '" + storage.path() + "' before, or is being committed");
   if (status.ok()) status = storage.write_small(temporary, as_bytes(text));
   if (status.ok()) status = storage.sync_directory();
+  const std::vector<std::string> old =  // late: another save may have committed meanwhile
+      status.ok() && options.overwrite ? overwritten_files(storage, id) : std::vector<std::string>{};
   if (status.ok()) status = storage.publish(temporary, kManifestName, options.overwrite);
   if (status.code() == Code::kCommitUncertain) return status;
   if (!status.ok()) {

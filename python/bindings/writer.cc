@@ -21,11 +21,15 @@ class CopiedCallback {
  public:
   CopiedCallback(py::object callable, std::size_t sources) : callable_(std::move(callable)), left_(sources) {}
   ~CopiedCallback() {
+    if (finalizing()) {
+      (void)callable_.release();
+      return;
+    }
     const py::gil_scoped_acquire gil;
     callable_ = {};
   }
   void count_down() {
-    if (--left_ > 0) return;
+    if (--left_ > 0 || finalizing()) return;
     const py::gil_scoped_acquire gil;
     try {
       callable_();
@@ -35,6 +39,15 @@ class CopiedCallback {
   }
 
  private:
+  // Then a thread that asks for the GIL is ended, or hangs.
+  static bool finalizing() {
+#if PY_VERSION_HEX >= 0x030D0000
+    return Py_IsFinalizing();
+#else
+    return _Py_IsFinalizing();
+#endif
+  }
+
   py::object callable_;
   std::atomic<std::size_t> left_;
 };

@@ -32,6 +32,8 @@ class Job:
         self, writer: _core.Writer, path: str, commit: dict[str, Any], progress: Progress, started: float
     ) -> None:
         self.path = path
+        # The process may change its directory before the commit. (pathlib would cost more to import than all of this.)
+        self._directory = os.path.abspath(path)  # noqa: PTH100
         self.pid = os.getpid()
         self.info: SaveInfo | None = None
         self.error: BaseException | None = None
@@ -55,6 +57,9 @@ class Job:
         except RuntimeError:  # no more threads, or the interpreter is going
             _running.discard(self)
             raise
+        except BaseException:  # Ctrl-C while it starts
+            self.cancel()
+            raise
 
     def let_caller_go(self, stalled: bool) -> None:
         """Called once, when the caller goes on; `stalled`: it waited so long, and for nothing else."""
@@ -69,8 +74,11 @@ class Job:
             try:
                 return writer.wait_copied(timeout)
             except Exception:
+                if not _has_failed(writer):
+                    raise  # a signal's handler raised it; the save goes on
                 del writer
-        self.done.wait()  # a failed save removes what it wrote; `error` is then what made it fail
+        if not self.done.wait(timeout):  # a failed save removes what it wrote; `error` is then what made it fail
+            return False
         self.raise_error()
         return True
 
@@ -85,6 +93,7 @@ class Job:
                 return False
             self._cancelled = True
         writer.cancel()
+        self._caller_went_on.set()  # it may have been interrupted before it could say so
         return True
 
     def progress(self) -> tuple[int, int]:
@@ -154,7 +163,7 @@ class Job:
                 self._publishing = True
             seconds = time.monotonic() - self._started
             stall_seconds = seconds if self._stall_seconds is None else self._stall_seconds
-            text = _core.commit(self.path, [report], seconds=seconds, stall_seconds=stall_seconds, **self._commit)
+            text = _core.commit(self._directory, [report], seconds=seconds, stall_seconds=stall_seconds, **self._commit)
         except CommitUncertainError:
             raise
         except BaseException:
@@ -163,6 +172,14 @@ class Job:
         finally:
             del writer  # an error's traceback keeps this frame
         return Manifest.parse(self.path, text).info
+
+
+def _has_failed(writer: _core.Writer) -> bool:
+    try:
+        writer.wait_copied(0)
+    except Exception:
+        return True
+    return False
 
 
 class _Unraisable:

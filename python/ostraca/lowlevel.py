@@ -96,6 +96,8 @@ class Writer:
         thread of the engine. It must not call the Writer.
         """
         coded = dtypes.named(dtype) if isinstance(dtype, str) else dtypes.encode(np.dtype(dtype))
+        if isinstance(buffer, np.ndarray) and buffer.dtype.kind != "V":
+            coded = coded._replace(big_endian=buffer.dtype.byteorder == ">")
         memory = _memory(buffer, coded, tuple(shape))
         box = [None if sizes is None else tuple(sizes) for sizes in (global_shape, offset)]
         spec = (_path_of(name), int(Kind.ARRAY), *coded, memory, box[0], box[1], False)

@@ -12,6 +12,7 @@ from .progress import Progress, check_progress
 from .reports import SaveInfo
 
 STAGING_SHARE = 0.5  # of the memory available: the default's upper bound
+BLOCK_BYTES = 8 << 20  # what the engine stages at a time; a block may be half empty, so the default counts twice
 
 _json = metadata.encode  # the functions below have a parameter of the module's name
 _warned_of_staging = False
@@ -62,8 +63,8 @@ def save(
         coding_bytes=coding_bytes,
         overwrite=overwrite,
     )[0]
-    job.let_caller_go(stalled=False)
     try:
+        job.let_caller_go(stalled=False)
         job.done.wait()
     except BaseException:  # a signal's handler raised
         job.cancel()
@@ -116,15 +117,16 @@ def save_async(
     try:
         if not return_early:
             job.wait_copied(None)
+        job.let_caller_go(stalled=True)
     except BaseException:  # the save failed, or a signal's handler raised
         job.cancel()
         job.let_caller_go(stalled=True)
         job.done.wait()
         raise
-    job.let_caller_go(stalled=True)
+    handle = SaveHandle(job)  # first: the warning may be an exception
     if mutable_bytes > staging and not return_early:
         _warn_of_staging(mutable_bytes, staging)
-    return SaveHandle(job)
+    return handle
 
 
 def _start(
@@ -155,7 +157,7 @@ def _start(
     mutable_bytes = leaves.mutable_bytes(specs)
     if asynchronous and staging_bytes is None:
         available = int(_core.available_memory_bytes() * STAGING_SHARE)
-        writer_options["staging_bytes"] = min(mutable_bytes, available)
+        writer_options["staging_bytes"] = min(2 * mutable_bytes + BLOCK_BYTES, available)
     writer = _core.Writer(where, **writer_options)
     try:
         writer.add(specs)

@@ -370,3 +370,33 @@ def test_sync_saves_in_threads(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert sorted(ostraca.load(saved)["i"] for saved in tmp_path.iterdir()) == list(range(6))
+
+
+def test_a_relative_path_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    handle = ostraca.save_async("relative", {"w": WEIGHTS})
+    monkeypatch.chdir(tmp_path / "other")
+    handle.result()
+    assert ostraca.verify(tmp_path / "relative").ok
+
+
+def test_a_signal_handlers_exception_passes_through(tmp_path: Path) -> None:
+    script = """
+import signal, sys, numpy as np, ostraca
+class Preempted(Exception):
+    pass
+def handler(number, frame):
+    raise Preempted
+signal.signal(signal.SIGALRM, handler)
+state = {f"w{i}": np.random.default_rng(i).standard_normal(2**21) for i in range(24)}
+signal.setitimer(signal.ITIMER_REAL, 0.05)
+try:
+    for i in range(200):
+        ostraca.save_async(sys.argv[1], state, staging_bytes=2**23, overwrite=True).result()
+except Preempted:
+    print("passed through")
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "c")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert run.stdout == "passed through\n", run.stderr

@@ -79,3 +79,11 @@ def test_reader(path: Path) -> None:
         assert reader.modified() == []
     with pytest.raises(ValueError, match="closed"):
         reader.statistics()
+
+
+def test_the_arrays_own_byte_order_counts(tmp_path: Path) -> None:
+    values = np.arange(3, dtype=">f4")
+    writer = ostraca.Writer(tmp_path / "c")
+    writer.add("x", values, dtype="float32", shape=(3,))
+    ostraca.commit(tmp_path / "c", [writer.finish()])
+    assert np.array_equal(ostraca.load(tmp_path / "c")["x"], values)
