@@ -88,6 +88,7 @@ py::list PyReader::chunks(std::uint64_t leaf) const {
 
 void PyReader::read_into(const py::sequence& sequence, bool deep, const py::object& progress) {
   const std::shared_ptr<Reader> reader = get();
+  modified_.clear();
   std::vector<ReadRequest> requests;
   requests.reserve(sequence.size());
   for (const py::handle item : sequence) {
@@ -109,7 +110,6 @@ void PyReader::read_into(const py::sequence& sequence, bool deep, const py::obje
     const py::gil_scoped_release release;
     status = reader->read_into(requests, deep, poll.poll(), &modified);
   }
-  modified_.clear();
   for (std::size_t i = 0; i < modified.size(); ++i)
     if (modified[i]) modified_.push_back(i);
   poll.rethrow();
