@@ -141,7 +141,6 @@ BufferPool::~BufferPool() {
 }
 
 bool BufferPool::take(PooledBuffer* out, Status* failure) {
-  if (cancelled_) return *failure = cancelled("waiting for a buffer was cancelled"), false;
   AlignedBuffer buffer;
   if (!free_.empty()) {
     buffer = std::move(free_.back());
@@ -165,7 +164,7 @@ Result<PooledBuffer> BufferPool::acquire() {
     Status failure;
     if (take(&buffer, &failure)) return buffer;
     // Short of memory but with buffers out, the pool makes do with those.
-    if (!failure.ok() && (cancelled_ || lent_ == 0)) return failure;
+    if (!failure.ok() && lent_ == 0) return failure;
     changed_.wait(lock);
   }
 }
@@ -176,12 +175,6 @@ PooledBuffer BufferPool::try_acquire() {
   Status failure;
   (void)take(&buffer, &failure);
   return buffer;
-}
-
-void BufferPool::cancel() {
-  std::lock_guard lock(mutex_);
-  cancelled_ = true;
-  changed_.notify_all();
 }
 
 void BufferPool::give_back(AlignedBuffer buffer) {

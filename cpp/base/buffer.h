@@ -73,13 +73,11 @@ class BufferPool {
   std::size_t buffer_bytes() const { return buffer_bytes_; }
   std::size_t capacity() const { return capacity_; }  // buffers
 
-  // Waits until a buffer is free. Fails with kCancelled after cancel(), and with kSystem (ENOMEM) when there is no
+  // Waits until a buffer is free. Fails with kSystem (ENOMEM) when there is no
   // memory and nobody who could give a buffer back.
   Result<PooledBuffer> acquire();
-  // Does not wait: none when no buffer is free, memory is short, or after cancel().
+  // Does not wait: none when no buffer is free or memory is short.
   PooledBuffer try_acquire();
-  // Wakes those who wait; from now on nothing is lent.
-  void cancel();
 
  private:
   friend class PooledBuffer;
@@ -92,7 +90,6 @@ class BufferPool {
   std::condition_variable changed_;
   std::vector<AlignedBuffer> free_;
   std::size_t lent_ = 0;
-  bool cancelled_ = false;
 };
 
 }  // namespace ostraca

@@ -36,7 +36,6 @@ class Chooser {
   struct Figures {
     bool constant = false;
     double entropy = 8;  // bits per byte
-    double repeats = 0;  // share of places where eight bytes seen before begin
     double cost = 8;     // bits per byte in the mode chosen
   };
 

@@ -93,7 +93,7 @@ class Writer:
         `name` is a path of string keys joined by "/"; "~1" in a key means "/", "~0" means "~". `buffer` is an array of
         `shape` (any strides) or contiguous bytes in C order. `dtype` may be a name such as "bfloat16", which then needs
         no ml_dtypes. The memory is held, and must not change until it was read: then `on_copied` is called, from a
-        thread of the engine. It must not call the Writer.
+        thread of the engine, or from `add` where there is nothing to read. It must not call the Writer.
         """
         coded = dtypes.named(dtype) if isinstance(dtype, str) else dtypes.encode(np.dtype(dtype))
         if isinstance(buffer, np.ndarray) and buffer.dtype.kind != "V":

@@ -76,23 +76,6 @@ TEST(BufferPool, HasOneBufferHoweverSmallTheBudget) {
   EXPECT_TRUE(pool.try_acquire());
 }
 
-TEST(BufferPool, CancelWakesThoseWhoWait) {
-  BufferPool pool(4 * kKiB, 4 * kKiB);
-  PooledBuffer held = pool.try_acquire();
-  std::atomic<bool> waiting{false};
-  std::thread waiter([&] {
-    waiting = true;
-    auto buffer = pool.acquire();
-    EXPECT_FALSE(buffer.ok());
-    EXPECT_EQ(buffer.status().code(), Code::kCancelled);
-  });
-  while (!waiting) std::this_thread::yield();
-  pool.cancel();
-  waiter.join();
-  held.reset();
-  EXPECT_FALSE(pool.try_acquire());
-}
-
 TEST(BufferPool, ReportsWhenThereIsNoMemoryAndNobodyToWaitFor) {
   BufferPool pool(std::size_t{1} << 60, 0);
   auto buffer = pool.acquire();

@@ -44,8 +44,8 @@ struct ArraySource {
   std::vector<std::uint64_t> offset;        // in the global shape; empty: zeros
   const std::byte* data = nullptr;          // element [0, ..., 0]
   bool immutable = false;                   // nobody writes to it while the Writer needs it
-  // The memory must stay valid until this is called, once, from an engine thread; without it, until finish() or
-  // abort() returns. It must not call the Writer.
+  // The memory must stay valid until this is called, once: from an engine thread, or from add() where there is nothing
+  // to read. Without it, until finish() or abort() returns. It must not call the Writer.
   std::function<void()> on_copied;
 };
 
