@@ -347,16 +347,19 @@ tree = [np.random.default_rng(i).standard_normal(1 << 20) for i in range(24)]
 def slow(done, total):
     print("saving", flush=True)
     time.sleep(1)
-try: ostraca.save_async(sys.argv[1], tree, staging_bytes=1 << 20, threads=1, progress=slow).result()
+try:
+    handle = ostraca.save_async(sys.argv[1], tree, staging_bytes=1 << 20, threads=1, codec="zstd", progress=slow)
+    print("copied", flush=True)
+    handle.result()
 except KeyboardInterrupt: print("interrupted", flush=True)
 """
     process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, path], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "saving\n"
     if not early:
-        time.sleep(0.1)
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    assert process.stdout.read().split()[-1] == "interrupted"
+    assert process.stdout.read().split()[-1] == "interrupted"  # had it been copied, the save would have gone on
     assert process.wait(60) == 0
     assert not path.exists() or (path / "manifest.json").exists()
 
