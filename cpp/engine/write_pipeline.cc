@@ -20,6 +20,8 @@ std::size_t block_budget(std::size_t coding_bytes, unsigned threads) {
   return std::max(2 * kBlockBytes, std::min(wanted, allowed));
 }
 
+constexpr std::uint64_t kReservedBeyond = 4 * kBlockBytes;  // for the tables, and what is still to be added
+
 std::size_t round_up(std::size_t value, std::size_t alignment) {
   return (value + alignment - 1) / alignment * alignment;
 }
@@ -64,6 +66,7 @@ void WritePipeline::add(Batch batch) {
   for (const Piece& piece : batch.pieces)
     for (const Fragment& f : piece.fragments)
       if (f.chunk == 0 && !f.source->array.immutable) ++unread_sources_;
+  expected_bytes_ += round_up(batch.decoded_bytes, file_.alignment());
   jobs_.emplace_back().batch = std::move(batch);
   if (jobs_.size() > 1) start(options_.threads);
   work_changed_.notify_one();
@@ -263,7 +266,11 @@ void WritePipeline::io_loop() {
       PlacedBlock block = std::move(to_write_.front());
       to_write_.pop_front();
       ++writing_;
+      const bool grows = block.offset + block.bytes > reserved_bytes_;
+      if (grows) reserved_bytes_ = std::max(expected_bytes_, block.offset) + kReservedBeyond;
+      const std::uint64_t reserve = reserved_bytes_;
       lock.unlock();
+      if (grows) file_.reserve(reserve);
       Status status = file_.write_at(block.offset, Bytes(block.buffer.data(), block.bytes));
       block.buffer.reset();
       lock.lock();

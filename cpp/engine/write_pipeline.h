@@ -122,6 +122,7 @@ class WritePipeline {
   Status status_;
   std::uint64_t unread_sources_ = 0;  // of mutable memory
   std::uint64_t bytes_done_ = 0;
+  std::uint64_t expected_bytes_ = kHeaderBytes, reserved_bytes_ = 0;      // of the file
   std::map<std::pair<ContentHash, std::uint32_t>, std::uint32_t> known_;  // content and size -> extent
   std::vector<Extent> extents_;
   PlacedBlock last_;  // kept back: the tail may still fit into it

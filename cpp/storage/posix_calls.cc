@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -55,6 +56,14 @@ int PosixCalls::open_direct(int directory, const char* name) const {
 
 ssize_t PosixCalls::pwrite(int fd, const void* data, std::size_t size, off_t offset) const {
   return ::pwrite(fd, data, size, offset);
+}
+
+// Not posix_fallocate: where the file system cannot do it, that writes zeros.
+int PosixCalls::allocate(int fd, off_t bytes) const { return ::fallocate(fd, 0, 0, bytes); }
+
+std::uint64_t PosixCalls::free_bytes(int fd) const {
+  struct statvfs about = {};
+  return ::fstatvfs(fd, &about) == 0 ? std::uint64_t{about.f_bavail} * about.f_frsize : 0;
 }
 
 ssize_t PosixCalls::pread(int fd, void* data, std::size_t size, off_t offset) const {

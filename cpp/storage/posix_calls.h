@@ -24,6 +24,8 @@ class PosixCalls {
   virtual int set_direct(int fd, bool on) const;
   virtual int open_direct(int directory, const char* name) const;  // for reading
   virtual ssize_t pwrite(int fd, const void* data, std::size_t size, off_t offset) const;
+  virtual int allocate(int fd, off_t bytes) const;
+  virtual std::uint64_t free_bytes(int fd) const;  // on its file system; 0 when that is not known
   virtual ssize_t pread(int fd, void* data, std::size_t size, off_t offset) const;
   virtual ssize_t pread_cached(int fd, void* data, std::size_t size, off_t offset) const;
   virtual int fdatasync(int fd) const;

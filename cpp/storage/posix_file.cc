@@ -55,6 +55,12 @@ class PosixWritableFile final : public WritableFile {
 
   std::size_t alignment() const override { return alignment_; }
 
+  void reserve(std::uint64_t bytes) override {
+    if (!fd_ || !direct_ || calls_.free_bytes(fd_.get()) / 2 < bytes) return;  // leave room for others' files
+    (void)retry_on_eintr([&] { return calls_.allocate(fd_.get(), static_cast<off_t>(bytes)); });
+    reserved_ = true;
+  }
+
   Status write_at(std::uint64_t offset, Bytes data) override {
     if (!fd_) return invalid_argument("write to '" + path_ + "', which is closed");
     OSTRACA_RETURN_IF_ERROR(check_aligned(path_, offset, data, alignment_));
@@ -63,7 +69,7 @@ class PosixWritableFile final : public WritableFile {
       std::shared_lock in_flight(direct_writes_);
       if (direct_) {
         const int error = write_direct(offset, data, &done);
-        if (error == 0) return {};
+        if (error == 0) return note_end(offset + data.size());
         if (error != EINVAL) return fail(error, "write");
         direct_ = false;
       }
@@ -71,7 +77,7 @@ class PosixWritableFile final : public WritableFile {
     if (const int error = leave_direct_mode(); error != 0) return fail(error, "leave direct mode of");
     if (const int error = posix_write_all(fd_.get(), offset + done, data.subspan(done), calls_); error != 0)
       return fail(error, "write");
-    return {};
+    return note_end(offset + data.size());
   }
 
   Status sync_and_close() override {
@@ -79,6 +85,8 @@ class PosixWritableFile final : public WritableFile {
     Status status;
     if (error_ != 0) {
       status = Status::system(error_, "write", path_);  // the caller saw it already; it must not commit this file
+    } else if (reserved_ && retry_on_eintr([&] { return ::ftruncate(fd_.get(), static_cast<off_t>(end_)); }) != 0) {
+      status = Status::system(errno, "truncate", path_);
     } else if (retry_on_eintr([&] { return calls_.fdatasync(fd_.get()); }) != 0) {
       status = Status::system(errno, "sync", path_);
     }
@@ -102,6 +110,13 @@ class PosixWritableFile final : public WritableFile {
     return 0;
   }
 
+  Status note_end(std::uint64_t end) {
+    std::uint64_t known = end_;
+    while (known < end && !end_.compare_exchange_weak(known, end)) {
+    }
+    return {};
+  }
+
   // Waits for the direct writes in flight. 0 or an errno.
   int leave_direct_mode() {
     std::unique_lock none_in_flight(direct_writes_);
@@ -120,10 +135,12 @@ class PosixWritableFile final : public WritableFile {
   const std::string path_;
   UniqueFd fd_;
   const std::size_t alignment_;
-  std::shared_mutex direct_writes_;  // shared: during a direct write
-  std::atomic<bool> direct_;         // new writes try O_DIRECT
-  bool flag_is_set_;                 // the descriptor has O_DIRECT; guarded by direct_writes_
-  std::atomic<int> error_{0};        // errno of a failed write
+  std::shared_mutex direct_writes_;    // shared: during a direct write
+  std::atomic<bool> direct_;           // new writes try O_DIRECT
+  bool flag_is_set_;                   // the descriptor has O_DIRECT; guarded by direct_writes_
+  std::atomic<int> error_{0};          // errno of a failed write
+  std::atomic<std::uint64_t> end_{0};  // of what was written
+  std::atomic<bool> reserved_{false};  // the file may be longer than that
 };
 
 // A cached descriptor, and a direct one opened when first asked for.

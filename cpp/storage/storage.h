@@ -13,13 +13,16 @@
 
 namespace ostraca {
 
-// A file being written: created by this process, front to back, at offsets the caller assigns. write_at is
-// thread-safe; the rest is not. Destroying it closes the descriptor and leaves the file where it is.
+// A file being written: created by this process, front to back, at offsets the caller assigns. reserve and
+// write_at are thread-safe; the rest is not. Destroying it closes the descriptor and leaves the file where it is.
 class WritableFile {
  public:
   virtual ~WritableFile() = default;
   // Bytes that offsets, sizes and addresses must be multiples of (a power of two; kAlignmentMin at least).
   virtual std::size_t alignment() const = 0;
+  // Says how large the file may become, before the first write: a file system that takes one writer at a time where a
+  // file grows can then take several. Best effort; what is not used is given back by sync_and_close.
+  virtual void reserve(std::uint64_t bytes) = 0;
   // Writes all of `data` at `offset`. REQUIRES: both, and the address of `data`, are multiples of alignment().
   virtual Status write_at(std::uint64_t offset, Bytes data) = 0;
   // Makes everything written durable (fdatasync) and closes. After an error the file must not be used or retried.

@@ -43,9 +43,11 @@ struct FaultyCalls final : PosixCalls {
   int sync_error = 0;
   int link_error = 0;
   int rename_error = 0;
-  bool link_works = false;  // the call does its work and then reports link_error or rename_error
+  int allocate_error = 0;
+  std::uint64_t free = std::uint64_t{1} << 40;  // bytes
+  bool link_works = false;                      // the call does its work and then reports link_error or rename_error
   mutable std::atomic<bool> direct{false};
-  mutable std::atomic<int> writes{0}, direct_writes{0}, syncs{0}, calls{0};
+  mutable std::atomic<int> allocations{0}, writes{0}, direct_writes{0}, syncs{0}, calls{0};
 
   bool interrupted() const {
     if (interrupt_every == 0 || ++calls % interrupt_every != 0) return false;
@@ -62,6 +64,11 @@ struct FaultyCalls final : PosixCalls {
   }
   int open_direct(int directory, const char* name) const override {
     return refuse_open_direct != 0 ? fail(refuse_open_direct) : PosixCalls::open_direct(directory, name);
+  }
+  std::uint64_t free_bytes(int) const override { return free; }
+  int allocate(int fd, off_t bytes) const override {
+    ++allocations;
+    return allocate_error != 0 ? fail(allocate_error) : PosixCalls::allocate(fd, bytes);
   }
   ssize_t pwrite(int fd, const void* data, std::size_t size, off_t offset) const override {
     if (interrupted()) return -1;
@@ -117,6 +124,7 @@ class PosixFaultsTest : public ::testing::Test {
   Status write_file(IoMode mode = IoMode::kDirect) {
     auto file = storage_->create("file", mode);
     if (!file.ok()) return file.status();
+    (*file)->reserve(3 * kBlocks * kBlock);
     std::mutex mutex;
     Status first;
     std::vector<std::thread> threads;
@@ -169,6 +177,23 @@ class PosixFaultsTest : public ::testing::Test {
 TEST_F(PosixFaultsTest, DirectWritesAreDirect) {
   ASSERT_TRUE(write_file().ok());
   EXPECT_EQ(calls_.direct_writes, static_cast<int>(kBlocks));
+  expect_whole_file();
+}
+
+TEST_F(PosixFaultsTest, WhatIsReservedAndNotUsedIsGivenBack) {
+  ASSERT_TRUE(write_file().ok());
+  EXPECT_EQ(calls_.allocations, 1);
+  expect_whole_file();  // and no longer
+
+  calls_.allocate_error = EOPNOTSUPP;
+  ASSERT_TRUE(storage_->remove("file").ok());
+  ASSERT_TRUE(write_file().ok());
+  expect_whole_file();
+
+  calls_.free = 5 * kBlocks * kBlock;  // it would be more than half of what is left
+  ASSERT_TRUE(storage_->remove("file").ok());
+  ASSERT_TRUE(write_file().ok());
+  EXPECT_EQ(calls_.allocations, 2);
   expect_whole_file();
 }
 

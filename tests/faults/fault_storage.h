@@ -118,6 +118,7 @@ class FaultWritableFile final : public WritableFile {
       : plan_(std::move(plan)), inner_(std::move(inner)), name_(std::move(name)), path_(std::move(path)) {}
 
   std::size_t alignment() const override { return inner_->alignment(); }
+  void reserve(std::uint64_t bytes) override { inner_->reserve(bytes); }
   Status write_at(std::uint64_t offset, Bytes data) override {
     return with_faults(*plan_, "write_at", path_, name_, offset, data.size(),
                        [&] { return inner_->write_at(offset, data); });

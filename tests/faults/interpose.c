@@ -99,6 +99,7 @@ ssize_t pwrite64(int fd, const void* p, size_t n, off64_t at) { CALL(ssize_t, fd
 ssize_t pread(int fd, void* p, size_t n, off_t at) { CALL(ssize_t, fd, NULL, pread, fd, p, n, at); }
 ssize_t pread64(int fd, void* p, size_t n, off64_t at) { CALL(ssize_t, fd, NULL, pread64, fd, p, n, at); }
 ssize_t write(int fd, const void* p, size_t n) { CALL(ssize_t, fd, NULL, write, fd, p, n); }
+int fallocate(int fd, int mode, off_t at, off_t n) { CALL(int, fd, NULL, fallocate, fd, mode, at, n); }
 int ftruncate(int fd, off_t n) { CALL(int, fd, NULL, ftruncate, fd, n); }
 int fsync(int fd) { CALL(int, fd, NULL, fsync, fd); }
 int fdatasync(int fd) { CALL(int, fd, NULL, fdatasync, fd); }

@@ -118,6 +118,7 @@ class MemoryDisk::Writable final : public WritableFile {
       : disk_(std::move(disk)), file_(std::move(file)) {}
 
   std::size_t alignment() const override { return kAlignmentMin; }
+  void reserve(std::uint64_t /*bytes*/) override {}
   Status write_at(std::uint64_t offset, Bytes data) override {
     if ((offset | data.size() | reinterpret_cast<std::uintptr_t>(data.data())) % kAlignmentMin != 0)
       return invalid_argument("a write is not aligned");
