@@ -117,18 +117,23 @@ double Chooser::frame_bits(std::size_t frame_bytes, Bytes data) const {
   return 8 * static_cast<double>(frame_bytes) / static_cast<double>(data.size());
 }
 
-// Compresses `plane` both ways. Sets the cost of what it chose.
-PlaneMode Chooser::probe_plane(Bytes plane, double gain, FrameEncoder& frames, Figures& figures) {
-  double best = 8;
-  PlaneMode mode = PlaneMode::kRaw;
+// Compresses `plane` in every way that is to be tried.
+Chooser::Probed Chooser::probe_plane(Bytes plane, bool try_zero_runs, bool try_lz, double gain, const Figures& figures,
+                                     FrameEncoder& frames) {
+  Probed best;
   if (figures.entropy < kRandomBits) {
     const double bits = frame_bits(frames.huffman(plane, frame_), plane);
-    if (bits < best) best = bits, mode = PlaneMode::kHuffman;
+    if (bits < best.cost) best = {PlaneMode::kHuffman, false, bits};
   }
-  const double bits = frame_bits(frames.lz(plane, kFastLevel, frame_), plane);
-  if (bits < best * gain) best = bits, mode = PlaneMode::kZstd;
-  figures.cost = best;
-  return mode;
+  if (try_zero_runs) {
+    const double bits = frame_bits(frames.zero_runs(plane, frame_), plane);
+    if (bits < best.cost * gain) best = {PlaneMode::kZstd, true, bits};
+  }
+  if (try_lz) {
+    const double bits = frame_bits(frames.lz(plane, kFastLevel, frame_), plane);
+    if (bits < best.cost * gain) best = {PlaneMode::kZstd, false, bits};
+  }
+  return best;
 }
 
 Plan Chooser::choose(Bytes chunk, Bytes base, ElementFormat format, FrameEncoder& frames) {
@@ -176,8 +181,11 @@ Plan Chooser::choose(Bytes chunk, Bytes base, ElementFormat format, FrameEncoder
     gather(chunk, base, width, windows, kProbeBytes / windows / width);
     split(&count);
     frame_.resize(zstd_bound(elements_.size()));
-    for (unsigned k = 0; k < width; ++k)
-      if (probe[k]) plan.modes[k] = probe_plane(plane(k, count), gain, frames, figures[k]);
+    for (unsigned k = 0; k < width; ++k) {
+      if (!probe[k]) continue;
+      const Probed probed = probe_plane(plane(k, count), delta, !delta || !format.is_float, gain, figures[k], frames);
+      plan.modes[k] = probed.mode, plan.zero_runs[k] = probed.zero_runs, figures[k].cost = probed.cost;
+    }
     if (probe_all && width > 1 && !delta) whole = frame_bits(frames.lz(elements_, kFastLevel, frame_), elements_);
   }
 

@@ -17,7 +17,8 @@ struct Plan {
   unsigned width = 1;  // of Codec::kPlanes, as are the rest
   bool rotate = false;
   std::array<PlaneMode, 8> modes{};
-  double bits = 8;  // that are to be stored for each byte
+  std::array<bool, 8> zero_runs{};  // of kZstd: what repeats are zeros, which are found without a search
+  double bits = 8;                  // that are to be stored for each byte
 };
 
 // A coding must save at least this share of the bytes: less is not worth decoding on every load.
@@ -41,9 +42,16 @@ class Chooser {
     double cost = 8;     // bits per byte in the mode chosen
   };
 
+  struct Probed {
+    PlaneMode mode = PlaneMode::kRaw;
+    bool zero_runs = false;
+    double cost = 8;
+  };
+
   void gather(Bytes chunk, Bytes base, unsigned width, std::size_t windows, std::size_t window_elements);
   Figures measure(Bytes plane) const;
-  PlaneMode probe_plane(Bytes plane, double gain, FrameEncoder& frames, Figures& figures);
+  Probed probe_plane(Bytes plane, bool try_zero_runs, bool try_lz, double gain, const Figures& figures,
+                     FrameEncoder& frames);
   double frame_bits(std::size_t frame_bytes, Bytes data) const;
 
   std::vector<std::byte> elements_;  // windows of the chunk, back to back, or of its differences

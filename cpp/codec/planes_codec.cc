@@ -60,6 +60,7 @@ std::size_t encode_planes(Bytes chunk, Bytes base, const Plan& plan, FrameEncode
   scratch.reserve(count, width);
 
   std::array<PlaneMode, 8> modes = plan.modes;
+  std::array<bool, 8> zero_runs = plan.zero_runs;
   std::array<std::byte*, 8> planes = place_planes(modes, width, count, scratch, out);
   const auto split = [&] {
     if (base.empty()) return split_planes(chunk.data(), count, width, plan.rotate, {planes.data(), width});
@@ -71,6 +72,7 @@ std::size_t encode_planes(Bytes chunk, Bytes base, const Plan& plan, FrameEncode
   for (unsigned k = 0; k < width; ++k) {
     if (modes[k] != PlaneMode::kConstant || is_constant(planes[k], count)) continue;
     modes[k] = PlaneMode::kZstd;  // nearly constant: long matches
+    zero_runs[k] = !base.empty() && planes[k][0] == std::byte{0};
   }
   if (const auto placed = place_planes(modes, width, count, scratch, out); placed != planes) {
     planes = placed;
@@ -89,7 +91,8 @@ std::size_t encode_planes(Bytes chunk, Bytes base, const Plan& plan, FrameEncode
     const MutableBytes rest = out.subspan(at);
     std::size_t stored = 0;
     if (modes[k] == PlaneMode::kHuffman) stored = frames.huffman(plane, rest);
-    if (modes[k] == PlaneMode::kZstd) stored = frames.lz(plane, kFastLevel, rest);
+    if (modes[k] == PlaneMode::kZstd)
+      stored = zero_runs[k] ? frames.zero_runs(plane, rest) : frames.lz(plane, kFastLevel, rest);
     if (stored == 0 || stored > worthwhile_bytes(count)) {
       if (count > rest.size()) return 0;
       modes[k] = PlaneMode::kRaw;

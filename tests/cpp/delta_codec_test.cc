@@ -95,7 +95,7 @@ TEST(Delta, RatiosOfTraining) {
   EXPECT_LE(ratio(weights(kChunkBytesMax, kFloat32, 1e-4f), kFloat32), 0.63);
   EXPECT_LE(ratio(weights(kChunkBytesMax, kFloat32, 1e-5f), kFloat32), 0.54);
   EXPECT_LE(ratio(weights(kChunkBytesMax, kBFloat16, 1e-4f), kBFloat16), 0.24);
-  EXPECT_LE(ratio(weights(kChunkBytesMax, kBFloat16, 2e-6f), kBFloat16), 0.06);
+  EXPECT_LE(ratio(weights(kChunkBytesMax, kBFloat16, 2e-6f), kBFloat16), 0.05);
 }
 
 TEST(Delta, IntegersAndSparseUpdates) {
@@ -120,6 +120,18 @@ TEST(Delta, IntegersAndSparseUpdates) {
     v.chunk[4 * 50000 + k] ^= std::byte{0x40};
     EXPECT_LE(ratio(v, kInt32), 0.001) << "plane " << k;
   }
+}
+
+// Zeros with something else in every so many places: what FrameEncoder::zero_runs finds, across its words and blocks.
+TEST(Delta, RunsOfZeros) {
+  for (std::size_t size : {std::size_t{1000}, 128 * kKiB, 128 * kKiB + 1, 300 * kKiB + 63, kChunkBytesMax})
+    for (std::size_t gap : {2, 8, 9, 10, 11, 63, 64, 65, 1000, 65537, 131071, 131072, 131073, 5000000})
+      for (std::size_t first : {0, 1, 8, 9, 131071}) {
+        Versions v{Buffer(size), Buffer(size)};
+        for (std::size_t i = first, k = 1; i < size; i += gap, ++k) v.chunk[i] = static_cast<std::byte>(k % 7 + 1);
+        round_trip(v, kByte, size);
+        if (HasFailure()) FAIL() << "size " << size << " gap " << gap << " first " << first;
+      }
 }
 
 TEST(Delta, NotWorthIt) {
@@ -176,7 +188,7 @@ TEST(Delta, Estimates) {
       const auto full = static_cast<double>(encoder.encode(v.chunk, format, CodecPolicy::kAuto, out)->stored_bytes);
       const auto delta = static_cast<double>(round_trip(v, format, kChunkBytesMax).stored.size());
       EXPECT_NEAR(static_cast<double>(estimate->full_bytes), full, 0.03 * full) << update;
-      EXPECT_NEAR(static_cast<double>(estimate->delta_bytes), delta, 0.05 * delta + 1000) << update;
+      EXPECT_NEAR(static_cast<double>(estimate->delta_bytes), delta, 0.1 * delta + 1000) << update;
     }
   const Result<DeltaEstimate> unrelated = encoder.estimate(noise(kMiB, 1), noise(kMiB, 2), kFloat32);
   EXPECT_EQ(unrelated->full_bytes, kMiB);
