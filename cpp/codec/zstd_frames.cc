@@ -8,6 +8,7 @@
 #include <bit>
 #include <cstdint>
 #include <new>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -81,6 +82,15 @@ Status decode_frame(ZSTD_DCtx* context, Bytes frame, MutableBytes out) {
   return {};
 }
 
+// zstd 1.5.4 writes a frame's header without looking at whether there was room for the largest one, and then goes on
+// in front of `out`.
+std::size_t frame_of_sequences(ZSTD_CCtx* context, std::span<const ZSTD_Sequence> sequences, Bytes data,
+                               MutableBytes out) {
+  if (out.size() < ZSTD_FRAMEHEADERSIZE_MAX) return 0;
+  return size_or_zero(context, ZSTD_compressSequences(context, out.data(), out.size(), sequences.data(),
+                                                      sequences.size(), data.data(), data.size()));
+}
+
 constexpr std::size_t kFrameBlock = 128 * kKiB;  // zstd's largest
 
 // Bit i is set where byte i of the 64 at `p` is not zero.
@@ -95,15 +105,16 @@ std::uint64_t nonzero_mask(const std::byte* p) {
   return mask;
 }
 
-// Appends the sequences of one block: runs of zeros, each a literal zero and a match that repeats it. Short ones cost
-// more as a match than as literals, of which zero is the cheapest. A run that is too short is overwritten by the next:
-// there is no branch to be mispredicted on every byte that is not zero.
-void find_zero_runs(Bytes block, std::vector<ZSTD_Sequence>& sequences) {
+// Adds the sequences of one block to the first `count` and returns how many there are then: runs of zeros, each a
+// literal zero and a match that repeats it. Short ones cost more as a match than as literals, of which zero is the
+// cheapest. A run that is too short is overwritten by the next: there is no branch to be mispredicted on every byte
+// that is not zero.
+std::size_t find_zero_runs(Bytes block, std::vector<ZSTD_Sequence>& sequences, std::size_t count) {
   constexpr std::size_t kShortestMatch = 8;
   const std::size_t n = block.size();
-  const std::size_t first = sequences.size();
-  sequences.resize(first + n / (kShortestMatch + 1) + 3);
-  ZSTD_Sequence* next = sequences.data() + first;
+  const std::size_t needed = count + n / (kShortestMatch + 1) + 3;
+  if (sequences.size() < needed) sequences.resize(needed);
+  ZSTD_Sequence* next = sequences.data() + count;
   std::size_t coded = 0;  // bytes that the sequences so far stand for
   std::size_t run = 0;    // where the zeros before the present byte begin
   const auto end_run = [&](std::size_t end) {
@@ -122,7 +133,7 @@ void find_zero_runs(Bytes block, std::vector<ZSTD_Sequence>& sequences) {
     if (block[i] != std::byte{0}) end_run(i);
   end_run(n);
   *next++ = {0, static_cast<unsigned>(n - coded), 0, 0};  // the rest are literals, and the block ends
-  sequences.resize(static_cast<std::size_t>(next - sequences.data()));
+  return static_cast<std::size_t>(next - sequences.data());
 }
 
 }  // namespace
@@ -130,7 +141,7 @@ void find_zero_runs(Bytes block, std::vector<ZSTD_Sequence>& sequences) {
 struct FrameEncoder::Contexts {
   CompressContext huffman = make_compress_context();
   CompressContext lz = make_compress_context();
-  std::vector<ZSTD_Sequence> sequences;  // of zero_runs; at most twice the size of its data
+  std::vector<ZSTD_Sequence> sequences;  // of zero_runs: at most twice the size of its data, and mostly far less
 };
 
 FrameEncoder::FrameEncoder() : contexts_(std::make_unique<Contexts>()) {
@@ -153,9 +164,7 @@ std::size_t FrameEncoder::huffman(Bytes data, MutableBytes out) {
   std::size_t count = 0;
   for (std::size_t at = 0; at < data.size() && count < blocks.size(); at += kFrameBlock)
     blocks[count++] = {0, static_cast<unsigned>(std::min(kFrameBlock, data.size() - at)), 0, 0};
-  ZSTD_CCtx* const context = contexts_->huffman.get();
-  return size_or_zero(
-      context, ZSTD_compressSequences(context, out.data(), out.size(), blocks.data(), count, data.data(), data.size()));
+  return frame_of_sequences(contexts_->huffman.get(), {blocks.data(), count}, data, out);
 }
 
 std::size_t FrameEncoder::lz(Bytes data, int level, MutableBytes out) {
@@ -168,12 +177,10 @@ std::size_t FrameEncoder::lz(Bytes data, int level, MutableBytes out) {
 // 0.144 at 0.64.
 std::size_t FrameEncoder::zero_runs(Bytes data, MutableBytes out) {
   std::vector<ZSTD_Sequence>& sequences = contexts_->sequences;
-  sequences.clear();
+  std::size_t count = 0;
   for (std::size_t at = 0; at < data.size(); at += kFrameBlock)
-    find_zero_runs(data.subspan(at, std::min(kFrameBlock, data.size() - at)), sequences);
-  ZSTD_CCtx* const context = contexts_->huffman.get();
-  return size_or_zero(context, ZSTD_compressSequences(context, out.data(), out.size(), sequences.data(),
-                                                      sequences.size(), data.data(), data.size()));
+    count = find_zero_runs(data.subspan(at, std::min(kFrameBlock, data.size() - at)), sequences, count);
+  return frame_of_sequences(contexts_->huffman.get(), {sequences.data(), count}, data, out);
 }
 
 struct FrameDecoder::Context {

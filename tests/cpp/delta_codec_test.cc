@@ -162,6 +162,17 @@ TEST(Delta, Limits) {
   EXPECT_EQ(round_trip(v, kBFloat16, needed + needed / 100).stored.size(), needed);
 }
 
+// Every limit, so that each plane in turn finds too little room: less than a frame's header, less than its frame.
+TEST(Delta, EveryLimit) {
+  for (ElementFormat format : {kByte, kBFloat16, kFloat32, kFloat64}) {
+    const Versions v = weights(600, kBFloat16, 1e-4f);
+    for (std::size_t limit = 0; limit <= 600; ++limit) {
+      round_trip(v, format, limit);
+      if (HasFailure()) FAIL() << "limit " << limit << " width " << int{format.width};
+    }
+  }
+}
+
 TEST(Delta, EverySmallAndOddSize) {
   const Versions sources[] = {weights(5000, kFloat32, 1e-5f),
                               weights(5000, kBFloat16, 1e-5f),
