@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "base/limits.h"
+#include "transform/delta.h"
 #include "transform/planes.h"
 
 namespace ostraca {
@@ -79,17 +80,23 @@ bool all_equal(Bytes data, std::size_t period) {
 
 }  // namespace
 
-void Chooser::gather(Bytes chunk, unsigned width, std::size_t windows, std::size_t window_elements) {
-  const std::size_t count = chunk.size() / width;
-  if (count <= windows * window_elements) {
-    elements_.assign(chunk.begin(), chunk.end());
-    return;
-  }
-  elements_.resize(windows * window_elements * width);
-  for (std::size_t i = 0; i < windows; ++i) {
-    const std::size_t first = i * (count - window_elements) / (windows - 1);
-    std::memcpy(elements_.data() + i * window_elements * width, chunk.data() + first * width, window_elements * width);
-  }
+void Chooser::gather(Bytes chunk, Bytes base, unsigned width, std::size_t windows, std::size_t window_elements) {
+  const auto copy = [&](Bytes from, std::vector<std::byte>& to) {
+    const std::size_t count = from.size() / width;
+    if (count <= windows * window_elements) {
+      to.assign(from.begin(), from.end());
+      return;
+    }
+    to.resize(windows * window_elements * width);
+    for (std::size_t i = 0; i < windows; ++i) {
+      const std::size_t first = i * (count - window_elements) / (windows - 1);
+      std::memcpy(to.data() + i * window_elements * width, from.data() + first * width, window_elements * width);
+    }
+  };
+  copy(chunk, elements_);
+  if (base.empty()) return;
+  copy(base, base_);
+  zigzag_differences(elements_.data(), base_.data(), elements_.size() / width, width, elements_.data());
 }
 
 Chooser::Figures Chooser::measure(Bytes plane) const {
@@ -110,31 +117,41 @@ double Chooser::frame_bits(std::size_t frame_bytes, Bytes data) const {
   return 8 * static_cast<double>(frame_bytes) / static_cast<double>(data.size());
 }
 
-// Compresses `plane` both ways. Sets the cost of what it chose.
-PlaneMode Chooser::probe_plane(Bytes plane, bool is_float, FrameEncoder& frames, Figures& figures) {
-  double best = 8;
-  PlaneMode mode = PlaneMode::kRaw;
+// Compresses `plane` in every way that is to be tried.
+Chooser::Probed Chooser::probe_plane(Bytes plane, bool try_zero_runs, bool try_lz, double gain, const Figures& figures,
+                                     FrameEncoder& frames) {
+  Probed best;
   if (figures.entropy < kRandomBits) {
     const double bits = frame_bits(frames.huffman(plane, frame_), plane);
-    if (bits < best) best = bits, mode = PlaneMode::kHuffman;
+    if (bits < best.cost) best = {PlaneMode::kHuffman, false, bits};
   }
-  const double bits = frame_bits(frames.lz(plane, kFastLevel, frame_), plane);
-  if (bits < best * (is_float ? kFloatGain : kOtherGain)) best = bits, mode = PlaneMode::kZstd;
-  figures.cost = best;
-  return mode;
+  if (try_zero_runs) {
+    const double bits = frame_bits(frames.zero_runs(plane, frame_), plane);
+    if (bits < best.cost * gain) best = {PlaneMode::kZstd, true, bits};
+  }
+  if (try_lz) {
+    const double bits = frame_bits(frames.lz(plane, kFastLevel, frame_), plane);
+    if (bits < best.cost * gain) best = {PlaneMode::kZstd, false, bits};
+  }
+  return best;
 }
 
-Plan Chooser::choose(Bytes chunk, ElementFormat format, FrameEncoder& frames) {
+Plan Chooser::choose(Bytes chunk, Bytes base, ElementFormat format, FrameEncoder& frames) {
   Plan plan;
   if (chunk.size() < kSmallest) return plan;
   const unsigned width = chunk.size() % format.width == 0 ? format.width : 1;
   plan.width = width;
-  plan.rotate = format.is_float && width > 1;
-  if (all_equal(chunk, width)) {
+  const bool delta = !base.empty();
+  plan.rotate = !delta && format.is_float && width > 1;
+  if (!delta && all_equal(chunk, width)) {
     plan.codec = Codec::kPlanes;
     plan.modes.fill(PlaneMode::kConstant);
+    plan.bits = 0;
     return plan;
   }
+  // Differences, of whatever, are noise around zero: only where many are zero is there a match to be found.
+  const bool noisy = delta || format.is_float;
+  const double gain = noisy ? kFloatGain : kOtherGain;
 
   const auto split = [&](std::size_t* count) {
     *count = elements_.size() / width;
@@ -147,35 +164,38 @@ Plan Chooser::choose(Bytes chunk, ElementFormat format, FrameEncoder& frames) {
 
   std::array<Figures, 8> figures;
   std::size_t count = 0;
-  gather(chunk, width, kSampleWindows, kSampleWindowElements);
+  gather(chunk, base, width, kSampleWindows, kSampleWindowElements);
   split(&count);
-  const bool probe_whole = !format.is_float || repeated_share(elements_, width) >= kSuspiciousRepeats;
+  const bool probe_all = !noisy || repeated_share(elements_, width) >= kSuspiciousRepeats;
   std::array<bool, 8> probe{};
   for (unsigned k = 0; k < width; ++k) {
     Figures& f = figures[k];
     f = measure(plane(k, count));
     plan.modes[k] = f.constant ? PlaneMode::kConstant : f.cost < 8 ? PlaneMode::kHuffman : PlaneMode::kRaw;
-    probe[k] = !f.constant && (probe_whole || (f.cost < 8 && repeated_share(plane(k, count), 1) >= kSuspiciousRepeats));
+    probe[k] = !f.constant && (probe_all || (f.cost < 8 && repeated_share(plane(k, count), 1) >= kSuspiciousRepeats));
   }
 
   double whole = 8;
-  if (probe_whole || std::find(probe.begin(), probe.end(), true) != probe.end()) {
-    const std::size_t windows = format.is_float ? kFloatProbeWindows : kOtherProbeWindows;
-    gather(chunk, width, windows, kProbeBytes / windows / width);
+  if (probe_all || std::find(probe.begin(), probe.end(), true) != probe.end()) {
+    const std::size_t windows = noisy ? kFloatProbeWindows : kOtherProbeWindows;
+    gather(chunk, base, width, windows, kProbeBytes / windows / width);
     split(&count);
     frame_.resize(zstd_bound(elements_.size()));
-    for (unsigned k = 0; k < width; ++k)
-      if (probe[k]) plan.modes[k] = probe_plane(plane(k, count), format.is_float, frames, figures[k]);
-    if (probe_whole && width > 1) whole = frame_bits(frames.lz(elements_, kFastLevel, frame_), elements_);
+    for (unsigned k = 0; k < width; ++k) {
+      if (!probe[k]) continue;
+      const Probed probed = probe_plane(plane(k, count), delta, !delta || !format.is_float, gain, figures[k], frames);
+      plan.modes[k] = probed.mode, plan.zero_runs[k] = probed.zero_runs, figures[k].cost = probed.cost;
+    }
+    if (probe_all && width > 1 && !delta) whole = frame_bits(frames.lz(elements_, kFastLevel, frame_), elements_);
   }
 
   double by_planes = 0;
   for (unsigned k = 0; k < width; ++k) by_planes += figures[k].cost / width;
-  const double gain = format.is_float ? kFloatGain : kOtherGain;
   if (std::min(by_planes, whole) > 8.0 - 8.0 / kMinSavingDivisor) return plan;  // raw
-  plan.codec = whole < by_planes * gain ? Codec::kZstd : Codec::kPlanes;
+  plan.codec = delta ? Codec::kDelta : whole < by_planes * gain ? Codec::kZstd : Codec::kPlanes;
+  plan.bits = plan.codec == Codec::kZstd ? whole : by_planes;
   // One plane of matches needs no planes.
-  if (width == 1 && plan.modes[0] == PlaneMode::kZstd) plan.codec = Codec::kZstd;
+  if (!delta && width == 1 && plan.modes[0] == PlaneMode::kZstd) plan.codec = Codec::kZstd;
   return plan;
 }
 

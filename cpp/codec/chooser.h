@@ -17,6 +17,8 @@ struct Plan {
   unsigned width = 1;  // of Codec::kPlanes, as are the rest
   bool rotate = false;
   std::array<PlaneMode, 8> modes{};
+  std::array<bool, 8> zero_runs{};  // of kZstd: what repeats are zeros, which are found without a search
+  double bits = 8;                  // that are to be stored for each byte
 };
 
 // A coding must save at least this share of the bytes: less is not worth decoding on every load.
@@ -28,8 +30,9 @@ inline constexpr int kFastLevel = 1;  // zstd, where the chooser found matches
 // Chooses by the bytes alone, so that equal chunks are coded equally everywhere. Owns scratch memory; not thread-safe.
 class Chooser {
  public:
-  // `frames` runs the probes. REQUIRES: !chunk.empty().
-  Plan choose(Bytes chunk, ElementFormat format, FrameEncoder& frames);
+  // `frames` runs the probes. With a base it is the zigzagged differences to it that are looked at, and the codec is
+  // kDelta or kRaw, which then means that they are not worth it. REQUIRES: !chunk.empty(); base.empty() or as long.
+  Plan choose(Bytes chunk, Bytes base, ElementFormat format, FrameEncoder& frames);
 
  private:
   // What the sample says about one plane.
@@ -39,12 +42,20 @@ class Chooser {
     double cost = 8;     // bits per byte in the mode chosen
   };
 
-  void gather(Bytes chunk, unsigned width, std::size_t windows, std::size_t window_elements);
+  struct Probed {
+    PlaneMode mode = PlaneMode::kRaw;
+    bool zero_runs = false;
+    double cost = 8;
+  };
+
+  void gather(Bytes chunk, Bytes base, unsigned width, std::size_t windows, std::size_t window_elements);
   Figures measure(Bytes plane) const;
-  PlaneMode probe_plane(Bytes plane, bool is_float, FrameEncoder& frames, Figures& figures);
+  Probed probe_plane(Bytes plane, bool try_zero_runs, bool try_lz, double gain, const Figures& figures,
+                     FrameEncoder& frames);
   double frame_bits(std::size_t frame_bytes, Bytes data) const;
 
-  std::vector<std::byte> elements_;  // windows of the chunk, back to back
+  std::vector<std::byte> elements_;  // windows of the chunk, back to back, or of its differences
+  std::vector<std::byte> base_;      // those of the base
   std::vector<std::byte> planes_;    // those split, back to back
   std::vector<std::byte> frame_;     // what the probes write
 };

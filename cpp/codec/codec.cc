@@ -1,5 +1,6 @@
 #include "codec/codec.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 
@@ -12,6 +13,7 @@ namespace ostraca {
 namespace {
 
 constexpr int kPolicyLevel = 3;  // zstd's own default, for those who ask for zstd
+constexpr std::size_t kEstimateErrorDivisor = 32;
 
 Encoded store_raw(Bytes chunk, MutableBytes out) {
   std::memcpy(out.data(), chunk.data(), chunk.size());
@@ -26,30 +28,77 @@ struct ChunkEncoder::State {
   PlaneScratch scratch;
 };
 
+namespace {
+
+Status check_chunk(Bytes chunk, ElementFormat format) {
+  if (chunk.empty() || chunk.size() > kChunkBytesMax)
+    return invalid_argument("a chunk of " + std::to_string(chunk.size()) + " bytes cannot be coded");
+  const unsigned w = format.width;
+  if (w != 1 && w != 2 && w != 4 && w != 8) return invalid_argument("element width " + std::to_string(w));
+  return {};
+}
+
+Status check_base(Bytes chunk, Bytes base) {
+  if (base.size() == chunk.size()) return {};
+  return invalid_argument("a base of " + std::to_string(base.size()) + " bytes for a chunk of " +
+                          std::to_string(chunk.size()));
+}
+
+std::size_t expected_bytes(const Plan& plan, std::size_t raw) {
+  if (plan.codec == Codec::kRaw) return raw;
+  const auto coded = static_cast<std::size_t>(plan.bits / 8 * static_cast<double>(raw));
+  return std::min(raw, coded + PlanesLayout::start(plan.width));
+}
+
+}  // namespace
+
 ChunkEncoder::ChunkEncoder() : state_(std::make_unique<State>()) {}
 ChunkEncoder::~ChunkEncoder() = default;
 
 Result<Encoded> ChunkEncoder::encode(Bytes chunk, ElementFormat format, CodecPolicy policy, MutableBytes out) {
-  if (chunk.empty() || chunk.size() > kChunkBytesMax)
-    return invalid_argument("a chunk of " + std::to_string(chunk.size()) + " bytes cannot be coded");
+  OSTRACA_RETURN_IF_ERROR(check_chunk(chunk, format));
   if (out.size() < chunk.size())
     return invalid_argument("room for " + std::to_string(out.size()) + " bytes, a chunk of " +
                             std::to_string(chunk.size()) + " needs its own size");
-  const unsigned w = format.width;
-  if (w != 1 && w != 2 && w != 4 && w != 8) return invalid_argument("element width " + std::to_string(w));
 
   if (policy == CodecPolicy::kRaw) return store_raw(chunk, out);
   // What would save too little is stored as it is: every load would pay for it.
   const MutableBytes worthwhile = out.first(worthwhile_bytes(chunk.size()));
   Plan plan;
   plan.codec = Codec::kZstd;
-  if (policy == CodecPolicy::kAuto) plan = state_->chooser.choose(chunk, format, state_->frames);
+  if (policy == CodecPolicy::kAuto) plan = state_->chooser.choose(chunk, {}, format, state_->frames);
   std::size_t stored = 0;
   if (plan.codec == Codec::kZstd)
     stored = state_->frames.lz(chunk, policy == CodecPolicy::kZstd ? kPolicyLevel : kFastLevel, worthwhile);
-  if (plan.codec == Codec::kPlanes) stored = encode_planes(chunk, plan, state_->frames, state_->scratch, worthwhile);
+  if (plan.codec == Codec::kPlanes)
+    stored = encode_planes(chunk, {}, plan, state_->frames, state_->scratch, worthwhile);
   if (stored == 0) return store_raw(chunk, out);
   return Encoded{plan.codec, stored};
+}
+
+Result<Encoded> ChunkEncoder::encode_delta(Bytes chunk, Bytes base, ElementFormat format, CodecPolicy policy,
+                                           MutableBytes out) {
+  OSTRACA_RETURN_IF_ERROR(check_chunk(chunk, format));
+  OSTRACA_RETURN_IF_ERROR(check_base(chunk, base));
+  const Encoded not_worth_it{Codec::kRaw, 0};
+  if (policy == CodecPolicy::kRaw) return not_worth_it;
+  const MutableBytes limit = out.first(std::min(out.size(), worthwhile_bytes(chunk.size())));
+  const Plan plan = state_->chooser.choose(chunk, base, format, state_->frames);
+  if (plan.codec == Codec::kRaw) return not_worth_it;
+  // The sample errs by a few percent, so near the limit only coding tells.
+  if (expected_bytes(plan, chunk.size()) > limit.size() + limit.size() / kEstimateErrorDivisor) return not_worth_it;
+  const std::size_t stored = encode_planes(chunk, base, plan, state_->frames, state_->scratch, limit);
+  if (stored == 0) return not_worth_it;
+  return Encoded{Codec::kDelta, stored};
+}
+
+Result<DeltaEstimate> ChunkEncoder::estimate(Bytes chunk, Bytes base, ElementFormat format) {
+  OSTRACA_RETURN_IF_ERROR(check_chunk(chunk, format));
+  OSTRACA_RETURN_IF_ERROR(check_base(chunk, base));
+  DeltaEstimate estimate;
+  estimate.full_bytes = expected_bytes(state_->chooser.choose(chunk, {}, format, state_->frames), chunk.size());
+  estimate.delta_bytes = expected_bytes(state_->chooser.choose(chunk, base, format, state_->frames), chunk.size());
+  return estimate;
 }
 
 struct ChunkDecoder::State {
@@ -71,11 +120,19 @@ Status ChunkDecoder::decode(Codec codec, Bytes stored, MutableBytes out) {
     case Codec::kZstd:
       return state_->frames.decode(stored, out);
     case Codec::kPlanes:
-      return decode_planes(stored, state_->frames, state_->scratch, out);
+      return decode_planes(stored, {}, state_->frames, state_->scratch, out);
     case Codec::kDelta:
       return format_error("delta chunk: it needs its base to be decoded");
   }
   return format_error("unknown codec " + std::to_string(static_cast<unsigned>(codec)));
+}
+
+Status ChunkDecoder::decode_delta(Bytes stored, Bytes base, MutableBytes out) {
+  if (out.empty()) return format_error("delta chunk of 0 bytes");
+  if (base.size() != out.size())
+    return format_error("delta chunk of " + std::to_string(out.size()) + " bytes, its base has " +
+                        std::to_string(base.size()));
+  return decode_planes(stored, base, state_->frames, state_->scratch, out);
 }
 
 }  // namespace ostraca

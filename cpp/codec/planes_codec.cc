@@ -5,6 +5,7 @@
 #include <cstring>
 #include <string>
 
+#include "transform/delta.h"
 #include "transform/planes.h"
 
 namespace ostraca {
@@ -50,7 +51,7 @@ void PlaneScratch::reserve(std::size_t count, unsigned width) {
   memory_ = std::make_unique_for_overwrite<std::byte[]>(capacity_);
 }
 
-std::size_t encode_planes(Bytes chunk, const Plan& plan, FrameEncoder& frames, PlaneScratch& scratch,
+std::size_t encode_planes(Bytes chunk, Bytes base, const Plan& plan, FrameEncoder& frames, PlaneScratch& scratch,
                           MutableBytes out) {
   const unsigned width = plan.width;
   const std::size_t count = chunk.size() / width;
@@ -59,19 +60,23 @@ std::size_t encode_planes(Bytes chunk, const Plan& plan, FrameEncoder& frames, P
   scratch.reserve(count, width);
 
   std::array<PlaneMode, 8> modes = plan.modes;
+  std::array<bool, 8> zero_runs = plan.zero_runs;
   std::array<std::byte*, 8> planes = place_planes(modes, width, count, scratch, out);
-  split_planes(chunk.data(), count, width, plan.rotate, {planes.data(), width});
+  const auto split = [&] {
+    if (base.empty()) return split_planes(chunk.data(), count, width, plan.rotate, {planes.data(), width});
+    split_differences(chunk.data(), base.data(), count, width, {planes.data(), width});
+  };
+  split();
 
-  // The sample may have missed what breaks a constant. Its plane then moves the others, so they are split again.
-  bool moved = false;
+  // The sample may have missed what breaks a constant. Where its plane then moves others, they are split again.
   for (unsigned k = 0; k < width; ++k) {
     if (modes[k] != PlaneMode::kConstant || is_constant(planes[k], count)) continue;
     modes[k] = PlaneMode::kZstd;  // nearly constant: long matches
-    moved = true;
+    zero_runs[k] = !base.empty() && planes[k][0] == std::byte{0};
   }
-  if (moved) {
-    planes = place_planes(modes, width, count, scratch, out);
-    split_planes(chunk.data(), count, width, plan.rotate, {planes.data(), width});
+  if (const auto placed = place_planes(modes, width, count, scratch, out); placed != planes) {
+    planes = placed;
+    split();
   }
 
   out[0] = static_cast<std::byte>(width);
@@ -86,7 +91,8 @@ std::size_t encode_planes(Bytes chunk, const Plan& plan, FrameEncoder& frames, P
     const MutableBytes rest = out.subspan(at);
     std::size_t stored = 0;
     if (modes[k] == PlaneMode::kHuffman) stored = frames.huffman(plane, rest);
-    if (modes[k] == PlaneMode::kZstd) stored = frames.lz(plane, kFastLevel, rest);
+    if (modes[k] == PlaneMode::kZstd)
+      stored = zero_runs[k] ? frames.zero_runs(plane, rest) : frames.lz(plane, kFastLevel, rest);
     if (stored == 0 || stored > worthwhile_bytes(count)) {
       if (count > rest.size()) return 0;
       modes[k] = PlaneMode::kRaw;
@@ -186,23 +192,25 @@ void fill_constant(const PlanesPayload& payload, MutableBytes out) {
 
 }  // namespace
 
-Status decode_planes(Bytes stored, FrameDecoder& frames, PlaneScratch& scratch, MutableBytes out) {
+Status decode_planes(Bytes stored, Bytes base, FrameDecoder& frames, PlaneScratch& scratch, MutableBytes out) {
   PlanesPayload payload;
   OSTRACA_RETURN_IF_ERROR(parse(stored, out.size(), &payload));
+  const bool delta = !base.empty();
+  if (delta && payload.rotated) return format_error("delta payload of rotated differences");
   const std::span<const PlaneRecord> records(payload.planes.data(), payload.width);
   if (out.empty()) {
     for (const PlaneRecord& record : records)
       if (!record.stored.empty()) return format_error("planes payload stores bytes for an empty chunk");
     return {};
   }
-  if (std::all_of(records.begin(), records.end(),
-                  [](const PlaneRecord& r) { return r.mode == PlaneMode::kConstant; })) {
+  if (!delta && std::all_of(records.begin(), records.end(),
+                            [](const PlaneRecord& r) { return r.mode == PlaneMode::kConstant; })) {
     fill_constant(payload, out);
     return {};
   }
 
   // A single plane that was not rotated is the element array itself.
-  const bool in_place = payload.width == 1 && !payload.rotated;
+  const bool in_place = payload.width == 1 && !payload.rotated && !delta;
   if (!in_place) scratch.reserve(payload.count, payload.width);
   std::array<const std::byte*, 8> planes{};
   for (unsigned k = 0; k < payload.width; ++k) {
@@ -219,7 +227,9 @@ Status decode_planes(Bytes stored, FrameDecoder& frames, PlaneScratch& scratch, 
       return status.with_context("plane " + std::to_string(k));
     }
   }
-  if (planes[0] != out.data())
+  if (delta)
+    merge_differences({planes.data(), payload.width}, base.data(), payload.count, payload.width, out.data());
+  else if (planes[0] != out.data())
     merge_planes({planes.data(), payload.width}, payload.count, payload.width, payload.rotated, out.data());
   return {};
 }

@@ -1,4 +1,5 @@
-// Codec "planes": byte planes, each stored in a mode of its own. docs/format.md, "Codecs", is normative.
+// Codecs "planes" and "delta": byte planes of elements, or of their zigzagged differences to a base, each stored in a
+// mode of its own. docs/format.md, "Codecs", is normative.
 #pragma once
 
 #include <cstddef>
@@ -32,10 +33,13 @@ class PlaneScratch {
   std::size_t stride_ = 0;
 };
 
-// Returns the payload's size, or 0 when it does not fit into `out`. REQUIRES: plan.codec is kPlanes, chunk.size() is
-// a positive multiple of plan.width.
-std::size_t encode_planes(Bytes chunk, const Plan& plan, FrameEncoder& frames, PlaneScratch& scratch, MutableBytes out);
+// Returns the payload's size, or 0 when it does not fit into `out`. REQUIRES: plan.codec is kPlanes and base.empty(),
+// or plan.codec is kDelta, the base is as long as the chunk, and nothing is rotated; chunk.size() is a positive
+// multiple of plan.width.
+std::size_t encode_planes(Bytes chunk, Bytes base, const Plan& plan, FrameEncoder& frames, PlaneScratch& scratch,
+                          MutableBytes out);
 
-Status decode_planes(Bytes stored, FrameDecoder& frames, PlaneScratch& scratch, MutableBytes out);
+// REQUIRES: base.empty(), or base.size() == out.size() where the payload is of codec delta.
+Status decode_planes(Bytes stored, Bytes base, FrameDecoder& frames, PlaneScratch& scratch, MutableBytes out);
 
 }  // namespace ostraca

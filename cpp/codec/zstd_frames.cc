@@ -5,8 +5,12 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
+#include <cstdint>
 #include <new>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "base/limits.h"
 #include "codec/codec.h"
@@ -78,11 +82,66 @@ Status decode_frame(ZSTD_DCtx* context, Bytes frame, MutableBytes out) {
   return {};
 }
 
+// zstd 1.5.4 writes a frame's header without looking at whether there was room for the largest one, and then goes on
+// in front of `out`.
+std::size_t frame_of_sequences(ZSTD_CCtx* context, std::span<const ZSTD_Sequence> sequences, Bytes data,
+                               MutableBytes out) {
+  if (out.size() < ZSTD_FRAMEHEADERSIZE_MAX) return 0;
+  return size_or_zero(context, ZSTD_compressSequences(context, out.data(), out.size(), sequences.data(),
+                                                      sequences.size(), data.data(), data.size()));
+}
+
+constexpr std::size_t kFrameBlock = 128 * kKiB;  // zstd's largest
+
+// Bit i is set where byte i of the 64 at `p` is not zero.
+std::uint64_t nonzero_mask(const std::byte* p) {
+  constexpr std::uint64_t kLow = 0x7F7F7F7F7F7F7F7Fu;
+  std::uint64_t mask = 0;
+  for (unsigned j = 0; j < 8; ++j) {
+    const auto word = load_le<std::uint64_t>(p + 8 * j);
+    const std::uint64_t tops = (((word & kLow) + kLow) | word) & ~kLow;
+    mask |= ((tops >> 7) * 0x0102040810204080u >> 56) << (8 * j);
+  }
+  return mask;
+}
+
+// Adds the sequences of one block to the first `count` and returns how many there are then: runs of zeros, each a
+// literal zero and a match that repeats it. Short ones cost more as a match than as literals, of which zero is the
+// cheapest. A run that is too short is overwritten by the next: there is no branch to be mispredicted on every byte
+// that is not zero.
+std::size_t find_zero_runs(Bytes block, std::vector<ZSTD_Sequence>& sequences, std::size_t count) {
+  constexpr std::size_t kShortestMatch = 8;
+  const std::size_t n = block.size();
+  const std::size_t needed = count + n / (kShortestMatch + 1) + 3;
+  if (sequences.size() < needed) sequences.resize(needed);
+  ZSTD_Sequence* next = sequences.data() + count;
+  std::size_t coded = 0;  // bytes that the sequences so far stand for
+  std::size_t run = 0;    // where the zeros before the present byte begin
+  const auto end_run = [&](std::size_t end) {
+    const std::size_t zeros = end - run;
+    *next = {1, static_cast<unsigned>(run + 1 - coded), static_cast<unsigned>(zeros - 1), 0};
+    const bool taken = zeros > kShortestMatch;
+    next += taken;
+    coded = taken ? end : coded;
+    run = end + 1;
+  };
+  std::size_t i = 0;
+  for (; i + 64 <= n; i += 64)
+    for (std::uint64_t mask = nonzero_mask(block.data() + i); mask != 0; mask &= mask - 1)
+      end_run(i + static_cast<unsigned>(std::countr_zero(mask)));
+  for (; i < n; ++i)
+    if (block[i] != std::byte{0}) end_run(i);
+  end_run(n);
+  *next++ = {0, static_cast<unsigned>(n - coded), 0, 0};  // the rest are literals, and the block ends
+  return static_cast<std::size_t>(next - sequences.data());
+}
+
 }  // namespace
 
 struct FrameEncoder::Contexts {
   CompressContext huffman = make_compress_context();
   CompressContext lz = make_compress_context();
+  std::vector<ZSTD_Sequence> sequences;  // of zero_runs: at most twice the size of its data, and mostly far less
 };
 
 FrameEncoder::FrameEncoder() : contexts_(std::make_unique<Contexts>()) {
@@ -91,6 +150,8 @@ FrameEncoder::FrameEncoder() : contexts_(std::make_unique<Contexts>()) {
   ZSTD_CCtx_setParameter(context, ZSTD_c_hashLog, 6);  // never looked at, but cleared for every frame
   ZSTD_CCtx_setParameter(context, ZSTD_c_literalCompressionMode, ZSTD_ps_enable);
   ZSTD_CCtx_setParameter(context, ZSTD_c_blockDelimiters, ZSTD_sf_explicitBlockDelimiters);
+  // Every match has the offset of the one before, and shall be coded so. Always done before zstd 1.5.5.
+  ZSTD_CCtx_setParameter(context, ZSTD_c_searchForExternalRepcodes, ZSTD_ps_enable);
 }
 
 FrameEncoder::~FrameEncoder() = default;
@@ -99,20 +160,27 @@ FrameEncoder::~FrameEncoder() = default;
 // (1.54) GB/s; level -1000 with literal compression 1.25 (1.45); strategy fast with a tiny table 1.00 (1.10). It is
 // also the only way that cannot find a match by accident.
 std::size_t FrameEncoder::huffman(Bytes data, MutableBytes out) {
-  constexpr std::size_t kBlock = 128 * kKiB;  // zstd's largest
-  std::array<ZSTD_Sequence, kChunkBytesMax / kBlock> blocks;
+  std::array<ZSTD_Sequence, kChunkBytesMax / kFrameBlock> blocks;
   std::size_t count = 0;
-  for (std::size_t at = 0; at < data.size() && count < blocks.size(); at += kBlock)
-    blocks[count++] = {0, static_cast<unsigned>(std::min(kBlock, data.size() - at)), 0, 0};
-  ZSTD_CCtx* const context = contexts_->huffman.get();
-  return size_or_zero(
-      context, ZSTD_compressSequences(context, out.data(), out.size(), blocks.data(), count, data.data(), data.size()));
+  for (std::size_t at = 0; at < data.size() && count < blocks.size(); at += kFrameBlock)
+    blocks[count++] = {0, static_cast<unsigned>(std::min(kFrameBlock, data.size() - at)), 0, 0};
+  return frame_of_sequences(contexts_->huffman.get(), {blocks.data(), count}, data, out);
 }
 
 std::size_t FrameEncoder::lz(Bytes data, int level, MutableBytes out) {
   ZSTD_CCtx* const context = contexts_->lz.get();
   ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, level);
   return size_or_zero(context, ZSTD_compress2(context, out.data(), out.size(), data.data(), data.size()));
+}
+
+// Measured on a plane of which 93% are zero, zstd 1.5.4: 0.084 of it at 1.35 GB/s; level 1 0.118 at 0.64; Huffman alone
+// 0.144 at 0.64.
+std::size_t FrameEncoder::zero_runs(Bytes data, MutableBytes out) {
+  std::vector<ZSTD_Sequence>& sequences = contexts_->sequences;
+  std::size_t count = 0;
+  for (std::size_t at = 0; at < data.size(); at += kFrameBlock)
+    count = find_zero_runs(data.subspan(at, std::min(kFrameBlock, data.size() - at)), sequences, count);
+  return frame_of_sequences(contexts_->huffman.get(), {sequences.data(), count}, data, out);
 }
 
 struct FrameDecoder::Context {

@@ -10,7 +10,7 @@
 namespace ostraca {
 
 // Makes frames that carry their content size and neither checksum nor dictionary. Owns its contexts; not
-// thread-safe. Both functions return the frame's size, or 0 when it does not fit into `out`.
+// thread-safe. All functions return the frame's size, or 0 when it does not fit into `out`.
 class FrameEncoder {
  public:
   FrameEncoder();
@@ -22,6 +22,9 @@ class FrameEncoder {
   // REQUIRES: data.size() <= kChunkBytesMax.
   std::size_t huffman(Bytes data, MutableBytes out);
   std::size_t lz(Bytes data, int level, MutableBytes out);
+  // Entropy coding beside matches that are runs of zeros and nothing else: the planes of sparse differences.
+  // REQUIRES: data.size() <= kChunkBytesMax.
+  std::size_t zero_runs(Bytes data, MutableBytes out);
 
  private:
   struct Contexts;

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/limits.h"
+#include "codec/zstd_frames.h"
 
 namespace ostraca {
 namespace {
@@ -346,6 +347,28 @@ TEST(CodecDamage, RandomBytesAndFlips) {
   }
   // The decoder still works after all that.
   EXPECT_TRUE(decoder.decode(planes.codec, planes.stored, out).ok());
+}
+
+// zstd 1.5.4, left to itself, writes in front of a room that is smaller than a frame's header may be.
+TEST(ZstdFrames, TooLittleRoom) {
+  FrameEncoder frames;
+  Buffer data(72);
+  for (std::size_t i = 0; i < data.size(); i += 20) data[i] = std::byte{1};
+  for (std::size_t room = 0; room < 100; ++room)
+    for (bool runs : {false, true}) {
+      Buffer out(300, std::byte{0xCD});
+      const MutableBytes target = MutableBytes(out).subspan(100, room);
+      const std::size_t size = runs ? frames.zero_runs(data, target) : frames.huffman(data, target);
+      ASSERT_LE(size, room);
+      for (std::size_t i = 0; i < out.size(); ++i)
+        if (i < 100 || i >= 100 + room) {
+          ASSERT_EQ(out[i], std::byte{0xCD}) << "room " << room << " at " << i;
+        }
+      if (size == 0) continue;
+      Buffer back(data.size());
+      ASSERT_TRUE(zstd_decompress(target.first(size), back).ok()) << "room " << room;
+      ASSERT_EQ(back, data);
+    }
 }
 
 TEST(ZstdFrames, RoundTripAndBounds) {
