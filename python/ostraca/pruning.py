@@ -299,7 +299,7 @@ class _Prune:
 
     def _sweep_clocks(self) -> None:
         """Files of `run_directory.server_time` that a killed prune left."""
-        for name in os.listdir(self._run):
+        for name in os.listdir(self._run):  # noqa: PTH208
             if not self._dry_run and run_directory.CLOCK.fullmatch(name):
                 with contextlib.suppress(OSError):
                     about = os.stat(name, dir_fd=self._run, follow_symlinks=False)

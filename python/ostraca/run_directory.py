@@ -1,4 +1,4 @@
-"""What lies in a directory of checkpoints, for those who delete: files by attempt, live bases, leases, the server's clock.
+"""What lies in a directory of checkpoints, for those who delete: files by attempt, bases, leases, the server's clock.
 
 Nothing here removes anything but `server_time`'s own file. Names are those of docs/format.md, section 2.
 """
@@ -8,11 +8,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import re
-import secrets
-import socket
 import stat
 import time
 from collections.abc import Iterator
@@ -29,7 +26,6 @@ _FILE: Final = re.compile(
     r"(?:(p)[0-9]{5,6}|(index))-([0-9a-f]{32})\.ostraca|(intent|manifest|tombstone)-([0-9a-f]{32})\.json"
 )
 CLOCK: Final = re.compile(r"clock-[0-9a-f]{32}\.tmp")
-_ID: Final = re.compile(r"[0-9a-f]{32}")
 _DOCUMENT_BYTES_MAX: Final = 64 << 20
 _KNOWN_FEATURES: Final = 1  # incremental: what it stores, and where, is known
 _NO_FLOCK: Final = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF, errno.ENOSYS, errno.EINVAL, errno.EIO)
@@ -135,6 +131,8 @@ def _read_files(place: Place, fd: int) -> None:
 
 
 def _intent(text: bytes) -> Intent:
+    import json  # late, for the sake of import time
+
     try:
         base = _core.base_of(text)
         members = json.loads(text)
@@ -202,7 +200,7 @@ def is_live(place: Place, attempt: str, now: float, grace: float) -> str:
     """Why an attempt to save may still be going on; empty if it cannot."""
     newest = max(file.modified for file in place.attempts[attempt])
     intent = place.intents.get(attempt)
-    if intent is not None and intent.host == socket.gethostname() and _runs(intent):
+    if intent is not None and intent.host == os.uname().nodename and _runs(intent):
         return f"process {intent.pid} is saving it"
     if now - newest < grace:
         return f"a save wrote to it {max(now - newest, 0):.0f} seconds ago"
@@ -238,7 +236,7 @@ class Busy(Exception):
 
 @contextlib.contextmanager
 def exclusive(fd: int, name: str) -> Iterator[int]:
-    """Holds the exclusive lease on a file of an open directory. Gives its descriptor; raises `Busy`, FileNotFoundError."""
+    """Holds the exclusive lease on a file; gives its descriptor. Raises `Busy`, or FileNotFoundError."""
     while True:
         flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
         try:
@@ -289,7 +287,7 @@ def server_time(run: int, *, write: bool) -> float:
             return os.fstat(fd).st_mtime_ns / 1e9
         finally:
             os.close(fd)
-    name = f"clock-{secrets.token_hex(16)}.tmp"
+    name = f"clock-{os.urandom(16).hex()}.tmp"
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=run)
     try:
         os.utime(fd)
