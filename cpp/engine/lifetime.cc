@@ -48,8 +48,14 @@ Status check_intents(Storage& storage, Storage& neighbour, const std::string& na
 }  // namespace
 
 Result<std::unique_ptr<Lease>> lease_base(Storage& storage, const CheckpointId& id) {
+  // In this order: what is removed meanwhile is found as a tombstone. Another checkpoint may have taken its place.
   Result<std::unique_ptr<Lease>> lease = storage.lease(kManifestName);
-  if (lease.ok() || lease.status().code() != Code::kNotFound) return lease;
+  if (!lease.ok() && lease.status().code() != Code::kNotFound) return lease;
+  if (lease.ok()) {
+    const Result<std::string> text = storage.read_small(kManifestName, kManifestBytesMax);
+    const Result<Manifest> manifest = text.ok() ? decode_manifest(*text) : Result<Manifest>(text.status());
+    if (manifest.ok() && manifest->id == id && (*lease)->current()) return lease;
+  }
   return storage.lease(tombstone_file_name(id));
 }
 

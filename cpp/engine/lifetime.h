@@ -8,8 +8,8 @@
 
 namespace ostraca {
 
-// A lease on checkpoint `id`'s manifest, or on its tombstone if it was removed: for who reads it as a base. The caller
-// reads the manifest afterwards to see whose it is. kNotFound: neither is there.
+// A lease on checkpoint `id`'s manifest, or on its tombstone if it was removed: for who reads it as a base. kNotFound:
+// neither is there.
 Result<std::unique_ptr<Lease>> lease_base(Storage& storage, const CheckpointId& id);
 
 // kExists when the checkpoint in `storage` is the base of another one beside it, or of one being saved there:

@@ -107,8 +107,7 @@ class _Prune:
         self._durable = True  # whether every sync succeeded
 
     def run(self, keep: Keep) -> PruneReport:
-        places = run_directory.scan(self._run)
-        self._errors += [(place.name, place.trouble) for place in places if place.trouble and not place.linked]
+        places = self._scan()
         records = sorted((self._record(p, p.manifest) for p in places if p.manifest and not p.linked), key=_age)
         reasons = _chosen(keep, records[::-1], places, self._where)
         by_name = {place.name: place for place in places}
@@ -124,6 +123,12 @@ class _Prune:
         removed = sorted(self._removed.values(), key=lambda r: (r.name, r.id))
         kept = sorted(self._kept, key=lambda k: (k.name, k.id))
         return PruneReport(self._where, self._dry_run, removed, kept, self._errors, freed)
+
+    def _scan(self) -> list[Place]:
+        places = run_directory.scan(self._run)
+        found = [(place.name, place.trouble) for place in places if place.trouble and not place.linked]
+        self._errors += [error for error in found if error not in self._errors]
+        return places
 
     def _record(self, place: Place, manifest: Manifest) -> CheckpointRecord:
         path = os.path.join(self._where, place.name)  # noqa: PTH118
@@ -197,7 +202,7 @@ class _Prune:
     # --- 3 to 5: bytes
 
     def _free(self) -> None:
-        places = run_directory.scan(self._run)
+        places = self._scan()
         if self._dry_run:
             places = [self._as_if(place) for place in places]
         self._now = run_directory.server_time(self._run, write=not self._dry_run)

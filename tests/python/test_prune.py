@@ -17,7 +17,7 @@ import pytest
 
 import format_writer
 import ostraca
-from ostraca import run_directory
+from ostraca import reference, run_directory
 from ostraca.cli import main
 
 HOUR = 3600
@@ -308,6 +308,10 @@ def test_a_keyframe_keeps_its_bytes_while_a_delta_names_it(delta_run: Path) -> N
         report = ostraca.prune(delta_run, keep=["delta"], grace_seconds=0)
         assert why(report, "base") == "removed, but its bytes stay: 'delta' has it as its base"
         assert files < set(names(delta_run / "base")) and report.ok and report.freed_bytes == 0
+        assert np.array_equal(reference.load(delta_run / "delta")["x"], state(1)["x"])
+    ostraca.save(delta_run / "base", state(5))  # another one in its place
+    assert "'delta' has it" in why(ostraca.prune(delta_run, keep=["delta", "base"], grace_seconds=0), "base")
+    assert np.array_equal(reference.load(delta_run / "delta")["x"], state(1)["x"])
     report = ostraca.prune(delta_run, keep=[], grace_seconds=0)
     assert names(delta_run) == [] and {r.name for r in report.removed} == {"base", "delta"}
 
