@@ -549,8 +549,22 @@ def test_what_fails_is_reported_and_the_rest_goes_on(
     for name in names(run):
         if (run / name / "manifest.json").exists():
             assert ostraca.verify(run / name, deep=True).ok
+    if call == "unlink":  # the tombstone goes last
+        assert len(list((run / "0001").glob("tombstone-*"))) == 1
     assert ostraca.prune(run, keep=1, grace_seconds=0).ok
     assert [name for name in names(run) if names(run / name)] == ["0003"]
+
+
+def test_what_is_overwritten_meanwhile_stays(tmp_path: Path) -> None:
+    run = run_of(tmp_path, 1)
+
+    def keep(record: ostraca.CheckpointRecord) -> bool:
+        ostraca.save(record.path, state(2), overwrite=True)
+        return False
+
+    report = ostraca.prune(run, keep=keep, grace_seconds=0)
+    assert why(report, "0001") == "it was overwritten meanwhile" and not report.removed
+    assert np.array_equal(ostraca.load(run / "0001")["x"], state(2)["x"])
 
 
 def test_a_file_system_without_locks_has_no_leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
