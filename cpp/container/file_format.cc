@@ -292,4 +292,6 @@ std::string data_file_name(std::uint32_t process_index, const CheckpointId& id) 
 std::string index_file_name(const CheckpointId& id) { return "index-" + id.hex() + ".ostraca"; }
 std::string intent_file_name(const CheckpointId& id) { return "intent-" + id.hex() + ".json"; }
 
+std::string tombstone_file_name(const CheckpointId& id) { return "tombstone-" + id.hex() + ".json"; }
+
 }  // namespace ostraca

@@ -80,6 +80,7 @@ bool all_zero(Bytes bytes);
 std::string data_file_name(std::uint32_t process_index, const CheckpointId& id);
 std::string index_file_name(const CheckpointId& id);
 std::string intent_file_name(const CheckpointId& id);
+std::string tombstone_file_name(const CheckpointId& id);  // a removed checkpoint's manifest
 inline constexpr const char* kManifestName = "manifest.json";
 
 }  // namespace ostraca

@@ -61,6 +61,11 @@ std::string file_json(const ManifestFile& file) {
          ", \"footer_crc32c\": \"" + hex(file.footer_crc, kCrcDigits) + "\"}";
 }
 
+std::string base_json(const std::string& directory, const CheckpointId& id) {
+  if (directory.empty()) return "null";
+  return "{\"directory\": " + json_quote(directory) + ", \"id\": \"" + id.hex() + "\"}";
+}
+
 // Checks the closing CRC, before anything parses the text.
 Status check_closing(std::string_view text) {
   if (text.size() > kManifestBytesMax)
@@ -206,9 +211,7 @@ Result<std::string> encode_manifest(const Manifest& manifest) {
   writer.add_number("chunks", manifest.chunks);
   writer.add("seconds", json(manifest.seconds).dump());
   writer.add("stall_seconds", json(manifest.stall_seconds).dump());
-  writer.add("base", manifest.base_directory.empty() ? "null"
-                                                     : "{\"directory\": " + json_quote(manifest.base_directory) +
-                                                           ", \"id\": \"" + manifest.base_id.hex() + "\"}");
+  writer.add("base", base_json(manifest.base_directory, manifest.base_id));
   writer.add("metadata", manifest.metadata);
   writer.add("index", file_json(manifest.index));
   std::string files = "[";
@@ -239,12 +242,13 @@ Result<Manifest> decode_manifest(std::string_view text) {
   return manifest;
 }
 
-std::string encode_intent(const Intent& intent) {
+Result<std::string> encode_intent(const Intent& intent) {
+  if (!valid_utf8(intent.base_directory)) return invalid_argument("intent: the base's name is not UTF-8");
   JsonWriter writer;
   writer.add_text("format", kIntentFormat);
   writer.add_number("version", kFormatVersion);
   writer.add_text("id", intent.id.hex());
-  writer.add("base", "null");
+  writer.add("base", base_json(intent.base_directory, intent.base_id));
   writer.add_number("process_count", intent.process_count);
   writer.add_text("created", intent.created);
   writer.add_text("host", intent.host);
@@ -265,9 +269,7 @@ Result<Intent> read_intent(std::string_view text) {
   OSTRACA_ASSIGN_OR_RETURN(intent.created, read_created(members));
   OSTRACA_ASSIGN_OR_RETURN(intent.host, json_string(members, "host"));
   OSTRACA_ASSIGN_OR_RETURN(intent.pid, json_integer(members, "pid"));
-  std::string base_directory;
-  CheckpointId base_id;
-  OSTRACA_RETURN_IF_ERROR(read_base(members, &base_directory, &base_id));
+  OSTRACA_RETURN_IF_ERROR(read_base(members, &intent.base_directory, &intent.base_id));
   return intent;
 }
 
@@ -277,6 +279,16 @@ Result<Intent> decode_intent(std::string_view text) {
   Result<Intent> intent = read_intent(text);
   if (!intent.ok()) return intent.status().with_context("intent");
   return intent;
+}
+
+Result<BaseName> decode_base(std::string_view text) {
+  constexpr std::string_view kMembers[] = {"format", "version", "base"};
+  OSTRACA_ASSIGN_OR_RETURN(const json members, parse_members(text, kMembers));
+  OSTRACA_ASSIGN_OR_RETURN(const std::string format, json_string(members, "format"));
+  OSTRACA_RETURN_IF_ERROR(check_format(members, format == kIntentFormat ? kIntentFormat : kManifestFormat));
+  BaseName base;
+  OSTRACA_RETURN_IF_ERROR(read_base(members, &base.directory, &base.id));
+  return base;
 }
 
 std::string utc_now() {

@@ -47,13 +47,24 @@ Result<Manifest> decode_manifest(std::string_view text);
 
 struct Intent {
   CheckpointId id;
+  std::string base_directory;  // empty: no base
+  CheckpointId base_id;
   std::uint32_t process_count = 1;
   std::string created;
   std::string host;
   std::int64_t pid = 0;
 };
-std::string encode_intent(const Intent& intent);
+// kInvalidArgument when the base's name cannot be written.
+Result<std::string> encode_intent(const Intent& intent);
 Result<Intent> decode_intent(std::string_view text);
+
+// What deletion has to know of a manifest or an intent, whatever features it requires: the base that it names.
+struct BaseName {
+  std::string directory;  // empty: no base
+  CheckpointId id;
+};
+// Checks the closing CRC, that it is one of the two, its version, and the base.
+Result<BaseName> decode_base(std::string_view text);
 
 std::string utc_now();
 

@@ -12,6 +12,7 @@
 #include "base/limits.h"
 #include "checksum/crc32c.h"
 #include "codec/codec.h"
+#include "engine/lifetime.h"
 #include "engine/merge.h"
 #include "engine/on_storage.h"
 #include "engine/stored_file.h"
@@ -148,6 +149,13 @@ Result<std::string> commit_on(Storage& storage, const std::vector<FileReport>& u
     return exists("attempt " + id.hex() + " was committed to '" + storage.path() + "' before, or is being committed");
   if (status.ok()) status = storage.write_small(temporary, as_bytes(text));
   if (status.ok()) status = storage.sync_directory();
+  // The lease keeps whoever prunes from taking the new manifest for the one it is about to remove.
+  Result<std::unique_ptr<Lease>> lease = not_found("");
+  if (status.ok() && options.overwrite) {
+    lease = storage.lease(kManifestName);
+    if (lease.status().code() != Code::kNotFound) status = lease.ok() ? check_names_no_delta(storage) : lease.status();
+  }
+  const bool is_base = status.code() == Code::kExists;
   const std::vector<std::string> old =  // late: another save may have committed meanwhile
       status.ok() && options.overwrite ? overwritten_files(storage, id) : std::vector<std::string>{};
   if (status.ok()) status = storage.publish(temporary, kManifestName, options.overwrite);
@@ -155,7 +163,7 @@ Result<std::string> commit_on(Storage& storage, const std::vector<FileReport>& u
   if (!status.ok()) {
     (void)storage.remove(temporary);
     (void)storage.remove(index_name);
-    if (status.code() == Code::kExists)
+    if (status.code() == Code::kExists && !is_base)
       return exists("another save committed to '" + storage.path() + "' first; this one was discarded");
     return status;
   }

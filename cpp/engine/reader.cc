@@ -112,8 +112,10 @@ class RequestSink final : public ReadPipeline::Sink {
 
 class ReaderImpl final : public Reader {
  public:
-  ReaderImpl(std::shared_ptr<Storage> storage, StoredCheckpoint stored, const ReaderOptions& options)
+  ReaderImpl(std::shared_ptr<Storage> storage, std::unique_ptr<Lease> lease, StoredCheckpoint stored,
+             const ReaderOptions& options)
       : storage_(std::move(storage)),
+        lease_(std::move(lease)),
         stored_(std::move(stored)),
         options_(options),
         files_(*storage_, stored_.directory),
@@ -140,6 +142,7 @@ class ReaderImpl final : public Reader {
   Status run(std::span<const ReadRequest> requests, bool deep, const Poll& poll, std::vector<bool>* modified);
 
   const std::shared_ptr<Storage> storage_;
+  const std::unique_ptr<Lease> lease_;  // whoever prunes leaves the checkpoint alone while it is held
   const StoredCheckpoint stored_;
   const ReaderOptions options_;
   DataFiles files_;
@@ -276,8 +279,15 @@ Status ReaderImpl::run(std::span<const ReadRequest> requests, bool deep, const P
 Result<std::unique_ptr<Reader>> open_reader(std::unique_ptr<Storage> storage, ReaderOptions options) {
   const std::shared_ptr<Storage> shared = std::move(storage);
   while (true) {
+    Result<std::unique_ptr<Lease>> lease = shared->lease(kManifestName);
+    if (!lease.ok()) {
+      OSTRACA_RETURN_IF_ERROR(read_manifest(*shared).status());  // it says what is there instead
+      if (lease.status().code() != Code::kNotFound) return lease.status();
+      continue;
+    }
     OSTRACA_ASSIGN_OR_RETURN(StoredCheckpoint stored, open_checkpoint(*shared));
-    auto reader = std::make_unique<ReaderImpl>(shared, std::move(stored), options);
+    if (!(*lease)->current()) continue;  // what was read is not what was leased
+    auto reader = std::make_unique<ReaderImpl>(shared, lease.take(), std::move(stored), options);
     if (!reader->misses_files()) return std::unique_ptr<Reader>(std::move(reader));
     const Result<std::string> now = read_manifest(*shared);  // another, when an overwrite took the files away
     if (!now.ok() || *now == reader->manifest()) return std::unique_ptr<Reader>(std::move(reader));

@@ -134,6 +134,10 @@ Result<std::string> read_manifest(Storage& storage) {
   if (text.status().code() != Code::kNotFound) return text.status();
   const Result<std::vector<std::string>> names = storage.list();
   if (!names.ok()) return not_found("there is no checkpoint at '" + storage.path() + "': no such directory");
+  if (std::ranges::any_of(*names, [](const std::string& name) { return name.starts_with("tombstone-"); }))
+    return not_found("'" + storage.path() +
+                     "' is not a checkpoint any more: it was removed (its manifest is now a "
+                     "tombstone, its other files wait until nobody can need them)");
   const bool unfinished = std::any_of(names->begin(), names->end(), [](const std::string& name) {
     return name.ends_with(".ostraca") || name.starts_with("intent-");
   });

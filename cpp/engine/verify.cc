@@ -257,6 +257,7 @@ Status Verifier::check_chunks(const std::string& name, const DataFile& file, Ext
 }  // namespace
 
 Result<VerifyReport> verify_on(Storage& storage, bool deep, unsigned threads, const Poll& poll) {
+  const Result<std::unique_ptr<Lease>> lease = storage.lease(kManifestName);  // without one it reads all the same
   while (true) {
     Verifier verifier(storage, deep, threads, poll);
     Result<VerifyReport> report = verifier.run();

@@ -14,9 +14,11 @@
 
 #include "base/checked.h"
 #include "base/cpu.h"
+#include "base/host.h"
 #include "checksum/crc32c.h"
 #include "container/manifest.h"
 #include "engine/leaf_table.h"
+#include "engine/lifetime.h"
 #include "engine/on_storage.h"
 #include "engine/write_pipeline.h"
 #include "engine/write_plan.h"
@@ -26,11 +28,6 @@ namespace {
 
 constexpr int kDirectoryLevel = 1;  // zstd level: directories are small next to the data, and repetitive
 constexpr auto kPollInterval = std::chrono::milliseconds(20);
-
-std::string host_name() {
-  char name[256] = {};
-  return ::gethostname(name, sizeof name - 1) == 0 ? name : "";
-}
 
 // Fills in what may be left out and refuses what does not fit together.
 Status normalize(ArraySource& a, std::uint32_t* item) {
@@ -117,11 +114,18 @@ Status WriterImpl::open() {
     if (manifest.status().code() == Code::kFormat)
       return exists("'" + storage_->path_of(kManifestName) +
                     "' exists and is not a manifest this release could have written");
+  } else if (options_.process_index == 0) {
+    OSTRACA_RETURN_IF_ERROR(check_names_no_delta(*storage_));
   }
   OSTRACA_RETURN_IF_ERROR(storage_->create_directory());
   if (options_.process_index == 0) {
-    const Intent intent{id_, options_.process_count, utc_now(), host_name(), ::getpid()};
-    OSTRACA_RETURN_IF_ERROR(storage_->write_small(intent_file_name(id_), as_bytes(encode_intent(intent))));
+    const Intent intent{.id = id_,  // a base, once there are incremental saves, belongs here
+                        .process_count = options_.process_count,
+                        .created = utc_now(),
+                        .host = host_name(),
+                        .pid = ::getpid()};
+    OSTRACA_ASSIGN_OR_RETURN(const std::string text, encode_intent(intent));
+    OSTRACA_RETURN_IF_ERROR(storage_->write_small(intent_file_name(id_), as_bytes(text)));
     made_intent_ = true;
   }
   OSTRACA_ASSIGN_OR_RETURN(file_, storage_->create(data_file_name(options_.process_index, id_), options_.io));

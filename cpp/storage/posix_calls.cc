@@ -1,6 +1,7 @@
 #include "storage/posix_calls.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
@@ -94,6 +95,8 @@ int PosixCalls::rename(int directory, const char* from, const char* to) const {
 int PosixCalls::rename_no_replace(int directory, const char* from, const char* to) const {
   return ::renameat2(directory, from, directory, to, RENAME_NOREPLACE);
 }
+
+int PosixCalls::flock(int fd, int operation) const { return ::flock(fd, operation); }
 
 const PosixCalls& PosixCalls::kernel() {
   static const PosixCalls calls;

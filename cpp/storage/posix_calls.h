@@ -33,6 +33,7 @@ class PosixCalls {
   virtual int link(int directory, const char* from, const char* to) const;
   virtual int rename(int directory, const char* from, const char* to) const;
   virtual int rename_no_replace(int directory, const char* from, const char* to) const;
+  virtual int flock(int fd, int operation) const;
 
   static const PosixCalls& kernel();
 };

@@ -19,6 +19,10 @@ Result<std::unique_ptr<WritableFile>> posix_create(const Directory& directory, c
 Result<std::unique_ptr<ReadableFile>> posix_open(Directory directory, std::string name, std::string path,
                                                  const PosixCalls& calls);
 
+// A shared flock on a file, as Storage::lease says. `path` is for messages.
+Result<std::unique_ptr<Lease>> posix_lease(Directory directory, std::string name, const std::string& path,
+                                           const PosixCalls& calls);
+
 // O_EXCL. The descriptor is for writing through the page cache.
 Result<UniqueFd> posix_open_exclusive(const UniqueFd& directory, const std::string& name, const std::string& path);
 

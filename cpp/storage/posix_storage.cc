@@ -86,6 +86,11 @@ class PosixStorage final : public Storage {
   Status remove(const std::string& name) override;
   void remove_created_directories() override;
   Result<std::vector<std::string>> list() override;
+  Result<std::unique_ptr<Lease>> lease(const std::string& name) override;
+  Result<Siblings> siblings() override;
+  std::unique_ptr<Storage> sibling(const std::string& name) override {
+    return make_posix_storage(parent_of(path_) + "/" + name, calls_);
+  }
 
  private:
   enum class Published { kYes, kNo, kUnknown };
@@ -325,6 +330,30 @@ Result<std::vector<std::string>> PosixStorage::list() {
   if (errno != 0) return Status::system(errno, "list", path_);
   std::sort(names.begin(), names.end());
   return names;
+}
+
+Result<std::unique_ptr<Lease>> PosixStorage::lease(const std::string& name) {
+  OSTRACA_RETURN_IF_ERROR(check_name(name));
+  OSTRACA_ASSIGN_OR_RETURN(Directory in, directory());
+  return posix_lease(std::move(in), name, path_of(name), calls_);
+}
+
+Result<Storage::Siblings> PosixStorage::siblings() {
+  OSTRACA_RETURN_IF_ERROR(check_path());
+  std::error_code error;
+  Siblings out{std::filesystem::canonical(path_, error).filename().string(), {}};
+  if (error == std::errc::no_such_file_or_directory) return not_found("directory '" + path_ + "' does not exist");
+  if (error) return Status::system(error.value(), "find", path_);
+  const std::string parent = parent_of(path_);
+  std::filesystem::directory_iterator entry(parent, error);
+  for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
+    std::error_code ignored;  // a link that leads nowhere is no directory
+    const std::string name = entry->path().filename().string();
+    if (name != out.own && entry->is_directory(ignored)) out.others.push_back(name);
+  }
+  if (error) return Status::system(error.value(), "list", parent);
+  std::sort(out.others.begin(), out.others.end());
+  return out;
 }
 
 }  // namespace

@@ -46,6 +46,16 @@ class ReadableFile {
   virtual std::size_t direct_alignment() const = 0;
 };
 
+// A shared lease on a file, held until it is destroyed: whoever wants to remove the file asks for an exclusive one
+// first. It stays with the file when its name changes. Where the file system has no leases it holds nothing.
+// Thread-safe.
+class Lease {
+ public:
+  virtual ~Lease() = default;
+  // Whether the name that was leased still is this file's.
+  virtual bool current() const = 0;
+};
+
 // A checkpoint's directory. Names are single validated path components. Thread-safe.
 class Storage {
  public:
@@ -73,6 +83,17 @@ class Storage {
   // Removes the directories that create_directory made, those of them that are empty. Best effort.
   virtual void remove_created_directories() = 0;
   virtual Result<std::vector<std::string>> list() = 0;  // names of plain files, sorted; no directory: kNotFound
+
+  // Waits, briefly, for whoever holds the file exclusively. Absent: kNotFound.
+  virtual Result<std::unique_ptr<Lease>> lease(const std::string& name) = 0;
+  // The directory's own name, and those of the directories beside it, sorted. Symbolic links are directories here,
+  // but the own name is the real one. No directory: kNotFound.
+  struct Siblings {
+    std::string own;
+    std::vector<std::string> others;
+  };
+  virtual Result<Siblings> siblings() = 0;
+  virtual std::unique_ptr<Storage> sibling(const std::string& name) = 0;
 };
 
 std::unique_ptr<Storage> make_posix_storage(const std::string& directory);

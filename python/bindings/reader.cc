@@ -4,6 +4,7 @@
 
 #include <pybind11/stl.h>
 
+#include "container/manifest.h"
 #include "convert.h"
 
 namespace ostraca::python {
@@ -130,6 +131,11 @@ py::tuple verify_checkpoint(const std::string& path, bool deep, unsigned threads
   return py::make_tuple(report->chunks, report->bytes, damaged);
 }
 
+py::object base_of(const py::bytes& text) {
+  const BaseName base = take_or_raise(decode_base(std::string_view(text)));
+  return base.directory.empty() ? py::object(py::none()) : py::make_tuple(base.directory, base.id.hex());
+}
+
 }  // namespace
 
 void bind_reader(py::module_& m) {
@@ -157,6 +163,7 @@ void bind_reader(py::module_& m) {
              return out;
            })
       .def("close", &PyReader::close);
+  m.def("base_of", &base_of, arg("text"));
   m.def("verify", &verify_checkpoint, arg("path"), py::kw_only(), arg("deep") = false, arg("threads") = 0,
         arg("progress") = py::none());
 }

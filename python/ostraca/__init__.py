@@ -3,7 +3,7 @@
     ostraca.save("run/1000", state, step=1000)
     state = ostraca.load("run/1000")
 
-See `save`, `save_async`, `load`, `open` and `verify`; `Writer`, `commit` and `Reader` to embed Ostraca elsewhere.
+See `save`, `save_async`, `load`, `open`, `verify`, `prune`; `Writer`, `commit`, `Reader` to embed Ostraca elsewhere.
 """
 
 from ._core import VERSION as __version__
@@ -23,13 +23,15 @@ from .errors import (
 from .handles import SaveHandle
 from .loading import load, verify
 from .lowlevel import ArrayInfo, ChunkInfo, FileReport, Reader, Writer, commit
-from .reports import Damage, SaveInfo, VerifyReport
+from .pruning import prune
+from .reports import CheckpointRecord, Damage, Kept, PruneReport, Removed, SaveInfo, VerifyReport
 from .saving import save, save_async
 
 __all__ = [
     "ArrayInfo",
     "CancelledError",
     "Checkpoint",
+    "CheckpointRecord",
     "ChunkInfo",
     "CommitUncertainError",
     "CoordinationError",
@@ -38,10 +40,13 @@ __all__ = [
     "ExistsError",
     "FileReport",
     "FormatError",
+    "Kept",
     "MismatchError",
     "NotFoundError",
     "OstracaError",
+    "PruneReport",
     "Reader",
+    "Removed",
     "SaveHandle",
     "SaveInfo",
     "StoredArray",
@@ -52,6 +57,7 @@ __all__ = [
     "commit",
     "load",
     "open",
+    "prune",
     "save",
     "save_async",
     "verify",

@@ -105,6 +105,12 @@ def verify(
 ) -> tuple[int, int, list[tuple[str, int, str, str]]]:
     """Returns chunks, bytes and the damage found: file, offset, array ("" when unknown), reason."""
 
+def base_of(text: bytes) -> tuple[str, str] | None:
+    """Verifies a manifest or an intent of any features, and returns the base it names: directory and id.
+
+    CorruptionError: not what was written. FormatError: not a document of ours, or of a later version.
+    """
+
 def allocate(nbytes: int) -> NDArray[np.uint8]:
     """Fresh, 64-byte aligned memory, backed by huge pages when large. Contents are unspecified."""
 

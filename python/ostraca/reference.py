@@ -524,8 +524,7 @@ def _untagged(value: dict[str, Any]) -> Any:
     return {key[1:] if key.startswith("$") else key: item for key, item in value.items()}
 
 
-def _manifest(directory: Path) -> dict[str, Any]:
-    where = "manifest.json"
+def _manifest(directory: Path, where: str = "manifest.json") -> dict[str, Any]:
     with (directory / where).open("rb") as file:
         raw = file.read(64 * MIB + 1)
     ending = re.search(rb'"crc32c": "([0-9a-f]{8})"\n\}\n\Z', raw[-23:])
@@ -550,14 +549,25 @@ def _manifest(directory: Path) -> dict[str, Any]:
     return m
 
 
+def _base_manifest(directory: Path, wanted: str) -> dict[str, Any]:
+    """That of a base, which may have been removed: then it is the tombstone."""
+    tombstone = f"tombstone-{wanted}.json"
+    try:
+        m = _manifest(directory)
+    except FileNotFoundError:
+        return _manifest(directory, tombstone)
+    return m if m["id"] == wanted or not (directory / tombstone).exists() else _manifest(directory, tombstone)
+
+
 # --- checkpoint -------------------------------------------------------------------------------------------------------
 
 
 class _Checkpoint:
     """An open checkpoint and, where it has one, its base. Nothing stays open between reads."""
 
-    def __init__(self, path: Path, guard: _Guard, is_base: bool = False) -> None:
-        self.guard, self.manifest = guard, (m := _manifest(path))
+    def __init__(self, path: Path, guard: _Guard, base_id: str = "") -> None:
+        self.guard = guard
+        self.manifest = m = _base_manifest(path, base_id) if base_id else _manifest(path)
         self.index: _File | None = None
         self.base: _Checkpoint | None = None
         self.files: dict[tuple[int, int], _File] = {}  # by origin and process index; without those that are broken
@@ -577,13 +587,13 @@ class _Checkpoint:
         for process, entry in enumerate(m["files"]):
             with guard():
                 self.files[0, process] = opened(entry, DATA_FILE, process)
-        if is_base:
+        if base_id:
             _must(m["base"] is None, str(path), "the base has a base itself")
             return
         own = [file.header.features for file in self.files.values()]
         if m["base"]:
             with guard():
-                self.base = base = _Checkpoint(path.resolve().parent / m["base"]["directory"], guard, is_base=True)
+                self.base = base = _Checkpoint(path.resolve().parent / m["base"]["directory"], guard, m["base"]["id"])
                 _must(base.manifest["id"] == m["base"]["id"], "manifest.json", "the base is another", m["base"]["id"])
                 self.files |= {(1, process): file for (_, process), file in base.files.items()}
         with guard():

@@ -43,12 +43,75 @@ class VerifyReport:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointRecord:
+    """A committed checkpoint, as a directory's listing knows it: what `prune` gives to a `keep` function."""
+
+    name: str  # of its directory
+    path: str
+    id: str
+    step: int | None
+    created: str  # UTC, "2026-11-20T12:00:00Z"
+    metadata: Any
+    info: SaveInfo
+    base: str | None  # the name of the checkpoint that its chunks refer to
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """A checkpoint that is none any more, or files that no checkpoint names."""
+
+    name: str  # of its directory
+    step: int | None
+    id: str  # of the save that wrote it
+    reason: str
+    bytes: int  # freed; 0 where the bytes have to wait, `Kept` says for what
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What stays, and why."""
+
+    name: str  # of its directory
+    step: int | None
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PruneReport:
+    """The result of `ostraca.prune`: what was removed, or with `dry_run` would be."""
+
+    directory: str
+    dry_run: bool
+    removed: list[Removed]
+    kept: list[Kept]
+    errors: list[tuple[str, str]]  # a directory's name, and what could not be read or removed there
+    freed_bytes: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing went wrong."""
+        return not self.errors
+
+    def __str__(self) -> str:
+        would = "would be " if self.dry_run else ""
+        lines = [f"{self.directory}: {self.freed_bytes:,} bytes {would}freed"]
+        lines += [f"  {would}removed  {r.name}: {r.reason} ({r.bytes:,} bytes)" for r in self.removed]
+        lines += [f"  kept  {k.name}: {k.reason}" for k in self.kept]
+        lines += [f"  error  {name}: {message}" for name, message in self.errors]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What a manifest says (docs/format.md, section 8); the engine has verified its checksum."""
 
     id: str
     metadata: Any
     info: SaveInfo
+    created: str  # UTC, "2026-11-20T12:00:00Z"
+    features: int  # required; bits of docs/format.md, section 9
+    base: tuple[str, str] | None  # the base's directory, a sibling's name, and its id
 
     @classmethod
     def parse(cls, path: str, text: str) -> "Manifest":
@@ -59,6 +122,8 @@ class Manifest:
             members = json.loads(text)
             members["path"] = path
             info = SaveInfo(**{field.name: members[field.name] for field in fields(SaveInfo)})
-            return cls(members["id"], metadata.decode(members["metadata"]), info)
+            base = members["base"] and (members["base"]["directory"], members["base"]["id"])
+            notes = metadata.decode(members["metadata"])
+            return cls(members["id"], notes, info, members["created"], int(members["features"], 16), base)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise FormatError(f"{path!r}: the manifest is malformed: {error!r}") from None

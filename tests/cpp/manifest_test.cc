@@ -197,13 +197,26 @@ TEST(Intent, RoundTripsAndRefuses) {
   intent.created = utc_now();
   intent.host = "node\xFF-1";
   intent.pid = 4711;
-  std::string text = encode_intent(intent);
+  std::string text = *encode_intent(intent);
   const auto decoded = decode_intent(text);
   ASSERT_TRUE(decoded.ok()) << decoded.status().message();
   EXPECT_EQ(decoded->id, intent.id);
   EXPECT_EQ(decoded->process_count, 4u);
   EXPECT_EQ(decoded->created, intent.created);
   EXPECT_EQ(decoded->pid, 4711);
+  EXPECT_EQ(decoded->base_directory, "");
+  EXPECT_EQ(decode_base(text)->directory, "");
+  Intent delta = intent;
+  delta.base_directory = "0000001000";
+  delta.base_id = sample().id;
+  const auto again = decode_intent(*encode_intent(delta));
+  ASSERT_TRUE(again.ok()) << again.status().message();
+  EXPECT_EQ(again->base_directory, "0000001000");
+  EXPECT_EQ(again->base_id, delta.base_id);
+  EXPECT_EQ(decode_base(*encode_intent(delta))->id, delta.base_id);
+  EXPECT_EQ(decode_base(*encode_manifest(sample()))->directory, "");
+  delta.base_directory = "\xFF";
+  EXPECT_FALSE(encode_intent(delta).ok());
   EXPECT_FALSE(decode_manifest(text).ok());
   EXPECT_FALSE(decode_intent(*encode_manifest(sample())).ok());
   for (std::size_t i = 0; i < text.size(); ++i) {

@@ -209,6 +209,16 @@ class FaultStorage final : public Storage {
     return call("list", "", 0, [&] { return inner_->list(); });
   }
 
+  Result<std::unique_ptr<Lease>> lease(const std::string& name) override {
+    return call("lease", name, 0, [&] { return inner_->lease(name); });
+  }
+  Result<Siblings> siblings() override {
+    return call("siblings", "", 0, [&] { return inner_->siblings(); });
+  }
+  std::unique_ptr<Storage> sibling(const std::string& name) override {
+    return std::make_unique<FaultStorage>(inner_->sibling(name), plan_);
+  }
+
  private:
   template <class Perform>
   auto call(const std::string& operation, const std::string& name, std::uint64_t size, Perform perform)

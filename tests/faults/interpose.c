@@ -11,6 +11,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
@@ -113,6 +114,12 @@ int renameat2(int a, const char* from, int b, const char* to, unsigned flags) {
   CALL(int, b, to, renameat2, a, from, b, to, flags);
 }
 int linkat(int a, const char* from, int b, const char* to, int flags) { CALL(int, b, to, linkat, a, from, b, to, flags); }
+
+int utimensat(int at, const char* path, const struct timespec* times, int flags) {
+  CALL(int, at, path, utimensat, at, path, times, flags);
+}
+int futimens(int fd, const struct timespec* times) { CALL(int, fd, NULL, futimens, fd, times); }
+int flock(int fd, int operation) { CALL(int, fd, NULL, flock, fd, operation); }
 
 int close(int fd) {
   const int fate = meet("close", fd, NULL), error = errno;

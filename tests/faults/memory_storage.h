@@ -53,6 +53,11 @@ class MemoryDisk {
     names_.erase(name);
     durable_names_.erase(name);
   }
+  // Another directory beside this one, whose name is "memory".
+  void add_sibling(const std::string& name, std::shared_ptr<MemoryDisk> disk) {
+    std::lock_guard lock(mutex_);
+    siblings_[name] = std::move(disk);
+  }
   // Whether reads find bytes in the page cache.
   void set_cached(bool cached) {
     std::lock_guard lock(mutex_);
@@ -104,12 +109,14 @@ class MemoryDisk {
   };
   class Writable;
   class Readable;
+  class Leased;
 
   mutable std::mutex mutex_;  // guards the rest, the files' contents included
   bool exists_ = false;
   bool cached_ = true;
   std::function<void()> before_write_;
   std::map<std::string, std::shared_ptr<File>> names_, durable_names_;
+  std::map<std::string, std::shared_ptr<MemoryDisk>> siblings_;
 };
 
 class MemoryDisk::Writable final : public WritableFile {
@@ -184,6 +191,23 @@ class MemoryDisk::Readable final : public ReadableFile {
   const std::uint64_t size_;
 };
 
+// Nobody takes exclusive ones here: it only tells whether the name moved on.
+class MemoryDisk::Leased final : public Lease {
+ public:
+  Leased(std::shared_ptr<MemoryDisk> disk, std::string name)
+      : disk_(std::move(disk)), name_(std::move(name)), file_(disk_->names_.at(name_)) {}
+  bool current() const override {
+    std::lock_guard lock(disk_->mutex_);
+    const auto it = disk_->names_.find(name_);
+    return it != disk_->names_.end() && it->second == file_;
+  }
+
+ private:
+  const std::shared_ptr<MemoryDisk> disk_;
+  const std::string name_;
+  const std::shared_ptr<File> file_;
+};
+
 class MemoryStorage final : public Storage {
  public:
   explicit MemoryStorage(std::shared_ptr<MemoryDisk> disk) : disk_(std::move(disk)) {}
@@ -247,6 +271,23 @@ class MemoryStorage final : public Storage {
   Result<std::vector<std::string>> list() override {
     if (!disk_->exists()) return not_found("directory '" + path_ + "' does not exist");
     return disk_->names();
+  }
+
+  Result<std::unique_ptr<Lease>> lease(const std::string& name) override {
+    std::lock_guard lock(disk_->mutex_);
+    if (!disk_->names_.contains(name)) return not_found("'" + path_of(name) + "' does not exist");
+    return std::unique_ptr<Lease>(std::make_unique<MemoryDisk::Leased>(disk_, name));
+  }
+  Result<Siblings> siblings() override {
+    std::lock_guard lock(disk_->mutex_);
+    Siblings out{path_, {}};
+    for (const auto& [name, disk] : disk_->siblings_) out.others.push_back(name);
+    return out;
+  }
+  std::unique_ptr<Storage> sibling(const std::string& name) override {
+    std::lock_guard lock(disk_->mutex_);
+    const auto it = disk_->siblings_.find(name);
+    return std::make_unique<MemoryStorage>(it == disk_->siblings_.end() ? std::make_shared<MemoryDisk>() : it->second);
   }
 
  private:

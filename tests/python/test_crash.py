@@ -23,19 +23,6 @@ import ostraca
 
 KILL_BEFORE, KILL_AFTER, FAIL = 1, 2, 3
 CALLS_MAX = 300  # a save that makes more is not the small one meant here
-SHIM_SOURCE = Path(__file__).parents[1] / "faults" / "interpose.c"
-
-
-@pytest.fixture(scope="session")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None or not sys.platform.startswith("linux"):
-        pytest.skip("needs Linux and a C compiler, for the library that interposes system calls")
-    library = tmp_path_factory.mktemp("shim") / "interpose.so"
-    subprocess.run(
-        [compiler, "-shared", "-fPIC", "-O1", "-w", SHIM_SOURCE, "-o", library, "-ldl", "-lpthread"], check=True
-    )
-    return library
 
 
 @pytest.mark.parametrize("before", ["fresh", "overwrite"])

@@ -21,7 +21,8 @@ unfinished. Manifests and indexes are read, and files' sizes compared;
 `ostraca verify` reads everything."""
 EPILOG: Final = """\
 status: ok, unfinished (being saved now, or left over from a save that was
-        killed), damaged, unreadable
+        killed), removed (`ostraca prune` frees its bytes later), damaged,
+        unreadable
 ratio:  stored by logical bytes
 
 examples:
@@ -31,7 +32,7 @@ examples:
 exit status: 0 ok, 1 a damaged checkpoint, 2 an unreadable one, or another
 error"""
 
-_FILE: Final = re.compile(r"(?:p[0-9]{5,7}|index|intent)-([0-9a-f]{32})\.(?:ostraca|json)")
+_FILE: Final = re.compile(r"(?:p[0-9]{5,7}|index|intent|tombstone)-([0-9a-f]{32})\.(?:ostraca|json)")
 _MAX_INTENT_BYTES: Final = 1 << 20
 
 Entry = dict[str, Any]
@@ -108,6 +109,10 @@ def _checkpoint(place: Path) -> Entry:
 
 
 def _attempt(place: Path, attempt: str, stored: int) -> Entry:
+    if (place / f"tombstone-{attempt}.json").exists():
+        return _entry(
+            place, "removed", detail="its bytes go when nobody can need them", id=attempt, stored_bytes=stored
+        )
     intent = _intent(place / f"intent-{attempt}.json")
     if intent is None:
         detail = "left over: no save claims these files"
