@@ -79,9 +79,9 @@ def save(run: Run) -> dict[str, Any]:
     """The second save of a process. The first, which fills every contender's pools and caches, is reported apart."""
     state = run.state()
     path = run.fresh_scratch()
-    first, _ = system.measure(lambda: run.contender.save(path, state))
+    first, _ = system.measure(lambda: run.contender.save(path, state), run.logical)
     run.fresh_scratch()
-    figures, _ = system.measure(lambda: run.contender.save(path, state))
+    figures, _ = system.measure(lambda: run.contender.save(path, state), run.logical)
     peak = max(first["peak_extra_bytes"], figures["peak_extra_bytes"])
     further = {"first_seconds": first["seconds"], "peak_extra_bytes": peak}
     return {**figures, **further, "stored_bytes": system.stored_bytes(path)}
@@ -91,7 +91,7 @@ def cold_load(run: Run) -> dict[str, Any]:
     like = run.shapes()
     system.evict(run.source)
     cached = system.cached_share(run.source)
-    figures, loaded = system.measure(lambda: run.contender.load(run.source, like))
+    figures, loaded = system.measure(lambda: run.contender.load(run.source, like), run.logical * 5 // 4)
     assert len(loaded) == len(like)
     return {**_less_arrays(figures, run), "cached_share": cached, "stored_bytes": system.stored_bytes(run.source)}
 
@@ -100,7 +100,7 @@ def warm_load(run: Run) -> dict[str, Any]:
     """The first load of a fresh process, to new arrays; then again, while the first's arrays live."""
     like = run.shapes()
     system.warm(run.source)
-    figures, first = system.measure(lambda: run.contender.load(run.source, like))
+    figures, first = system.measure(lambda: run.contender.load(run.source, like), run.logical * 5 // 4)
     begin = time.perf_counter()
     second = run.contender.load(run.source, like)
     again = time.perf_counter() - begin
@@ -210,7 +210,7 @@ def encode(run: Run) -> dict[str, Any]:
     else:
         path = Path("/dev/shm") / f"ostraca-bench-{os.getpid()}"
         try:
-            figures, _ = system.measure(lambda: run.contender.save(path, state))
+            figures, _ = system.measure(lambda: run.contender.save(path, state), run.logical)
             decoding, decoded = system.measure(lambda: run.contender.load(path, run.shapes()))
             stored = system.stored_bytes(path)
         finally:

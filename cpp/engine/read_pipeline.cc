@@ -78,6 +78,8 @@ void ReadPipeline::decode_loop() {
   Decoder decoder;
   Lock lock(mutex_);
   while (status_.ok() && finished_ < fetches_.size()) {
+    // The device first: it must not run out of requests while there is something to decode.
+    if (to_read_.empty() && take_next(lock, decoder)) continue;
     if (take_ready(lock, decoder) || take_next(lock, decoder)) continue;
     work_changed_.wait(lock);
   }
@@ -100,6 +102,8 @@ bool ReadPipeline::take_ready(Lock& lock, Decoder& decoder) {
 
 bool ReadPipeline::take_next(Lock& lock, Decoder& decoder) {
   if (next_ == fetches_.size()) return false;
+  // Twice what the I/O threads work on keeps them busy; more would only touch more memory.
+  if (in_flight_ >= 2 * kIoThreads + options_.threads) return false;
   Fetched fetched;
   fetched.buffer = buffers_.try_acquire();
   if (!fetched.buffer) {
