@@ -29,7 +29,7 @@ class Checkpoint(Mapping[str, "StoredArray"]):
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._infos = {info.name: info for info in reader.arrays() if info.has_data}
+        self._infos = {info.name: info for info in reader.arrays() if info.nbytes or info.has_data}
 
     @property
     def path(self) -> str:
