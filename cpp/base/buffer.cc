@@ -97,6 +97,7 @@ class BufferCache {
   }
 
   void put(std::vector<AlignedBuffer> buffers) {
+    if (buffers.empty()) return;
     const std::uint64_t limit = available_memory_bytes() / kAvailableShare;
     for (AlignedBuffer& buffer : buffers) {
       if (buffer.size() == 0 || ::madvise(buffer.data(), buffer.size(), MADV_FREE) != 0) continue;

@@ -1,6 +1,7 @@
 #include "base/cpu.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
@@ -86,8 +87,11 @@ const CpuFeatures& cpu_features() {
 }
 
 unsigned usable_cores() {
+  // Read once, as it takes some twenty files. Not a static's initialization: a fork may come in the middle of that.
+  static std::atomic<double> known = 0;
+  if (known == 0) known = read_cgroup_limits().cores;
   // Rounded up: a thread too many only waits now and then, one too few leaves part of the quota unused.
-  const double quota = std::ceil(read_cgroup_limits().cores);
+  const double quota = std::ceil(known);
   const unsigned cores = std::max(1u, affinity_cores());
   return quota < cores ? std::max(1u, static_cast<unsigned>(quota)) : cores;
 }

@@ -45,8 +45,7 @@ struct Index {
   std::uint32_t footer_crc = 0;
 };
 
-Result<Index> encode_index(const Directory& directory, const CheckpointId& id, std::uint32_t process_count) {
-  const std::vector<std::byte> decoded = encode_directory(directory);
+Result<Index> encode_index(Bytes decoded, const CheckpointId& id, std::uint32_t process_count) {
   if (decoded.size() > kDirectoryBytesMax) return invalid_argument("the checkpoint has too many leaves for one index");
   std::vector<std::byte> frame(zstd_bound(decoded.size()));
   OSTRACA_ASSIGN_OR_RETURN(const std::size_t frame_bytes, zstd_compress(decoded, kIndexLevel, frame));
@@ -133,9 +132,10 @@ Result<std::string> commit_on(Storage& storage, const std::vector<FileReport>& u
     parts.push_back(std::move(part));
   }
   OSTRACA_ASSIGN_OR_RETURN(const Directory directory, merge(parts));
-  OSTRACA_ASSIGN_OR_RETURN(const Index index, encode_index(directory, id, reports.front().process_count));
+  const std::vector<std::byte> decoded = encode_directory(directory);
+  OSTRACA_ASSIGN_OR_RETURN(const Index index, encode_index(decoded, id, reports.front().process_count));
   // What will be published is checked by the eyes that will read it.
-  Result<Directory> read_back = decode_directory(encode_directory(directory), true);
+  const Result<Directory> read_back = decode_directory(decoded, true);
   if (!read_back.ok()) return read_back.status().with_context("the reported shards do not make a checkpoint");
   std::vector<const std::vector<Extent>*> extents;
   for (const Part& part : parts) extents.push_back(&part.extents);

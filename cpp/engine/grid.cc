@@ -4,8 +4,8 @@
 
 namespace ostraca {
 
-std::vector<std::int64_t> c_strides(DimsView shape, std::size_t item_bytes) {
-  std::vector<std::int64_t> strides(shape.size());
+Strides c_strides(DimsView shape, std::size_t item_bytes) {
+  Strides strides(shape.size());
   std::int64_t stride = static_cast<std::int64_t>(item_bytes);
   for (std::size_t d = shape.size(); d-- > 0;) {
     strides[d] = stride;
@@ -54,6 +54,7 @@ void Grid::box(std::uint64_t i, Dims& origin, Dims& box_shape) const {
 
 std::vector<std::uint64_t> Grid::touched(DimsView start, DimsView extent) const {
   std::vector<std::uint64_t> numbers{0};
+  if (count_ == 1) return std::ranges::find(extent, 0u) == extent.end() ? numbers : std::vector<std::uint64_t>();
   for (std::size_t d = 0; d < shape_.size(); ++d) {
     if (extent[d] == 0) return {};
     const std::uint64_t first = start[d] / chunk_shape_[d];

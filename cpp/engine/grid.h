@@ -5,13 +5,12 @@
 #include <span>
 #include <vector>
 
+#include "ostraca/dims.h"
+
 namespace ostraca {
 
-using Dims = std::vector<std::uint64_t>;
-using DimsView = std::span<const std::uint64_t>;
-
 // Byte strides of a C-ordered array.
-std::vector<std::int64_t> c_strides(DimsView shape, std::size_t item_bytes);
+Strides c_strides(DimsView shape, std::size_t item_bytes);
 
 // Whether memory with these strides is one C-ordered run. Strides of dimensions of length 1 do not matter.
 bool is_c_contiguous(DimsView shape, std::span<const std::int64_t> strides, std::size_t item_bytes);

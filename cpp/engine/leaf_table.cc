@@ -1,49 +1,57 @@
 #include "engine/leaf_table.h"
 
+#include <algorithm>
+#include <functional>
+#include <utility>
+
 namespace ostraca {
 
-Result<std::size_t> LeafTable::add(const ArraySource& source, const std::string& name) {
-  const auto [known, added] = numbers_.try_emplace(name, leaves_.size());
-  if (added) {
-    leaves_.push_back(
-        {source.path, source.kind, source.dtype, source.detail, source.big_endian, source.global_shape, {}});
-    return known->second;
+Result<std::size_t> LeafTable::add(const ArraySource& source, std::string name) {
+  const std::size_t hash = std::hash<std::string_view>()(name);
+  if (const auto known = numbers_.find(hash, [&](std::uint32_t i) { return names_[i] == name; })) {
+    const LeafRecord& leaf = directory_.leaves[*known];
+    if (directory_.path(leaf) != source.path || !kind_has_data(source.kind) || source.shape == source.global_shape)
+      return invalid_argument("two leaves are named '" + name + "'");
+    if (leaf.kind != source.kind || leaf.dtype != source.dtype || directory_.detail(leaf) != source.detail ||
+        !std::ranges::equal(directory_.shape(leaf), source.global_shape))
+      return mismatch("leaf '" + name + "': its shards differ in kind, dtype or global shape");
+    return *known;
   }
-  const Leaf& leaf = leaves_[known->second];
-  if (leaf.path != source.path || !kind_has_data(source.kind) || source.shape == source.global_shape)
-    return invalid_argument("two leaves are named '" + name + "'");
-  if (leaf.kind != source.kind || leaf.dtype != source.dtype || leaf.detail != source.detail ||
-      leaf.global_shape != source.global_shape)
-    return mismatch("leaf '" + name + "': its shards differ in kind, dtype or global shape");
-  return known->second;
+  const std::size_t number = directory_.leaves.size();
+  directory_.leaves.push_back({.path_offset = directory_.add_text(source.path),
+                               .path_bytes = static_cast<std::uint32_t>(source.path.size()),
+                               .kind = source.kind,
+                               .dtype = source.dtype,
+                               .big_endian = source.big_endian,
+                               .rank = static_cast<std::uint8_t>(source.global_shape.size()),
+                               .dims = directory_.add_dims(source.global_shape),
+                               .detail_bytes = static_cast<std::uint32_t>(source.detail.size()),
+                               .detail_offset = directory_.add_text(source.detail)});
+  numbers_.insert(hash, static_cast<std::uint32_t>(number));
+  names_.push_back(std::move(name));
+  return number;
 }
 
 void LeafTable::add_shard(std::size_t leaf, const ArraySource& source, const PlannedSource& planned) {
-  leaves_[leaf].shards.push_back({source.offset, source.shape, &planned});
+  shards_.push_back({leaf, directory_.add_dims(source.offset), &planned});
+  directory_.add_dims(source.shape);
+  directory_.add_dims(planned.chunk_shape);
 }
 
-Directory LeafTable::directory(std::uint32_t process_index, const CheckpointId& id) const {
-  Directory out;
+Directory LeafTable::take_directory(std::uint32_t process_index, const CheckpointId& id) {
+  Directory out = std::move(directory_);
   out.files.push_back({.process_index = process_index, .id = id});
-  out.leaves.reserve(leaves_.size());
-  for (const Leaf& leaf : leaves_) {
-    out.leaves.push_back({.path_offset = out.add_text(leaf.path),
-                          .path_bytes = static_cast<std::uint32_t>(leaf.path.size()),
-                          .kind = leaf.kind,
-                          .dtype = leaf.dtype,
-                          .big_endian = leaf.big_endian,
-                          .rank = static_cast<std::uint8_t>(leaf.global_shape.size()),
-                          .dims = out.add_dims(leaf.global_shape),
-                          .first_shard = out.shards.size(),
-                          .shard_count = static_cast<std::uint32_t>(leaf.shards.size()),
-                          .detail_bytes = static_cast<std::uint32_t>(leaf.detail.size()),
-                          .detail_offset = out.add_text(leaf.detail)});
-    for (const Shard& shard : leaf.shards) {
-      out.shards.push_back(
-          {.dims = out.add_dims(shard.offset), .first_ref = out.refs.size(), .process = process_index});
-      out.add_dims(shard.shape);
-      out.add_dims(shard.planned->chunk_shape);
-      out.refs.insert(out.refs.end(), shard.planned->refs.begin(), shard.planned->refs.end());
+  std::ranges::stable_sort(shards_, {}, &Shard::leaf);
+  out.shards.reserve(shards_.size());
+  out.refs.reserve(shards_.size());
+  auto next = shards_.begin();
+  for (std::size_t i = 0; i < out.leaves.size(); ++i) {
+    LeafRecord& leaf = out.leaves[i];
+    leaf.first_shard = out.shards.size();
+    for (; next != shards_.end() && next->leaf == i; ++next) {
+      out.shards.push_back({.dims = next->dims, .first_ref = out.refs.size(), .process = process_index});
+      out.refs.insert(out.refs.end(), next->planned->refs.begin(), next->planned->refs.end());
+      ++leaf.shard_count;
     }
   }
   return out;

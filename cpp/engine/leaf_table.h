@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <string>
-#include <unordered_map>
+#include <string_view>
 #include <vector>
 
+#include "base/hash_index.h"
 #include "container/directory.h"
 #include "engine/write_plan.h"
 #include "ostraca/writer.h"
@@ -18,30 +20,24 @@ class LeafTable {
   // Notes the leaf of a source, or that one more shard of a known leaf comes. Refuses a source that is a whole leaf
   // when its name is taken, and a shard of another kind, dtype or global shape than the leaf's first. Returns the
   // leaf's number. REQUIRES: what the source may leave out is filled in.
-  Result<std::size_t> add(const ArraySource& source, const std::string& name);
+  Result<std::size_t> add(const ArraySource& source, std::string name);
   // A shard that holds data, for the leaf just noted. `planned` may serve several shards (tied arrays).
   void add_shard(std::size_t leaf, const ArraySource& source, const PlannedSource& planned);
+  std::string_view name(std::size_t leaf) const { return names_[leaf]; }  // valid as long as this
 
-  // REQUIRES: the pipeline has filled in the references.
-  Directory directory(std::uint32_t process_index, const CheckpointId& id) const;
+  // For once. REQUIRES: the pipeline has filled in the references.
+  Directory take_directory(std::uint32_t process_index, const CheckpointId& id);
 
  private:
   struct Shard {
-    Dims offset;
-    Dims shape;
+    std::size_t leaf;
+    std::uint64_t dims;  // into Directory::dims
     const PlannedSource* planned;
   };
-  struct Leaf {
-    std::string path;
-    LeafKind kind;
-    DType dtype;
-    std::string detail;
-    bool big_endian;
-    Dims global_shape;
-    std::vector<Shard> shards;
-  };
-  std::vector<Leaf> leaves_;
-  std::unordered_map<std::string, std::size_t> numbers_;  // by display name
+  Directory directory_;  // without files, shards and references
+  std::vector<Shard> shards_;
+  std::deque<std::string> names_;  // display names, at stable addresses
+  HashIndex numbers_;              // leaves by name
 };
 
 }  // namespace ostraca

@@ -1,9 +1,13 @@
 #include "engine/merge.h"
 
 #include <algorithm>
+#include <functional>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
-#include <unordered_map>
+
+#include "base/hash_index.h"
 
 namespace ostraca {
 namespace {
@@ -35,20 +39,32 @@ void append_shards(Directory& out, LeafRecord& leaf, const Directory& part, cons
 
 Result<Directory> merge(const std::vector<Part>& parts) {
   struct Occurrence {
+    std::uint32_t place;  // in the result
     std::uint32_t part;
     const LeafRecord* leaf;
   };
-  std::vector<std::vector<Occurrence>> leaves;
-  std::unordered_map<std::string_view, std::size_t> places;
+  std::vector<Occurrence> all;
+  std::vector<std::string_view> paths;
+  HashIndex places;
   for (std::uint32_t p = 0; p < parts.size(); ++p)
     for (const LeafRecord& leaf : parts[p].directory.leaves) {
-      const auto [place, added] = places.try_emplace(parts[p].directory.path(leaf), leaves.size());
-      if (added) leaves.emplace_back();
-      leaves[place->second].push_back({p, &leaf});
+      const std::string_view path = parts[p].directory.path(leaf);
+      const std::size_t hash = std::hash<std::string_view>()(path);
+      std::optional<std::uint32_t> place;
+      if (p > 0) place = places.find(hash, [&](std::uint32_t i) { return paths[i] == path; });
+      if (!place) {
+        place = static_cast<std::uint32_t>(paths.size());
+        paths.push_back(path);
+        if (parts.size() > 1) places.insert(hash, *place);  // within a part, paths are unique
+      }
+      all.push_back({*place, p, &leaf});
     }
+  std::ranges::stable_sort(all, {}, &Occurrence::place);
   Directory out;
   for (const Part& part : parts) out.files.push_back(part.record);
-  for (const auto& occurrences : leaves) {
+  for (auto next = all.begin(); next != all.end();) {
+    const std::span occurrences(next, std::find_if(next, all.end(), [&](auto& o) { return o.place != next->place; }));
+    next += static_cast<std::ptrdiff_t>(occurrences.size());
     const Directory& first = parts[occurrences.front().part].directory;
     LeafRecord leaf = *occurrences.front().leaf;
     const LeafRecord source = leaf;

@@ -76,7 +76,8 @@ std::vector<Target> plan_targets(const Directory& directory, std::span<const Rea
       }
     }
   }
-  std::ranges::stable_sort(targets, {}, [](const Target& t) { return std::tuple(t.file, t.extent, t.offset); });
+  const auto place = [](const Target& t) { return std::tuple(t.file, t.extent, t.offset); };
+  if (!std::ranges::is_sorted(targets, {}, place)) std::ranges::stable_sort(targets, {}, place);
   return targets;
 }
 
@@ -117,7 +118,7 @@ void scatter(const Directory& directory, const ReadRequest& request, const Targe
   const LeafRecord& leaf = directory.leaves[request.leaf];
   const std::uint32_t item = checked_item_bytes(directory, leaf);
   const Meeting m = meet(directory, request, target);
-  const std::vector<std::int64_t> strides = c_strides(m.chunk_shape, item);
+  const Strides strides = c_strides(m.chunk_shape, item);
   for (std::size_t d = 0; d < leaf.rank; ++d)
     chunk += static_cast<std::int64_t>(m.start[d] - m.chunk_start[d]) * strides[d];
   copy_box(destination(request, m), request.strides, chunk, strides, m.shape, item, swap_unit(leaf, request));

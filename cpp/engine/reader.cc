@@ -250,7 +250,6 @@ Status ReaderImpl::run(std::span<const ReadRequest> requests, bool deep, const P
     const Extent& extent = files[reads[0].file]->extents[reads[0].extent];
     lazy = leaf(requests[0].leaf).bytes < extent.decoded_bytes && extent.decoded_bytes <= kPackBytesMax;
   }
-  RequestSink sink(directory, requests, files, lazy ? &packs_ : nullptr);
   if (lazy && !deep) {
     if (const PackCache::Pack pack = packs_.find({reads[0].file, reads[0].extent})) {
       for (const Target& target : reads[0].targets)
@@ -258,6 +257,7 @@ Status ReaderImpl::run(std::span<const ReadRequest> requests, bool deep, const P
       return {};
     }
   }
+  RequestSink sink(directory, requests, files, lazy ? &packs_ : nullptr);
   const std::vector<Fetch> fetches = plan_fetches(
       reads, [&](std::uint32_t f) -> const std::vector<Extent>& { return files[f]->extents; },
       [&](std::uint32_t f) { return files[f]->table_offset; }, kFetchBytes);

@@ -1,5 +1,7 @@
 #include "engine/write_plan.h"
 
+#include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include "transform/box.h"
@@ -62,21 +64,19 @@ Batch BatchBuilder::take() {
   return std::exchange(batch_, {});
 }
 
-void Packer::add(PlannedSource* source, std::string name) {
-  members_.emplace(std::pair(source->array.dtype, std::move(name)), source);
-}
-
 std::vector<Piece> Packer::take() {
   std::vector<Piece> pieces;
   DType dtype = DType::kNone;
-  for (const auto& [key, source] : members_) {
-    const auto size = static_cast<std::uint32_t>(source->bytes);
-    if (pieces.empty() || key.first != dtype || pieces.back().decoded_bytes + size > kPackBytesMax) {
-      dtype = key.first;
+  const auto place = [](const Member& m) { return std::tuple(m.dtype, m.name); };
+  if (!std::ranges::is_sorted(members_, {}, place)) std::ranges::stable_sort(members_, {}, place);
+  for (const Member& member : members_) {
+    const auto size = static_cast<std::uint32_t>(member.source->bytes);
+    if (pieces.empty() || member.dtype != dtype || pieces.back().decoded_bytes + size > kPackBytesMax) {
+      dtype = member.dtype;
       const DTypeInfo& info = dtype_info(dtype);
       pieces.push_back({{info.scalar_bytes, info.is_float}, 0, {}});
     }
-    pieces.back().fragments.push_back({source, 0, pieces.back().decoded_bytes});
+    pieces.back().fragments.push_back({member.source, 0, pieces.back().decoded_bytes});
     pieces.back().decoded_bytes += size;
   }
   members_.clear();

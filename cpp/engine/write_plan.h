@@ -2,8 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
+#include <string_view>
 #include <vector>
 
 #include "base/limits.h"
@@ -31,8 +31,8 @@ struct PlannedSource {
   std::uint64_t bytes;
   Dims chunk_shape;
   Grid grid;
-  std::vector<ChunkRef> refs;   // filled in by the pipeline, one for each chunk
-  std::uint64_t unread_chunks;  // guarded by the pipeline's mutex
+  ShortVector<ChunkRef, 1> refs;  // filled in by the pipeline, one for each chunk
+  std::uint64_t unread_chunks;    // guarded by the pipeline's mutex
 
  private:
   const std::byte* locate(std::uint64_t chunk, Dims& box_shape) const;
@@ -74,11 +74,17 @@ class BatchBuilder {
 // Small arrays, to be packed when all of them are known: those of one dtype share pieces, in the order of names.
 class Packer {
  public:
-  void add(PlannedSource* source, std::string name);
+  // REQUIRES: the name lives until take().
+  void add(PlannedSource* source, std::string_view name) { members_.push_back({source->array.dtype, name, source}); }
   std::vector<Piece> take();
 
  private:
-  std::multimap<std::pair<DType, std::string>, PlannedSource*> members_;  // a leaf's small shards share a name
+  struct Member {
+    DType dtype;
+    std::string_view name;  // a leaf's small shards share it
+    PlannedSource* source;
+  };
+  std::vector<Member> members_;
 };
 
 }  // namespace ostraca

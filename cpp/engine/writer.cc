@@ -6,15 +6,17 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <chrono>
-#include <map>
+#include <deque>
+#include <memory_resource>
 #include <mutex>
-#include <tuple>
 #include <utility>
 
 #include "base/checked.h"
 #include "base/cpu.h"
 #include "base/host.h"
+#include "base/hash_index.h"
 #include "checksum/crc32c.h"
 #include "container/manifest.h"
 #include "engine/leaf_table.h"
@@ -57,6 +59,20 @@ Status normalize(ArraySource& a, std::uint32_t* item) {
   return {};
 }
 
+// Whether two sources are the same memory, read in the same way.
+bool same_memory(const ArraySource& a, const ArraySource& b) {
+  return a.data == b.data && a.shape == b.shape && a.strides == b.strides && a.dtype == b.dtype &&
+         a.detail == b.detail && a.big_endian == b.big_endian;
+}
+
+std::uint64_t memory_hash(const ArraySource& a) {
+  std::uint64_t hash = reinterpret_cast<std::uintptr_t>(a.data);
+  const auto mix = [&](std::uint64_t value) { hash = std::rotl((hash ^ value) * 0x9E3779B97F4A7C15, 29); };
+  for (std::uint64_t size : a.shape) mix(size);
+  for (std::int64_t stride : a.strides) mix(static_cast<std::uint64_t>(stride));
+  return hash;
+}
+
 class WriterImpl final : public Writer {
  public:
   WriterImpl(std::unique_ptr<Storage> storage, WriterOptions options, const CheckpointId& id)
@@ -80,8 +96,6 @@ class WriterImpl final : public Writer {
   std::uint64_t bytes_total() const override { return logical_bytes_; }
 
  private:
-  using TieKey = std::tuple<const std::byte*, Dims, std::vector<std::int64_t>, DType, std::string, bool>;
-
   Result<Dims> chunk_shape(const ArraySource& source, std::uint32_t item) const;
   void push(Piece piece);
   Status complete();
@@ -92,9 +106,10 @@ class WriterImpl final : public Writer {
   const CheckpointId id_;
   FileHeader header_;
   std::unique_ptr<WritableFile> file_;
-  std::vector<std::unique_ptr<PlannedSource>> sources_;
+  std::pmr::monotonic_buffer_resource memory_;  // of the sources: freed at once
+  std::pmr::deque<PlannedSource> sources_{&memory_};
+  HashIndex pinned_;  // the sources that stay valid until the end, by their memory, for ties
   LeafTable leaves_;
-  std::map<TieKey, PlannedSource*> pinned_;  // sources that stay valid until the end, for ties
   BatchBuilder batches_;
   Packer packer_;
   std::atomic<std::uint64_t> logical_bytes_ = 0, tied_bytes_ = 0;  // atomic: progress is asked for by other threads
@@ -162,7 +177,7 @@ Status WriterImpl::add(ArraySource source) {
   OSTRACA_ASSIGN_OR_RETURN(std::string name, display_name(source.path));
   std::uint32_t item = 0;
   if (Status status = normalize(source, &item); !status.ok()) return status.with_context("leaf '" + name + "'");
-  OSTRACA_ASSIGN_OR_RETURN(const std::size_t leaf, leaves_.add(source, name));
+  OSTRACA_ASSIGN_OR_RETURN(const std::size_t leaf, leaves_.add(source, std::move(name)));
 
   std::uint64_t bytes = 0;
   (void)checked_volume(source.shape, item, &bytes);  // cannot overflow: normalize() checked the global shape
@@ -171,22 +186,22 @@ Status WriterImpl::add(ArraySource source) {
     return {};
   }
   Result<Dims> chunks = chunk_shape(source, item);
-  if (!chunks.ok()) return chunks.status().with_context("leaf '" + name + "'");
+  if (!chunks.ok()) return chunks.status().with_context("leaf '" + std::string(leaves_.name(leaf)) + "'");
   logical_bytes_ += bytes;
 
   const bool pinned = !source.on_copied;
-  const TieKey key{source.data, source.shape, source.strides, source.dtype, source.detail, source.big_endian};
-  if (const auto tied = pinned_.find(key); pinned && tied != pinned_.end()) {
-    leaves_.add_shard(leaf, source, *tied->second);
-    tied_bytes_ += bytes;
-    return {};
-  }
-  sources_.push_back(std::make_unique<PlannedSource>(std::move(source), item, chunks.take()));
-  PlannedSource* planned = sources_.back().get();
+  const std::uint64_t hash = memory_hash(source);
+  if (pinned)
+    if (const auto tied = pinned_.find(hash, [&](auto i) { return same_memory(sources_[i].array, source); })) {
+      leaves_.add_shard(leaf, source, sources_[*tied]);
+      tied_bytes_ += bytes;
+      return {};
+    }
+  PlannedSource* planned = &sources_.emplace_back(std::move(source), item, chunks.take());
   leaves_.add_shard(leaf, planned->array, *planned);
-  if (pinned) pinned_.emplace(key, planned);
+  if (pinned) pinned_.insert(hash, static_cast<std::uint32_t>(sources_.size() - 1));
   if (bytes <= kPackMemberBytesMax && planned->grid.count() == 1) {
-    packer_.add(planned, std::move(name));
+    packer_.add(planned, leaves_.name(leaf));
     return {};
   }
   const DTypeInfo& info = dtype_info(planned->array.dtype);
@@ -210,7 +225,7 @@ void WriterImpl::seal() {
 // Runs in an I/O thread of the pipeline when everything else is in the file.
 Status WriterImpl::complete() {
   const std::vector<std::byte> table = encode_extents(pipeline_->extents());
-  const std::vector<std::byte> decoded = encode_directory(leaves_.directory(options_.process_index, id_));
+  const std::vector<std::byte> decoded = encode_directory(leaves_.take_directory(options_.process_index, id_));
   if (decoded.size() > kDirectoryBytesMax) return invalid_argument("the checkpoint has too many leaves for one file");
   std::vector<std::byte> frame(zstd_bound(decoded.size()));
   OSTRACA_ASSIGN_OR_RETURN(const std::size_t frame_bytes, zstd_compress(decoded, kDirectoryLevel, frame));

@@ -1,5 +1,9 @@
 #include "convert.h"
 
+#include <memory>
+
+#include "base/buffer.h"
+
 namespace ostraca::python {
 namespace {
 
@@ -83,10 +87,11 @@ CodecPolicy codec_policy(const std::string& name) {
 
 CheckpointId checkpoint_id(const std::string& hex) { return take_or_raise(CheckpointId::from_hex(hex)); }
 
-std::vector<std::uint64_t> dims(const py::handle& sequence) {
-  std::vector<std::uint64_t> out;
-  if (sequence.is_none()) return out;
-  for (const py::handle item : sequence) out.push_back(py::cast<std::uint64_t>(item));
+Dims dims(const py::handle& sequence) {
+  if (sequence.is_none()) return {};
+  Dims out(py::len(sequence));
+  std::size_t d = 0;
+  for (const py::handle item : py::reinterpret_borrow<py::sequence>(sequence)) out[d++] = py::cast<std::uint64_t>(item);
   return out;
 }
 
@@ -96,10 +101,15 @@ py::tuple dims_tuple(const std::uint64_t* values, std::size_t count) {
   return out;
 }
 
-std::vector<std::uint64_t> array_shape(const py::array& array) { return {array.shape(), array.shape() + array.ndim()}; }
+Dims array_shape(const py::array& array) { return {array.shape(), array.shape() + array.ndim()}; }
 
-std::vector<std::int64_t> array_strides(const py::array& array) {
-  return {array.strides(), array.strides() + array.ndim()};
+Strides array_strides(const py::array& array) { return {array.strides(), array.strides() + array.ndim()}; }
+
+py::array_t<std::uint8_t> allocate(std::size_t nbytes) {
+  auto buffer = std::make_unique<AlignedBuffer>(take_or_raise(AlignedBuffer::allocate(nbytes)));
+  auto* data = reinterpret_cast<std::uint8_t*>(buffer->data());
+  const py::capsule owner(buffer.release(), [](void* p) { delete static_cast<AlignedBuffer*>(p); });
+  return py::array_t<std::uint8_t>(static_cast<py::ssize_t>(nbytes), data, owner);
 }
 
 bool is_big_endian(const py::array& array) { return array.dtype().byteorder() == '>'; }

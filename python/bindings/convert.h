@@ -6,8 +6,8 @@
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
+#include "ostraca/dims.h"
 #include "ostraca/options.h"
 #include "ostraca/status.h"
 #include "ostraca/types.h"
@@ -41,12 +41,16 @@ class GilPoll {
 IoMode io_mode(const std::string& name);
 CodecPolicy codec_policy(const std::string& name);
 CheckpointId checkpoint_id(const std::string& hex);
-// None is an empty vector. Negative numbers raise.
-std::vector<std::uint64_t> dims(const py::handle& sequence);
+// None is empty. Negative numbers raise.
+Dims dims(const py::handle& sequence);
 py::tuple dims_tuple(const std::uint64_t* values, std::size_t count);
 
-std::vector<std::uint64_t> array_shape(const py::array& array);
-std::vector<std::int64_t> array_strides(const py::array& array);
+Dims array_shape(const py::array& array);
+Strides array_strides(const py::array& array);
+
+// Fresh memory, which numpy frees through a capsule that owns the buffer.
+py::array_t<std::uint8_t> allocate(std::size_t nbytes);
+
 bool is_big_endian(const py::array& array);
 
 void bind_writer(py::module_& module);

@@ -1,17 +1,8 @@
-#include "base/buffer.h"
 #include "base/cpu.h"
 #include "convert.h"
 
 namespace ostraca::python {
 namespace {
-
-// Numpy frees the memory through a capsule that owns the buffer.
-py::array_t<std::uint8_t> allocate(std::size_t nbytes) {
-  auto buffer = std::make_unique<AlignedBuffer>(take_or_raise(AlignedBuffer::allocate(nbytes)));
-  auto* data = reinterpret_cast<std::uint8_t*>(buffer->data());
-  const py::capsule owner(buffer.release(), [](void* p) { delete static_cast<AlignedBuffer*>(p); });
-  return py::array_t<std::uint8_t>(static_cast<py::ssize_t>(nbytes), data, owner);
-}
 
 std::vector<std::string> feature_names() {
   const CpuFeatures& f = cpu_features();

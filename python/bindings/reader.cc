@@ -4,6 +4,9 @@
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <array>
+
 #include "container/manifest.h"
 #include "convert.h"
 
@@ -28,7 +31,7 @@ class PyReader {
   }
   void close() { reader_.reset(); }
 
-  py::list leaves() const;
+  py::list leaves(const py::type& make, const py::tuple& kinds) const;
   py::list chunks(std::uint64_t leaf) const;
   std::uint64_t stored_bytes(std::uint64_t leaf) const {
     const std::shared_ptr<Reader> reader = checked(leaf);
@@ -39,19 +42,34 @@ class PyReader {
     }
     return take_or_raise(std::move(bytes));
   }
-  void read_into(const py::sequence& requests, bool deep, const py::object& progress);
+  py::list read_into(const py::sequence& requests, bool deep, const py::object& progress);
   std::vector<std::uint64_t> modified() const { return modified_; }
 
  private:
   std::shared_ptr<Reader> checked(std::uint64_t leaf) const {
     std::shared_ptr<Reader> reader = get();
-    if (leaf >= reader->leaf_count()) throw py::index_error("there is no leaf number " + std::to_string(leaf));
+    check(*reader, leaf);
     return reader;
+  }
+  static void check(const Reader& reader, std::uint64_t leaf) {
+    if (leaf >= reader.leaf_count()) throw py::index_error("there is no leaf number " + std::to_string(leaf));
   }
 
   std::shared_ptr<Reader> reader_;
   std::vector<std::uint64_t> modified_;  // after a failed read_into
 };
+
+// An instance of a subclass of tuple. Nothing in it leads back to it, so the garbage collector need not know it, nor
+// the path below: it would otherwise walk all leaves, again and again, while they are made.
+template <std::size_t kCount>
+py::object untracked_tuple(const py::handle& type, std::array<py::object, kCount> items) {
+  auto* const kind = reinterpret_cast<PyTypeObject*>(type.ptr());
+  PyObject* const tuple = kind->tp_alloc(kind, kCount);
+  if (!tuple) throw py::error_already_set();
+  for (std::size_t i = 0; i < kCount; ++i) PyTuple_SET_ITEM(tuple, i, items[i].release().ptr());
+  PyObject_GC_UnTrack(tuple);
+  return py::reinterpret_steal<py::object>(tuple);
+}
 
 py::tuple path_parts(std::string_view path) {
   const std::vector<KeyPart> parts = take_or_raise(decode_key_path(path));
@@ -59,20 +77,41 @@ py::tuple path_parts(std::string_view path) {
   for (std::size_t i = 0; i < parts.size(); ++i) {
     const KeyPart& part = parts[i];
     const bool text = part.type == KeyPart::Type::kString || part.type == KeyPart::Type::kAttribute;
-    out[i] = py::make_tuple(static_cast<int>(part.type),
-                            text ? py::object(py::str(part.text)) : py::object(py::int_(part.integer)));
+    py::tuple pair(2);
+    pair[0] = py::int_(static_cast<int>(part.type));
+    pair[1] = text ? py::object(py::str(part.text)) : py::object(py::int_(part.integer));
+    PyObject_GC_UnTrack(pair.ptr());
+    out[i] = std::move(pair);
   }
+  if (!parts.empty()) PyObject_GC_UnTrack(out.ptr());
   return out;
 }
 
-py::list PyReader::leaves() const {
+py::list PyReader::leaves(const py::type& make, const py::tuple& kinds) const {
+  if (!PyType_FastSubclass(reinterpret_cast<PyTypeObject*>(make.ptr()), Py_TPFLAGS_TUPLE_SUBCLASS))
+    throw py::type_error("leaves are tuples");
   const std::shared_ptr<Reader> reader = get();
   py::list out(reader->leaf_count());
+  // Neighbours tend to have the same shape, size and detail: they share the objects.
+  Dims last_shape;
+  std::uint64_t last_bytes = 0;
+  std::string last_detail;
+  py::object shape = py::tuple(), bytes = py::int_(0), detail = py::str();
   for (std::uint64_t i = 0; i < reader->leaf_count(); ++i) {
     const LeafInfo leaf = reader->leaf(i);
-    out[i] = py::make_tuple(path_parts(leaf.path), take_or_raise(display_name(leaf.path)), static_cast<int>(leaf.kind),
-                            static_cast<int>(leaf.dtype), leaf.detail, leaf.big_endian,
-                            dims_tuple(leaf.shape.data(), leaf.shape.size()), leaf.bytes);
+    if (!std::ranges::equal(leaf.shape, last_shape)) {
+      last_shape = leaf.shape;
+      shape = dims_tuple(leaf.shape.data(), leaf.shape.size());
+    }
+    if (leaf.bytes != last_bytes) bytes = py::int_(last_bytes = leaf.bytes);
+    if (leaf.detail != last_detail) detail = py::str(last_detail = leaf.detail);
+    PyList_SET_ITEM(out.ptr(), static_cast<Py_ssize_t>(i),
+                    untracked_tuple<9>(
+                        make, {py::int_(i), path_parts(leaf.path), py::str(take_or_raise(display_name(leaf.path))),
+                               kinds[static_cast<std::size_t>(leaf.kind) - 1], py::int_(static_cast<int>(leaf.dtype)),
+                               detail, py::bool_(leaf.big_endian), shape, bytes})
+                        .release()
+                        .ptr());
   }
   return out;
 }
@@ -87,22 +126,37 @@ py::list PyReader::chunks(std::uint64_t leaf) const {
   return out;
 }
 
-void PyReader::read_into(const py::sequence& sequence, bool deep, const py::object& progress) {
+// An uninitialized array for a whole leaf; on huge pages when it is worth them.
+py::array new_array(const py::dtype& dtype, const LeafInfo& leaf) {
+  constexpr std::uint64_t kHugePageWorthyBytes = 1 << 20;
+  const py::array::ShapeContainer shape(leaf.shape.begin(), leaf.shape.end());
+  if (leaf.bytes < kHugePageWorthyBytes) return py::array(dtype, shape);
+  const py::array memory = allocate(leaf.bytes);
+  return py::array(dtype, shape, memory.data(), memory);
+}
+
+py::list PyReader::read_into(const py::sequence& sequence, bool deep, const py::object& progress) {
   const std::shared_ptr<Reader> reader = get();
   modified_.clear();
   std::vector<ReadRequest> requests;
   requests.reserve(sequence.size());
+  py::list arrays(sequence.size());
   for (const py::handle item : sequence) {
-    const auto request = py::reinterpret_borrow<py::tuple>(item);
-    auto array = py::reinterpret_borrow<py::array>(request[2]);
-    const auto number = py::cast<std::uint64_t>(request[0]);
-    const LeafInfo leaf = checked(number)->leaf(number);
+    if (!PyTuple_Check(item.ptr()) || PyTuple_GET_SIZE(item.ptr()) != 3)
+      throw py::value_error("a request has 3 fields: leaf, start, array");
+    const py::handle target = PyTuple_GET_ITEM(item.ptr(), 2);
+    const auto number = py::cast<std::uint64_t>(py::handle(PyTuple_GET_ITEM(item.ptr(), 0)));
+    check(*reader, number);
+    const LeafInfo leaf = reader->leaf(number);
+    auto array = py::isinstance<py::dtype>(target) ? new_array(py::reinterpret_borrow<py::dtype>(target), leaf)
+                                                   : py::reinterpret_borrow<py::array>(target);
     const Result<std::uint32_t> bytes = item_bytes(leaf.dtype, leaf.detail);
     if (bytes.ok() && *bytes != static_cast<std::uint32_t>(array.itemsize()))
       throw py::value_error("the array's items have " + std::to_string(array.itemsize()) + " bytes, the leaf's " +
                             std::to_string(*bytes));
-    requests.push_back({number, dims(request[1]), array_shape(array), static_cast<std::byte*>(array.mutable_data()),
-                        array_strides(array), is_big_endian(array)});
+    requests.push_back({number, dims(PyTuple_GET_ITEM(item.ptr(), 1)), array_shape(array),
+                        static_cast<std::byte*>(array.mutable_data()), array_strides(array), is_big_endian(array)});
+    PyList_SET_ITEM(arrays.ptr(), static_cast<Py_ssize_t>(requests.size() - 1), array.release().ptr());
   }
   GilPoll poll(progress);
   std::vector<bool> modified;
@@ -115,6 +169,7 @@ void PyReader::read_into(const py::sequence& sequence, bool deep, const py::obje
     if (modified[i]) modified_.push_back(i);
   poll.rethrow();
   raise_if_error(status);
+  return arrays;
 }
 
 py::tuple verify_checkpoint(const std::string& path, bool deep, unsigned threads, const py::object& progress) {
@@ -146,11 +201,10 @@ void bind_reader(py::module_& m) {
            }),
            arg("path"), py::kw_only(), arg("threads") = 0, arg("coding_bytes") = 0, arg("io") = "auto")
       .def_property_readonly("manifest", [](const PyReader& r) { return r.get()->manifest(); })
-      .def("leaves", &PyReader::leaves)
+      .def("leaves", &PyReader::leaves, arg("make"), arg("kinds"))
       .def("chunks", &PyReader::chunks, arg("leaf"))
       .def("stored_bytes", &PyReader::stored_bytes, arg("leaf"))
-      .def("read_into", &PyReader::read_into, arg("requests"), py::kw_only(), arg("deep") = false,
-           arg("progress") = py::none())
+      .def("read_into", &PyReader::read_into, arg("requests"), arg("deep") = false, arg("progress") = py::none())
       .def("modified", &PyReader::modified)
       .def("statistics",
            [](const PyReader& r) {

@@ -52,28 +52,60 @@ class CopiedCallback {
   std::atomic<std::size_t> left_;
 };
 
-ArraySource array_source(const py::tuple& spec) {
-  if (spec.size() != 9) throw py::value_error("a leaf has 9 fields, not " + std::to_string(spec.size()));
-  ArraySource source{.path = py::cast<std::string>(spec[0]),
-                     .kind = static_cast<LeafKind>(py::cast<int>(spec[1])),
-                     .dtype = static_cast<DType>(py::cast<unsigned>(spec[2])),
-                     .detail = py::cast<std::string>(spec[3]),
-                     .big_endian = py::cast<bool>(spec[4]),
-                     .global_shape = dims(spec[6]),
-                     .offset = dims(spec[7]),
-                     .immutable = py::cast<bool>(spec[8])};
-  if (py::cast<unsigned>(spec[2]) >= kDTypeCount) throw py::value_error("unknown dtype code");
-  if (spec[5].is_none()) return source;
-  const auto array = py::reinterpret_borrow<py::array>(spec[5]);
-  source.shape = array_shape(array);
-  source.strides = array_strides(array);
-  source.data = static_cast<const std::byte*>(array.data());
-  const Result<std::uint32_t> item = item_bytes(source.dtype, source.detail);
-  if (item.ok() && *item != static_cast<std::uint32_t>(array.itemsize()))
-    throw py::value_error("the array's items have " + std::to_string(array.itemsize()) + " bytes, its dtype code's " +
-                          std::to_string(*item));
-  return source;
+constexpr Py_ssize_t kFields = 5;  // of a leaf, and of a description
+
+// Borrows a field of a tuple that was checked. Python's own calls: pybind11's take longer than all of the engine's work
+// for a small array.
+py::handle field(const py::handle& tuple, Py_ssize_t i) { return PyTuple_GET_ITEM(tuple.ptr(), i); }
+
+void check_fields(const py::handle& tuple) {
+  if (!PyTuple_Check(tuple.ptr()) || PyTuple_GET_SIZE(tuple.ptr()) != kFields)
+    throw py::value_error("a leaf has 5 fields, the second of which has 5 too");
 }
+
+// Converts leaves. Those of one description usually follow each other, and share it: it is converted once.
+class SourceConverter {
+ public:
+  // REQUIRES: the spec before is still alive.
+  ArraySource operator()(const py::handle& spec) {
+    check_fields(spec);
+    if (field(spec, 1).ptr() != described_) describe(field(spec, 1));
+    ArraySource source = common_;
+    const py::handle path = field(spec, 0);
+    if (!PyBytes_Check(path.ptr())) throw py::type_error("a key path is bytes");
+    source.path.assign(PyBytes_AS_STRING(path.ptr()), static_cast<std::size_t>(PyBytes_GET_SIZE(path.ptr())));
+    source.global_shape = dims(field(spec, 3));
+    source.offset = dims(field(spec, 4));
+    if (field(spec, 2).is_none()) return source;
+    const auto array = py::reinterpret_borrow<py::array>(field(spec, 2));
+    source.shape = array_shape(array);
+    source.strides = array_strides(array);
+    source.data = static_cast<const std::byte*>(array.data());
+    if (item_bytes_ && *item_bytes_ != static_cast<std::uint32_t>(array.itemsize()))
+      throw py::value_error("the array's items have " + std::to_string(array.itemsize()) + " bytes, its dtype code's " +
+                            std::to_string(*item_bytes_));
+    return source;
+  }
+
+ private:
+  void describe(const py::handle& what) {
+    check_fields(what);
+    const auto dtype = py::cast<unsigned>(field(what, 1));
+    if (dtype >= kDTypeCount) throw py::value_error("unknown dtype code");
+    common_ = {.kind = static_cast<LeafKind>(py::cast<int>(field(what, 0))),
+               .dtype = static_cast<DType>(dtype),
+               .detail = py::cast<std::string>(field(what, 2)),
+               .big_endian = py::cast<bool>(field(what, 3)),
+               .immutable = py::cast<bool>(field(what, 4))};
+    const Result<std::uint32_t> bytes = item_bytes(common_.dtype, common_.detail);
+    item_bytes_ = bytes.ok() ? std::optional(*bytes) : std::nullopt;
+    described_ = what.ptr();
+  }
+
+  const PyObject* described_ = nullptr;
+  ArraySource common_;  // what leaves of this description have in common
+  std::optional<std::uint32_t> item_bytes_;
+};
 
 // The engine's Writer and the arrays it reads from. In a forked child there are no engine threads: nothing here may be
 // used or destroyed.
@@ -106,22 +138,28 @@ class PyWriter {
   void add(const py::sequence& leaves, const py::object& on_copied) {
     std::shared_ptr<CopiedCallback> callback;
     if (!on_copied.is_none()) callback = std::make_shared<CopiedCallback>(on_copied, leaves.size());
+    Writer& writer = get();
+    const py::tuple specs(leaves);
+    held_.append(specs);
+    SourceConverter convert;
     std::vector<ArraySource> sources;
-    sources.reserve(leaves.size());
-    for (const py::handle leaf : leaves) {
-      sources.push_back(array_source(py::reinterpret_borrow<py::tuple>(leaf)));
-      if (callback) sources.back().on_copied = [callback] { callback->count_down(); };
-      held_.append(py::reinterpret_borrow<py::tuple>(leaf)[5]);
-    }
-    Status status;
-    {
+    for (std::size_t begin = 0; begin < specs.size(); begin += kLeavesAtOnce) {
+      const std::size_t end = std::min(specs.size(), begin + kLeavesAtOnce);
+      for (std::size_t i = begin; i < end; ++i) {
+        sources.push_back(convert(field(specs, static_cast<Py_ssize_t>(i))));
+        if (callback) sources.back().on_copied = [callback] { callback->count_down(); };
+      }
       const py::gil_scoped_release release;
+      Status status;
       for (ArraySource& source : sources)
-        if (status = get().add(std::move(source)); !status.ok()) break;
+        if (status = writer.add(std::move(source)); !status.ok()) break;
       sources.clear();
+      if (end == specs.size()) callback.reset();
+      if (status.ok()) continue;
       callback.reset();
+      const py::gil_scoped_acquire acquire;
+      raise_if_error(status);
     }
-    raise_if_error(status);
   }
   bool wait_copied(const std::optional<double>& timeout) {
     const auto deadline = std::chrono::steady_clock::now() + seconds(timeout.value_or(0));
@@ -165,8 +203,10 @@ class PyWriter {
     return std::chrono::nanoseconds(static_cast<std::int64_t>(std::clamp(value, 0.0, kForEver) * 1e9));
   }
 
+  static constexpr std::size_t kLeavesAtOnce = 4096;  // that are converted before the engine, without the GIL, has them
+
   const pid_t owner_ = getpid();
-  py::list held_;  // the arrays whose memory the engine reads
+  py::list held_;  // the leaves whose memory the engine reads
   std::unique_ptr<Writer> writer_;
 };
 

@@ -5,18 +5,19 @@ Sizes are bytes unless said otherwise; 0 for `threads`, `coding_bytes` means the
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Key path as stored (docs/format.md, section 5), kind, dtype code, detail, big-endian, the shard's memory (any
-# strides; None for kinds without data), global shape and offset (None: the array is the whole leaf), immutable.
-LeafSpec = tuple[bytes, int, int, str, bool, NDArray[Any] | None, tuple[int, ...] | None, tuple[int, ...] | None, bool]
-# Key path as (type, value) parts, display name, kind, dtype code, detail, big-endian, global shape, decoded bytes.
-LeafInfo = tuple[tuple[tuple[int, str | int], ...], str, int, int, str, bool, tuple[int, ...], int]
+# Kind, dtype code, detail, big-endian, immutable.
+Description = tuple[int, int, str, bool, bool]
+# Key path as stored (docs/format.md, section 5), description, the shard's memory (any strides; None for kinds without
+# data), global shape and offset (None: the array is the whole leaf). Fastest where leaves share their description.
+LeafSpec = tuple[bytes, Description, NDArray[Any] | None, tuple[int, ...] | None, tuple[int, ...] | None]
 # File name, offset in it, stored and decoded bytes, codec, content hash (hex), origin and shape of the box in the leaf.
 ChunkInfo = tuple[str, int, int, int, int, str, tuple[int, ...], tuple[int, ...]]
+LeafInfo = TypeVar("LeafInfo", bound=tuple[Any, ...])
 ProgressCallback = Callable[[int, int], object]  # bytes done, bytes total
 
 VERSION: str
@@ -85,17 +86,19 @@ class Reader:
     def __init__(self, path: str, *, threads: int = 0, coding_bytes: int = 0, io: str = "auto") -> None: ...
     @property
     def manifest(self) -> str: ...
-    def leaves(self) -> list[LeafInfo]: ...
+    # Instances of `make`, a class of tuples: number, key path as (type, value) parts, display name, kinds[kind - 1],
+    # dtype code, detail, big-endian, global shape, decoded bytes. Without a call of its __new__.
+    def leaves(self, make: type[LeafInfo], kinds: tuple[object, ...]) -> list[LeafInfo]: ...
     def chunks(self, leaf: int) -> list[ChunkInfo]: ...
     def stored_bytes(self, leaf: int) -> int: ...  # of the extents it uses; of a pack its share
     # (leaf, start, array): fills `array` with the box of its shape that begins at `start` (None: at the origin).
+    # (leaf, None, dtype): makes an array of the leaf's shape, and fills it. Returns the arrays.
     def read_into(
         self,
-        requests: Sequence[tuple[int, Sequence[int] | None, NDArray[Any]]],
-        *,
+        requests: Sequence[tuple[int, Sequence[int] | None, NDArray[Any] | np.dtype[Any]]],
         deep: bool = False,
         progress: ProgressCallback | None = None,
-    ) -> None: ...
+    ) -> list[NDArray[Any]]: ...
     def modified(self) -> list[int]: ...  # after a failed read_into: the requests whose array was written to
     def statistics(self) -> dict[str, int]: ...  # chunks_read, bytes_read, chunks_decoded, bytes_decoded
     def close(self) -> None: ...

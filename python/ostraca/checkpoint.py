@@ -29,7 +29,7 @@ class Checkpoint(Mapping[str, "StoredArray"]):
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._infos = {info.name: info for info in reader.arrays() if info.has_data}
+        self._infos = {info.name: info for info in reader.arrays() if info.nbytes or info.has_data}
 
     @property
     def path(self) -> str:
@@ -154,7 +154,7 @@ class StoredArray:
     def __getitem__(self, index: Any) -> Any:
         """Any basic numpy index: integers, slices, Ellipsis, None, or a tuple of these. Scalars as in numpy."""
         if index is Ellipsis:
-            return self._read(None, self._info.shape)
+            return self._whole()
         start, shape, local = _box(index, self._info.shape)
         box = self._read(start, shape)
         strided = any(isinstance(item, slice) and abs(item.step or 1) > 1 for item in local)
@@ -164,7 +164,7 @@ class StoredArray:
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
             raise ValueError(f"{self!r} has to be read; it cannot be had without a copy")
-        array = self._read(None, self._info.shape)
+        array = self._whole()
         return array if dtype is None else array.astype(dtype, copy=False)
 
     def __len__(self) -> int:
@@ -178,7 +178,11 @@ class StoredArray:
     def __repr__(self) -> str:
         return f"<ostraca.StoredArray {self.name!r}: {self.kind}, shape {self.shape}, dtype {self.dtype}>"
 
-    def _read(self, start: tuple[int, ...] | None, shape: tuple[int, ...]) -> NDArray[Any]:
+    def _whole(self) -> NDArray[Any]:
+        info = self._info
+        return self._reader.fill([(info.number, None, self.dtype)])[0] if info.nbytes else info.allocate()
+
+    def _read(self, start: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[Any]:
         nbytes = math.prod(shape) * self.dtype.itemsize
         array = allocate(shape, self.dtype, nbytes)
         if nbytes:

@@ -21,7 +21,7 @@ from .tree import Kind, Leaf, quoted
 if TYPE_CHECKING:  # numpy.typing costs more than all of this module
     from numpy.typing import NDArray
 
-    from ._core import LeafSpec
+    from ._core import Description, LeafSpec
 
 Shape = tuple[int, ...]
 
@@ -30,7 +30,7 @@ _encode: Final = lru_cache(maxsize=256)(dtypes.encode)
 
 
 class Piece(NamedTuple):
-    """What a `_core.LeafSpec` says of one leaf."""
+    """One leaf, as the engine wants to know it."""
 
     kind: Kind
     dtype_code: int
@@ -39,17 +39,26 @@ class Piece(NamedTuple):
     memory: NDArray[Any] | None
     immutable: bool = False  # nobody can change the memory while it is held
 
+    @property
+    def description(self) -> Description:
+        return int(self.kind), self.dtype_code, self.detail, self.big_endian, self.immutable
+
 
 def specs(leaves: Iterable[Leaf]) -> list[LeafSpec]:
     """What the engine stores for the leaves. Raises `UnsupportedError`, naming the leaf, for what it cannot."""
+    # Tuples of what the collector does not track are not tracked for long either: no Kind here.
     result: list[LeafSpec] = []
+    dtype = description = None
     for path, name, leaf in leaves:
         try:
-            if type(leaf) is np.ndarray:
-                result.append((path, Kind.ARRAY, *_encode(leaf.dtype), leaf, None, None, False))
-            else:
-                kind, code, detail, big_endian, memory, immutable = piece(leaf)
-                result.append((path, kind, code, detail, big_endian, memory, None, None, immutable))
+            if type(leaf) is not np.ndarray:
+                found = piece(leaf)
+                result.append((path, found.description, found.memory, None, None))
+                continue
+            if leaf.dtype is not dtype or description is None:
+                description = _array(leaf).description
+                dtype = leaf.dtype
+            result.append((path, description, leaf, None, None))
         except UnsupportedError as error:
             raise UnsupportedError(f"cannot store {quoted(name)}: {error}") from None
     return result
@@ -57,7 +66,7 @@ def specs(leaves: Iterable[Leaf]) -> list[LeafSpec]:
 
 def mutable_bytes(specs: Iterable[LeafSpec]) -> int:
     """Bytes of memory that an asynchronous save has to copy before its caller may go on."""
-    return sum(memory.nbytes for *_, memory, _, _, immutable in specs if memory is not None and not immutable)
+    return sum(memory.nbytes for _, (*_, immutable), memory, _, _ in specs if memory is not None and not immutable)
 
 
 def piece(leaf: Any) -> Piece:

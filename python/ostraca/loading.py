@@ -1,7 +1,10 @@
 """`load` and `verify`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import Any, Literal, SupportsIndex
+
+import numpy as np
 
 from . import _core, leaves, options
 from .errors import OstracaError
@@ -11,6 +14,8 @@ from .options import StrPath
 from .progress import Progress, ProgressCallback, check_progress, reporting
 from .reports import Damage, VerifyReport
 from .tree import Kind, flatten, rebuild, unflatten
+
+_path, _name = attrgetter("path"), attrgetter("name")
 
 
 def load(
@@ -55,7 +60,7 @@ def load(
         deep = verify == "deep"
         if like is None and into is None:
             values = _read(reader, stored, [None] * len(stored), deep, callback)
-            return unflatten([(info.path, info.name, value) for info, value in zip(stored, values, strict=True)])
+            return unflatten(list(zip(map(_path, stored), map(_name, stored), values, strict=True)))
         target = like if into is None else into
         given = flatten(target)
         found = matched(given, stored, keep=missing == "keep", what="like" if into is None else "into")
@@ -88,16 +93,13 @@ def _read(
     reader: Reader, infos: Sequence[ArrayInfo], places: Sequence[Any], deep: bool, callback: ProgressCallback | None
 ) -> list[Any]:
     """The leaves' values; arrays are read into `places` where there are some."""
-    arrays: list[Any] = []
-    requests: list[tuple[int, None, Any]] = []
-    for info, place in zip(infos, places, strict=True):
-        in_place = place is not None and info.kind is Kind.ARRAY
-        array = place if in_place else info.allocate() if info.has_data else None
-        arrays.append(array)
-        if info.nbytes:
-            requests.append((info.number, None, array))
+    requests = [
+        (info.number, None, info.dtype if place is None or info.kind is not Kind.ARRAY else place)
+        for info, place in zip(infos, places, strict=True)
+        if info.nbytes
+    ]
     try:
-        reader.fill(requests, deep=deep, progress=callback)
+        arrays = reader.fill(requests, deep=deep, progress=callback)
     except BaseException as error:
         modified = reader.modified()
         if modified and any(place is not None for place in places):
@@ -107,4 +109,16 @@ def _read(
             else:
                 error.add_note(text)
         raise
-    return [leaves.restored(info.kind, info.detail, array) for info, array in zip(infos, arrays, strict=True)]
+    filled = iter(arrays)
+    return [
+        next(filled) if info.nbytes and info.kind is Kind.ARRAY else _value(info, place, filled)
+        for info, place in zip(infos, places, strict=True)
+    ]
+
+
+def _value(info: ArrayInfo, place: Any, filled: Iterator[Any]) -> Any:
+    """Of a leaf that is no array, or an array without bytes."""
+    if info.kind is Kind.ARRAY:
+        return info.allocate() if place is None else place
+    array = next(filled) if info.nbytes else info.allocate() if info.has_data else np.empty(0)
+    return leaves.restored(info.kind, info.detail, array)

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, SupportsIndex
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, SupportsIndex
 
 import numpy as np
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:  # numpy.typing costs more than all of this module
     from numpy.typing import DTypeLike, NDArray
 
 FileReport = _core.FileReport
+
+_decode: Final = lru_cache(maxsize=256)(dtypes.decode)
 
 HUGE_PAGE_WORTHY_BYTES = 1 << 20  # from here on new arrays come from the engine's allocator
 
@@ -100,7 +103,7 @@ class Writer:
             coded = coded._replace(big_endian=buffer.dtype.byteorder == ">")
         memory = _memory(buffer, coded, tuple(shape))
         box = [None if sizes is None else tuple(sizes) for sizes in (global_shape, offset)]
-        spec = (_path_of(name), int(Kind.ARRAY), *coded, memory, box[0], box[1], False)
+        spec = (_path_of(name), (int(Kind.ARRAY), *coded, False), memory, box[0], box[1])
         self._writer.add([spec], on_copied)
 
     def wait_copied(self, timeout: float | None = None) -> bool:
@@ -163,7 +166,7 @@ class ArrayInfo(NamedTuple):
     @property
     def dtype(self) -> np.dtype[Any]:
         """Raises `UnsupportedError` when it is one of ml_dtypes' and that is not installed."""
-        return dtypes.decode(self.dtype_code, self.detail, self.big_endian)
+        return _decode(self.dtype_code, self.detail, self.big_endian)
 
     @property
     def has_data(self) -> bool:
@@ -204,12 +207,8 @@ class Reader:
     ) -> None:
         self.path = options.checked_path(path)
         self._reader = _core.Reader(self.path, **options.worker_options(threads, coding_bytes, io))
-        self._requested: list[str] = []
-        self._arrays = [
-            ArrayInfo(number, leaf[0], leaf[1], Kind(leaf[2]), *leaf[3:])
-            for number, leaf in enumerate(self._reader.leaves())
-        ]
-        self._numbers = {info.name: info.number for info in self._arrays}
+        self._modified: list[str] = []
+        self._arrays = self._reader.leaves(ArrayInfo, tuple(Kind))
 
     def manifest(self) -> Manifest:
         """Id, metadata and sizes."""
@@ -221,10 +220,10 @@ class Reader:
 
     def array(self, name: str) -> ArrayInfo:
         """One leaf; `KeyError` when there is none of this name."""
-        number = self._numbers.get(name)
-        if number is None:
+        info = self._by_name.get(name)
+        if info is None:
             raise KeyError(f"{self.path!r} holds no {quoted(name)}{self._similar(name)}")
-        return self._arrays[number]
+        return info
 
     def chunks(self, name: str) -> list[ChunkInfo]:
         """Where a leaf's chunks are."""
@@ -259,18 +258,25 @@ class Reader:
 
     def fill(
         self,
-        requests: Sequence[tuple[int, Sequence[int] | None, NDArray[Any]]],
+        requests: Sequence[tuple[int, Sequence[int] | None, NDArray[Any] | np.dtype[Any]]],
         *,
         deep: bool = False,
         progress: ProgressCallback | None = None,
-    ) -> None:
-        """`read_into` for leaves by number, with dtypes that are known to be right."""
-        self._requested = [self._arrays[number].name for number, _, _ in requests]
-        self._reader.read_into(requests, deep=deep, progress=progress)
+    ) -> list[NDArray[Any]]:
+        """`read_into` for leaves by number, with dtypes that are known to be right. Returns the arrays.
+
+        A dtype instead of an array asks for a new one, of the leaf's whole shape.
+        """
+        self._modified = []
+        try:
+            return self._reader.read_into(requests, deep, progress)
+        except BaseException:
+            self._modified = [self._arrays[requests[i][0]].name for i in self._reader.modified()]
+            raise
 
     def modified(self) -> list[str]:
         """After a failed read: the names of the arrays that were written to."""
-        return [self._requested[i] for i in self._reader.modified()]
+        return self._modified
 
     def statistics(self) -> dict[str, int]:
         """chunks_read, bytes_read, chunks_decoded, bytes_decoded, since it was opened."""
@@ -285,10 +291,14 @@ class Reader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @cached_property
+    def _by_name(self) -> dict[str, ArrayInfo]:
+        return {info.name: info for info in self._arrays}
+
     def _similar(self, name: str) -> str:
         import difflib
 
-        close = difflib.get_close_matches(name, list(self._numbers)[:10_000], 3)
+        close = difflib.get_close_matches(name, list(self._by_name)[:10_000], 3)
         return f"; it holds {', '.join(map(repr, close))}" if close else ""
 
 

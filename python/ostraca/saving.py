@@ -140,7 +140,7 @@ def _start(
     staging_bytes: SupportsIndex | None = None,
     **choices: Any,
 ) -> tuple[Job, int, int]:
-    """Starts a save. Returns it, the bytes that can change under it, and the staging budget.
+    """Starts a save. Returns it, the bytes that can change under an asynchronous one, and the staging budget.
 
     Everything is checked and converted before the Writer makes the directory.
     """
@@ -154,7 +154,7 @@ def _start(
         "overwrite": writer_options["overwrite"],
     }
     specs = leaves.specs(tree.flatten(state))
-    mutable_bytes = leaves.mutable_bytes(specs)
+    mutable_bytes = leaves.mutable_bytes(specs) if asynchronous else 0
     if asynchronous and staging_bytes is None:
         available = int(_core.available_memory_bytes() * STAGING_SHARE)
         writer_options["staging_bytes"] = min(2 * mutable_bytes + BLOCK_BYTES, available)

@@ -72,12 +72,12 @@ class _Flattener:
 
     def __init__(self) -> None:
         self._roles = _Roles()
-        self._texts: dict[tuple[int, str], tuple[bytes, str]] = {}
+        self._texts: dict[int, dict[str, tuple[bytes, str]]] = {1: {}, 5: {}}  # by the part's type
 
     def flatten(self, tree: Any) -> list[Leaf]:
         leaves: list[Leaf] = []
         above: set[int] = set()  # ids of the containers that the walk is in
-        stack: list[tuple[bytes | None, str, Any]] = [(b"", "", tree)]
+        stack: list[Leaf | tuple[None, str, Any]] = [(b"", "", tree)]
         while stack:
             path, name, node = stack.pop()
             if path is None:  # the end of a container
@@ -95,13 +95,24 @@ class _Flattener:
                 continue
             if id(node) in above:
                 raise UnsupportedError(f"{quoted(name)} contains itself; a tree cannot have cycles")
+            first = self._leading_leaves(children)
+            leaves += children[:first]
+            if first == len(children):
+                continue
             above.add(id(node))
             stack.append((None, "", node))
-            children.reverse()
-            stack += children
+            stack += reversed(children[first:])
         return leaves
 
-    def _children(self, node: Any, role: _Role, path: bytes, name: str) -> list[tuple[bytes | None, str, Any]]:
+    def _leading_leaves(self, children: list[Leaf]) -> int:
+        """How many children need no visit before the first that does."""
+        roles = self._roles
+        for i, (path, _, child) in enumerate(children):
+            if roles[type(child)] or len(path) > MAX_PATH_BYTES:
+                return i
+        return len(children)
+
+    def _children(self, node: Any, role: _Role, path: bytes, name: str) -> list[Leaf]:
         prefix = name + "/" if path else ""
         if role is _Role.DICT:
             return self._dict_children(node, path, name, prefix)
@@ -110,15 +121,13 @@ class _Flattener:
             return [(path + part, prefix + label, child) for (part, label), child in parts]
         return [(path + _index_part(role, i), f"{prefix}{i}", child) for i, child in enumerate(node)]
 
-    def _dict_children(
-        self, node: Mapping[Any, Any], path: bytes, name: str, prefix: str
-    ) -> list[tuple[bytes | None, str, Any]]:
-        children: list[tuple[bytes | None, str, Any]] = []
+    def _dict_children(self, node: Mapping[Any, Any], path: bytes, name: str, prefix: str) -> list[Leaf]:
+        children: list[Leaf] = []
         has_ints = False
-        texts = self._texts
+        texts = self._texts[1]
         for key, child in node.items():
             if type(key) is str:
-                part, label = texts.get((1, key)) or self._text(1, key, name)
+                part, label = texts.get(key) or self._text(1, key, name)
             elif isinstance(key, str):
                 part, label = self._text(1, str.__str__(key), name)
             else:
@@ -132,14 +141,14 @@ class _Flattener:
         return children
 
     def _text(self, kind: int, key: str, name: str) -> tuple[bytes, str]:
-        known = self._texts.get((kind, key))
+        known = self._texts[kind].get(key)
         if known is None:
             try:
                 data = key.encode()
             except UnicodeEncodeError:
                 raise UnsupportedError(f"{quoted(name)} has the key {key!r:.80}, which is not valid Unicode") from None
-            label = key.replace("~", "~0").replace("/", "~1")
-            known = self._texts[kind, key] = (_text_part(kind, len(data)) + data, label)
+            label = key.replace("~", "~0").replace("/", "~1") if "~" in key or "/" in key else key
+            known = self._texts[kind][key] = (_text_part(kind, len(data)) + data, label)
         return known
 
 
@@ -212,7 +221,8 @@ def unflatten(leaves: Sequence[tuple[Path, str, Any]]) -> Any:
             raise FormatError("a leaf at the root, among others")
         node = root
         for kind, key in parts[:-1]:
-            node.enter(kind, name)
+            if node.role is not _CONTAINERS.get(kind):
+                node.enter(kind, name)
             below = node.children.get(key)
             if below is None:
                 below = node.children[key] = _Node(node, key)
@@ -221,7 +231,8 @@ def unflatten(leaves: Sequence[tuple[Path, str, Any]]) -> Any:
                 raise FormatError(f"{quoted(name)} lies below another leaf")
             node = below
         kind, key = parts[-1]
-        node.enter(kind, name)
+        if node.role is not _CONTAINERS.get(kind):
+            node.enter(kind, name)
         if key in node.children:
             raise FormatError(f"{quoted(name)} is stored twice, or has leaves below it")
         node.children[key] = value

@@ -39,7 +39,7 @@ enum class Fill : std::uint8_t { kNoise, kGaussian, kRepetitive, kZero };
 
 // Strides of `layout`, the place of element [0, ..., 0], and the bytes spanned.
 struct Placement {
-  std::vector<std::int64_t> strides;
+  Strides strides;
   std::size_t origin = 0;
   std::size_t bytes = 0;
 };
@@ -61,7 +61,7 @@ inline Placement place(const Dims& shape, std::uint32_t item, Layout layout) {
 }
 
 // Calls visit(address offset, number) for every element in C order.
-inline void for_each_element(const Dims& shape, const std::vector<std::int64_t>& strides,
+inline void for_each_element(const Dims& shape, const Strides& strides,
                              const std::function<void(std::int64_t, std::size_t)>& visit) {
   std::uint64_t count = 1;
   for (std::uint64_t n : shape) count *= n;
@@ -112,7 +112,7 @@ struct TestArray {
   std::string detail;
   bool big_endian = false;
   Dims shape;
-  std::vector<std::int64_t> strides;
+  Strides strides;
   std::vector<std::byte> memory;
   std::size_t origin = 0;
   std::vector<std::byte> expected;  // C order, little-endian

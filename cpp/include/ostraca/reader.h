@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "ostraca/dims.h"
 #include "ostraca/options.h"
 #include "ostraca/status.h"
 #include "ostraca/types.h"
@@ -24,11 +25,11 @@ struct ReaderOptions {
 // A box of a stored leaf and the memory that receives it.
 struct ReadRequest {
   std::uint64_t leaf = 0;
-  std::vector<std::uint64_t> start;   // of the box in the leaf; empty: zeros
-  std::vector<std::uint64_t> shape;   // of the box
-  std::byte* data = nullptr;          // element [0, ..., 0] of the box
-  std::vector<std::int64_t> strides;  // bytes, of `data`; empty: C order
-  bool big_endian = false;            // the order wanted in memory
+  Dims start;                 // of the box in the leaf; empty: zeros
+  Dims shape;                 // of the box
+  std::byte* data = nullptr;  // element [0, ..., 0] of the box
+  Strides strides;            // bytes, of `data`; empty: C order
+  bool big_endian = false;    // the order wanted in memory
 };
 
 struct LeafInfo {
@@ -37,7 +38,7 @@ struct LeafInfo {
   DType dtype = DType::kNone;
   std::string_view detail;
   bool big_endian = false;
-  std::span<const std::uint64_t> shape;
+  DimsView shape;
   std::uint64_t bytes = 0;  // decoded
 };
 
@@ -49,8 +50,8 @@ struct ChunkInfo {
   std::uint32_t decoded_bytes = 0;  // of the whole extent
   std::uint8_t codec = 0;
   std::string hash;  // hexadecimal
-  std::vector<std::uint64_t> origin;
-  std::vector<std::uint64_t> shape;
+  Dims origin;
+  Dims shape;
 };
 
 struct ReadStatistics {

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "ostraca/dims.h"
 #include "ostraca/options.h"
 #include "ostraca/status.h"
 #include "ostraca/types.h"
@@ -27,7 +28,7 @@ struct WriterOptions {
   // Unset: memory is read where it lies, when its turn comes. Set: mutable memory is copied first, as far as this
   // many bytes go, so that wait_copied() returns early.
   std::optional<std::size_t> staging_bytes;
-  std::vector<std::uint64_t> chunk_shape;  // for arrays of this rank; empty: leading axes are cut
+  Dims chunk_shape;  // for arrays of this rank; empty: leading axes are cut
   bool overwrite = false;
 };
 
@@ -38,12 +39,12 @@ struct ArraySource {
   DType dtype = DType::kNone;
   std::string detail;
   bool big_endian = false;  // the order of the elements in memory
-  std::vector<std::uint64_t> shape;
-  std::vector<std::int64_t> strides;        // bytes; empty: C order
-  std::vector<std::uint64_t> global_shape;  // empty: `shape`
-  std::vector<std::uint64_t> offset;        // in the global shape; empty: zeros
-  const std::byte* data = nullptr;          // element [0, ..., 0]
-  bool immutable = false;                   // nobody writes to it while the Writer needs it
+  Dims shape;
+  Strides strides;                  // bytes; empty: C order
+  Dims global_shape;                // empty: `shape`
+  Dims offset;                      // in the global shape; empty: zeros
+  const std::byte* data = nullptr;  // element [0, ..., 0]
+  bool immutable = false;           // nobody writes to it while the Writer needs it
   // The memory must stay valid until this is called, once: from an engine thread, or from add() where there is nothing
   // to read. Without it, until finish() or abort() returns. It must not call the Writer.
   std::function<void()> on_copied;
