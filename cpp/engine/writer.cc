@@ -15,8 +15,8 @@
 
 #include "base/checked.h"
 #include "base/cpu.h"
-#include "base/host.h"
 #include "base/hash_index.h"
+#include "base/host.h"
 #include "checksum/crc32c.h"
 #include "container/manifest.h"
 #include "engine/leaf_table.h"
