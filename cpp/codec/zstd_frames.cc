@@ -1,15 +1,13 @@
 #include "codec/zstd_frames.h"
 
-#define ZSTD_STATIC_LINKING_ONLY  // sequences and frame headers; libzstd is linked statically, so they cannot change
+#define ZSTD_STATIC_LINKING_ONLY  // frame headers; libzstd is linked statically, so they cannot change
 #include <zstd.h>
 
-#include <algorithm>
-#include <array>
 #include <new>
 #include <string>
 
-#include "base/limits.h"
 #include "codec/codec.h"
+#include "codec/huffman_frame.h"
 
 namespace ostraca {
 namespace {
@@ -81,33 +79,14 @@ Status decode_frame(ZSTD_DCtx* context, Bytes frame, MutableBytes out) {
 }  // namespace
 
 struct FrameEncoder::Contexts {
-  CompressContext huffman = make_compress_context();
+  HuffmanFrameEncoder huffman;
   CompressContext lz = make_compress_context();
 };
 
-FrameEncoder::FrameEncoder() : contexts_(std::make_unique<Contexts>()) {
-  ZSTD_CCtx* const context = contexts_->huffman.get();
-  ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, 1);
-  ZSTD_CCtx_setParameter(context, ZSTD_c_hashLog, 6);  // never looked at, but cleared for every frame
-  ZSTD_CCtx_setParameter(context, ZSTD_c_literalCompressionMode, ZSTD_ps_enable);
-  ZSTD_CCtx_setParameter(context, ZSTD_c_blockDelimiters, ZSTD_sf_explicitBlockDelimiters);
-}
-
+FrameEncoder::FrameEncoder() : contexts_(std::make_unique<Contexts>()) {}
 FrameEncoder::~FrameEncoder() = default;
 
-// One "sequence" per block that is literals to the block's end. Measured on exponent planes, zstd 1.5.4 (1.5.7): 1.32
-// (1.54) GB/s; level -1000 with literal compression 1.25 (1.45); strategy fast with a tiny table 1.00 (1.10). It is
-// also the only way that cannot find a match by accident.
-std::size_t FrameEncoder::huffman(Bytes data, MutableBytes out) {
-  constexpr std::size_t kBlock = 128 * kKiB;  // zstd's largest
-  std::array<ZSTD_Sequence, kChunkBytesMax / kBlock> blocks;
-  std::size_t count = 0;
-  for (std::size_t at = 0; at < data.size() && count < blocks.size(); at += kBlock)
-    blocks[count++] = {0, static_cast<unsigned>(std::min(kBlock, data.size() - at)), 0, 0};
-  ZSTD_CCtx* const context = contexts_->huffman.get();
-  return size_or_zero(
-      context, ZSTD_compressSequences(context, out.data(), out.size(), blocks.data(), count, data.data(), data.size()));
-}
+std::size_t FrameEncoder::huffman(Bytes data, MutableBytes out) { return contexts_->huffman.encode(data, out); }
 
 std::size_t FrameEncoder::lz(Bytes data, int level, MutableBytes out) {
   ZSTD_CCtx* const context = contexts_->lz.get();
