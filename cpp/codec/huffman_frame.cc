@@ -91,11 +91,12 @@ Survey survey_block(Bytes block, const Kernels& kernels) {
   return survey;
 }
 
-// Whether a tree of the block's own may be worth its description. How far the counts are from those of the whole
-// frame is measured as chi squared, which is 2 ln 2 times the bits that the other distribution's code costs. A sample
-// is off by chance, and flatters the tree made from it as much.
-bool stands_out(const Survey& block, const SymbolCounts& total) {
-  constexpr std::uint64_t kDescriptionBits = 8 * 16;  // few are shorter
+// Whether a tree of the block's own may be worth its description, by two estimates of what it may save. How far the
+// counts are from those of the whole frame is measured as chi squared, which is 2 ln 2 times the bits that another
+// distribution's code costs; a sample is off by chance, and flatters the tree made from it as much. And codes for
+// symbols that the block does not have take their share, at least 2^-11 each, from all others.
+bool stands_out(const Survey& block, const SymbolCounts& total, const HuffmanTree& whole) {
+  constexpr std::uint64_t kDescriptionBits = 8 * 24;
   std::uint64_t block_sum = 0, total_sum = 0;
   for (std::size_t s = 0; s < 256; ++s) block_sum += block.counts[s], total_sum += total[s];
   const std::uint64_t share = (block_sum << 32) / total_sum;
@@ -106,7 +107,8 @@ bool stands_out(const Survey& block, const SymbolCounts& total) {
         std::max<std::uint64_t>(expected, block.counts[s]) - std::min<std::uint64_t>(expected, block.counts[s]);
     chi_squared += off * off / (expected + 1);
   }
-  return chi_squared > kDescriptionBits + 2 * std::uint64_t{block.step} * block.symbols;
+  const std::uint64_t idle = block_sum * whole.idle_share(block.counts) / HuffmanTree::kWholeShare;
+  return chi_squared + 2 * idle > kDescriptionBits + 2 * std::uint64_t{block.step} * block.symbols;
 }
 
 // ---- writing
@@ -244,7 +246,7 @@ const HuffmanTree* HuffmanFrameEncoder::State::choose_tree(const Survey& survey,
   };
   if (in_use) consider(*in_use, 0);
   if (&*whole != in_use) consider(*whole, 0);
-  if (stands_out(survey, total)) {
+  if (stands_out(survey, total, *whole)) {
     std::optional<HuffmanTree>& spare = own[0] && in_use == &*own[0] ? own[1] : own[0];
     spare.emplace(survey.counts);
     // A sample flatters the tree that was made from it, by about half a symbol's count for every symbol.

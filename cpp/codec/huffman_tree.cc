@@ -218,6 +218,13 @@ std::uint64_t HuffmanTree::cost_bits(const SymbolCounts& counts) const {
   return missing ? ~std::uint64_t{0} / 2 : cost;
 }
 
+std::uint32_t HuffmanTree::idle_share(const SymbolCounts& counts) const {
+  std::uint32_t share = 0;
+  for (std::size_t s = 0; s < 256; ++s)
+    if (counts[s] == 0 && lengths_[s] != 0) share += kWholeShare >> lengths_[s];
+  return share;
+}
+
 // RFC 8878, 4.2.1.3: codes count upwards from the longest ones, in the order of the symbols.
 void HuffmanTree::fill(huffman_kernels::CodeTable* table) const {
   std::array<unsigned, kCodeBitsMax + 2> next{};

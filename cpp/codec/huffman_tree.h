@@ -28,6 +28,10 @@ class HuffmanTree {
   // What such symbols cost in bits; a number above any real cost if one of them has no code.
   std::uint64_t cost_bits(const SymbolCounts& counts) const;
 
+  // The share of all codes, in kWholeShare parts, that belongs to symbols which are not among these.
+  static constexpr std::uint32_t kWholeShare = 1u << kCodeBitsMax;
+  std::uint32_t idle_share(const SymbolCounts& counts) const;
+
   // The codes for the kernels.
   void fill(huffman_kernels::CodeTable* table) const;
 

@@ -232,7 +232,9 @@ TEST(HuffmanFrame, OutIsNeverExceeded) {
       ASSERT_TRUE(std::all_of(out.begin() + static_cast<std::ptrdiff_t>(room), out.end(),
                               [](std::byte b) { return b == kGuard; }))
           << "room " << room;
-      if (size != 0) ASSERT_TRUE(std::equal(whole.begin(), whole.end(), out.begin()));
+      if (size != 0) {
+        ASSERT_TRUE(std::equal(whole.begin(), whole.end(), out.begin()));
+      }
     }
   }
 }
