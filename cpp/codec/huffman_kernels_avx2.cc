@@ -1,4 +1,4 @@
-// The scalar loop with BMI2. (A gather of eight codes is slower than eight loads.)
+// The scalar loop with BMI2, for CPUs whose shifts by a register are slow without.
 #include "codec/huffman_scalar.h"
 
 namespace ostraca::huffman_kernels {
