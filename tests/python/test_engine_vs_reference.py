@@ -155,11 +155,16 @@ def test_the_engine_reads_what_was_written_by_hand(path: Path, name: str) -> Non
     assert ostraca.open(path).metadata == more.get("metadata")
 
 
-def test_the_engine_refuses_increments(path: Path) -> None:
-    base = writer.write(path, {"x": np.arange(9)})
-    writer.write(path.parent / "next", {"x": np.arange(9)}, {"x": Options("base")}, base=base, seed=2)
-    with pytest.raises(ostraca.FormatError):
-        ostraca.load(path.parent / "next")
+@pytest.mark.parametrize("dtype", ["u1", "<i2", "<f4", "<f8"])
+def test_the_engine_reads_increments_written_by_hand(path: Path, dtype: str) -> None:
+    old = {"same": np.arange(9), "moved": np.arange(5000).astype(dtype), "full": np.arange(9)}
+    base = writer.write(path, old)
+    new = {**old, "moved": (np.arange(5000) % 200 * 3).astype(dtype), "full": np.arange(9) + 1}
+    delta = path.parent / "next"
+    writer.write(delta, new, {"same": Options("base"), "moved": Options("delta")}, base=base, seed=2)
+    equal(ostraca.load(delta), new)
+    equal(reference.load(delta), new)
+    assert ostraca.verify(delta, deep=True).ok
 
 
 def anonymous(path: Path) -> tuple[Any, ...]:
