@@ -26,7 +26,7 @@ class SaveInfo:
 class Damage:
     """One damaged place."""
 
-    file: str  # its name in the checkpoint's directory
+    file: str  # its name in the checkpoint's directory; of its base, from there
     offset: int  # in the file, bytes
     array: str  # display name; empty when unknown
     reason: str

@@ -120,12 +120,13 @@ def test_inspect_without_the_base(copied: Path, capsys: pytest.CaptureFixture[st
     assert relations["base"]["status"] == "removed" and relations["restore_ratio"]
     assert "its base is REMOVED" in run("inspect", copied / "d1").stdout
     shutil.rmtree(copied / "key")
-    result = run("inspect", copied / "d1", "count")
-    assert result.returncode in (0, 1)
-    if result.returncode == 0:
-        assert "its base is MISSING" in result.stdout
-    else:
-        assert "key" in result.stderr
+    shown = run_json(capsys, "inspect", copied / "d1")
+    relations = shown["lineage"]
+    assert relations["base"]["status"] == "missing" and relations["restore_bytes"] is relations["chunks"] is None
+    leaves = {leaf["name"]: leaf for leaf in shown["leaves"]}
+    assert leaves["frozen"]["chunks"] is leaves["frozen"]["stored_bytes"] is None
+    result = run("inspect", copied / "d1", "--chunks")
+    assert result.returncode == 0 and "its base is MISSING" in result.stdout
 
 
 def test_diff(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import math
 from typing import Any, Final
 
 from .. import lineage
+from ..errors import CorruptionError
 from ..lowlevel import ChunkInfo, Reader
 from . import text
 
@@ -18,11 +19,22 @@ def codec(chunk: ChunkInfo) -> str:
     return _REFERENCE if chunk.in_base else _CODECS[chunk.codec]
 
 
+def chunks_of(reader: Reader, name: str) -> list[ChunkInfo] | None:
+    """A leaf's chunks; None when files of the base that it needs are missing or damaged."""
+    try:
+        return reader.chunks(name)
+    except CorruptionError:
+        if reader.manifest().base is None:
+            raise
+        return None
+
+
 def of(reader: Reader) -> dict[str, Any]:
     """What inspect's JSON has as lineage. Sizes are stored bytes unless said otherwise; each extent counts once.
 
     written: of this checkpoint's files. referenced: of the base's extents that are used; shared: of these, as they are.
-    restore: what reading all arrays takes, without tables and directories; ratio: to the keyframe's stored bytes.
+    restore: what reading all arrays takes, without tables and directories; ratio: to the keyframe's stored bytes. What
+    cannot be known without a base that is missing or damaged is None.
     """
     manifest = reader.manifest()
     base = lineage.base_state(reader.path, manifest.base)
@@ -30,7 +42,7 @@ def of(reader: Reader) -> dict[str, Any]:
     referenced = manifest.info.referenced_bytes
     keyframe = manifest if base is None else base.manifest
     keyframe_bytes = None if keyframe is None else keyframe.info.stored_bytes
-    restore = kinds["delta"]["stored_bytes"] + kinds["full"]["stored_bytes"] + referenced
+    restore = None if kinds is None else kinds["delta"]["stored_bytes"] + kinds["full"]["stored_bytes"] + referenced
     return {
         "kind": "keyframe" if base is None else "delta",
         "base": base and {"directory": base.directory, "id": base.id, "path": base.path, "status": base.status},
@@ -38,14 +50,14 @@ def of(reader: Reader) -> dict[str, Any]:
         "keyframe_stored_bytes": keyframe_bytes,
         "written_bytes": manifest.info.stored_bytes,
         "referenced_bytes": referenced,
-        "shared_bytes": kinds[_REFERENCE]["stored_bytes"],
+        "shared_bytes": None if kinds is None else kinds[_REFERENCE]["stored_bytes"],
         "restore_bytes": restore,
-        "restore_ratio": text.ratio(restore, keyframe_bytes) if keyframe_bytes else None,
+        "restore_ratio": text.ratio(restore, keyframe_bytes) if keyframe_bytes and restore is not None else None,
         "chunks": kinds,
     }
 
 
-def _kinds(reader: Reader) -> dict[str, dict[str, int]]:
+def _kinds(reader: Reader) -> dict[str, dict[str, int]] | None:
     """By kind: chunks of arrays and their decoded bytes; stored bytes of extents, each once."""
     kinds = {kind: {"chunks": 0, "logical_bytes": 0, "stored_bytes": 0, "base_stored_bytes": 0} for kind in _KINDS}
     seen: set[tuple[str, int]] = set()
@@ -53,7 +65,10 @@ def _kinds(reader: Reader) -> dict[str, dict[str, int]]:
         if not info.nbytes:
             continue
         item_bytes = info.nbytes // math.prod(info.shape)
-        for chunk in reader.chunks(info.name):
+        chunks = chunks_of(reader, info.name)
+        if chunks is None:
+            return None
+        for chunk in chunks:
             name = codec(chunk)
             counts = kinds[name if name in _KINDS else "full"]
             counts["chunks"] += 1
@@ -81,7 +96,7 @@ def show(relations: dict[str, Any]) -> None:
         more = ", ..." if len(deltas) > _SHOWN_NAMES else ""
         rows.append(("base of", f"{len(deltas):,}: {', '.join(deltas[:_SHOWN_NAMES])}{more}"))
     text.show([f"{label:<11} {text.escaped(value)}" for label, value in rows])
-    if base is None:
+    if base is None or relations["chunks"] is None:
         return
     cells = [
         (kind, text.number(c["chunks"]), text.size(c["logical_bytes"]), text.size(c["stored_bytes"]), _also(c))

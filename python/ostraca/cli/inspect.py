@@ -65,8 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _leaf(reader: Reader, info: ArrayInfo, with_chunks: bool) -> Leaf:
-    chunks = reader.chunks(info.name)
-    stored = reader.stored_bytes(info.name)
+    found = ancestry.chunks_of(reader, info.name)
+    chunks = found or []
+    stored = None if found is None else reader.stored_bytes(info.name)
     item_bytes = info.nbytes // math.prod(info.shape) if info.nbytes else 0
     shares: dict[str, int] = {}
     for chunk in chunks:
@@ -75,9 +76,9 @@ def _leaf(reader: Reader, info: ArrayInfo, with_chunks: bool) -> Leaf:
     leaf = text.described(info) | {
         "logical_bytes": info.nbytes,
         "stored_bytes": stored,
-        "ratio": text.ratio(stored, info.nbytes),
+        "ratio": None if stored is None else text.ratio(stored, info.nbytes),
         "codecs": {name: round(share / info.nbytes, 6) for name, share in sorted(shares.items())},
-        "chunks": len(chunks),
+        "chunks": None if found is None else len(chunks),
         "packed": any(math.prod(chunk.shape) * item_bytes < chunk.decoded_bytes for chunk in chunks),
     }
     if with_chunks:
