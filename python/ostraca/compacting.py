@@ -8,6 +8,7 @@ larger ones are cut into pieces, and the reader waits until the writer has let g
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -34,6 +35,7 @@ ALIVE_BYTES: Final = 256 << 20  # of leaf data in memory
 HELD_BYTES: Final = 96 << 20  # of these, of small arrays in one data file
 PIECE_BYTES: Final = 64 << 20  # that are read at a time; larger leaves become several shards
 SMALL_BYTES: Final = 64 << 10  # up to here the engine packs arrays
+CHUNK_BYTES: Final = 4 << 20  # the most that a chunk holds
 # The writer starts a batch when the next one begins, so it may hold on to the memory that two batches touch.
 _BATCHES_BYTES: Final = 2 * (8 << 20)
 assert HELD_BYTES + _BATCHES_BYTES + 2 * PIECE_BYTES <= ALIVE_BYTES  # else it might wait for itself
@@ -171,14 +173,31 @@ def _parts(infos: list[ArrayInfo]) -> list[list[ArrayInfo]]:
 
 
 def _chunk_shape(reader: Reader) -> tuple[int, ...] | None:
-    """What `chunk_shape=` was, if a leaf's chunks are not those that the engine would cut by itself."""
-    for info in reader.arrays():
-        if info.nbytes > SMALL_BYTES:
-            chunk = _largest_chunk(reader, info)
-            cut = next((axis for axis, size in enumerate(chunk) if size > 1), len(chunk))
-            if chunk[cut + 1 :] != info.shape[cut + 1 :]:
-                return chunk
+    """What `chunk_shape=` was, as far as the leaves tell, if they are not cut as the engine would by itself."""
+    cut = {info.number: _largest_chunk(reader, info) for info in reader.arrays() if info.nbytes > SMALL_BYTES}
+    infos = [reader.arrays()[number] for number in cut]
+    ranks = {len(info.shape) for info in infos if cut[info.number] != _default_chunk(info)}
+    for rank in sorted(ranks):
+        alike = [info for info in infos if len(info.shape) == rank]
+        chunk = tuple(map(max, zip(*(cut[info.number] for info in alike), strict=True)))
+        if all(_item_bytes(info) * math.prod(map(min, chunk, info.shape)) <= CHUNK_BYTES for info in alike):
+            return chunk
     return None
+
+
+def _default_chunk(info: ArrayInfo) -> tuple[int, ...]:
+    chunk = [1] * len(info.shape)
+    inner = _item_bytes(info)
+    for axis in reversed(range(len(chunk))):
+        chunk[axis] = min(info.shape[axis], max(1, CHUNK_BYTES // inner))
+        if chunk[axis] < info.shape[axis]:
+            break
+        inner *= chunk[axis]
+    return tuple(chunk)
+
+
+def _item_bytes(info: ArrayInfo) -> int:
+    return dtypes.item_bytes(info.dtype_code, info.detail)
 
 
 def _largest_chunk(reader: Reader, info: ArrayInfo) -> tuple[int, ...]:
@@ -190,9 +209,9 @@ def _pieces(reader: Reader, infos: list[ArrayInfo]) -> Iterator[_Piece]:
         if info.nbytes <= PIECE_BYTES:
             yield _Piece(info, (0,) * len(info.shape), info.shape, info.nbytes)
             continue
-        item_bytes = dtypes.item_bytes(info.dtype_code, info.detail)
+        item_bytes = _item_bytes(info)
         for start, shape in boxes(info.shape, item_bytes, PIECE_BYTES, _largest_chunk(reader, info)):
-            yield _Piece(info, start, shape, item_bytes * int(np.prod(shape, dtype=object)))
+            yield _Piece(info, start, shape, item_bytes * math.prod(shape))
 
 
 def _groups(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
@@ -235,7 +254,7 @@ def _memory(piece: _Piece) -> NDArray[Any] | None:
         return None
     info = piece.info
     # Plain bytes stand for what has no order to keep: they need no ml_dtypes.
-    item_bytes = dtypes.item_bytes(info.dtype_code, info.detail)
+    item_bytes = _item_bytes(info)
     dtype = info.dtype if info.big_endian else np.dtype((np.void, item_bytes))
     return allocate(piece.shape, dtype, piece.nbytes)
 

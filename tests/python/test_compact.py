@@ -102,7 +102,7 @@ def test_every_kind(tmp_path: Path) -> None:
     trees.same({name: value for name, value in everything().items() if name != "key"}, loaded)
 
 
-@pytest.mark.parametrize("chunk_shape", [None, (64, 512)])
+@pytest.mark.parametrize("chunk_shape", [None, (64, 512), (1, 1500), (400_000,), (3000, 100)], ids=str)
 def test_chunks_stay_where_they_were(tmp_path: Path, chunk_shape: Any) -> None:
     """So that later saves find them again."""
     tree = {"w": weights((2000, 1500)), "v": weights((5_000_000,), seed=1), "flat": weights((3, 100, 1000), seed=2)}
