@@ -22,7 +22,7 @@ namespace {
 class CopiedCallback {
  public:
   CopiedCallback(py::object callable, py::tuple leaves)
-      : callable_(std::move(callable)), leaves_(std::move(leaves)), left_(leaves_.size()) {}
+      : callable_(std::move(callable)), leaves_(std::move(leaves)), left_(py::len(leaves_)) {}
   ~CopiedCallback() {
     if (finalizing()) {
       (void)callable_.release();
