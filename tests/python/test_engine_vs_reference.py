@@ -157,7 +157,7 @@ def test_the_engine_reads_what_was_written_by_hand(path: Path, name: str) -> Non
 
 def test_the_engine_reads_increments_written_by_hand(tmp_path: Path) -> None:
     old = {"w": WEIGHTS, "b": RANDOM.integers(0, 99, 3000), "p": np.arange(5.0), "q": np.arange(7.0)}
-    new = old | {"w": (WEIGHTS.view("<u4") + RANDOM.integers(0, 200, WEIGHTS.shape, "<u4")).view("f4"), "new": "text"}
+    new = old | {"w": (WEIGHTS.view("<u4") + RANDOM.integers(0, 100, WEIGHTS.shape, "<u4")).view("f4"), "new": "text"}
     shards = {"w": Options("planes", (9, 64), BOXES), "b": Options(chunk=(1000,)), "p": Options(pack="x")}
     base = writer.write(tmp_path / "base", old, shards | {"q": Options(pack="x")}, processes=3)
     changed = {"w": Options("delta", (9, 64), BOXES, modes=(3, 1, 1, 1)), "b": Options("base", (1000,))}
