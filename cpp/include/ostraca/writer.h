@@ -61,6 +61,8 @@ struct FileReport {
   std::uint64_t file_bytes = 0;
   std::uint32_t footer_crc = 0;
   std::uint64_t logical_bytes = 0;
+  std::string base_directory;  // the keyframe's, one name; empty: none
+  CheckpointId base_id;
 
   std::string file_name() const;
   std::string to_bytes() const;  // under 1 KiB, for a key-value store
