@@ -181,7 +181,7 @@ TEST(Extents, HostileFieldsAreRefused) {
   EXPECT_FALSE(ok(extent(64, 0, 0)));
   EXPECT_FALSE(ok(extent(64, 10, (4 << 20) + 1)));
   EXPECT_FALSE(ok(extent(64, 10, 20, 0)));  // raw, yet smaller
-  EXPECT_TRUE(ok(extent(64, 10, 20, 3)));  // a delta
+  EXPECT_TRUE(ok(extent(64, 10, 20, 3)));   // a delta
   EXPECT_FALSE(ok(extent(64, 10, 20, 4)));
   EXPECT_FALSE(ok(extent(64, 10, 20, 255)));
   auto bytes = encode_extents({extent(64, 10, 20)});
