@@ -168,7 +168,7 @@ def needed(path: Path) -> Iterator[Path]:
 
 
 def unnamed(run: Path, names: list[str]) -> list[str]:
-    """What is in a directory and no checkpoint of `names` needs."""
+    """The files in a directory that no checkpoint of `names` needs. (A save that is killed at the right moment leaves
+    an empty directory; whose that is, nobody can tell.)"""
     wanted = {file for name in names for file in needed(run / name)}
-    wanted |= {file.parent for file in wanted}
-    return sorted(str(file.relative_to(run)) for file in run.rglob("*") if file not in wanted)
+    return sorted(str(f.relative_to(run)) for f in run.rglob("*") if f not in wanted and not f.is_dir())

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 import ostraca
 from ostraca import reference
 
 STRESS = os.environ.get("OSTRACA_STRESS", "") not in ("", "0")
-EXAMPLES = 1500 if STRESS else 12
+EXAMPLES = 1500 if STRESS else 30
 STEPS = 40 if STRESS else 25
 TIMEOUT_SECONDS = 3600 if STRESS else 250
 NAMES = 5
@@ -86,6 +86,10 @@ class Machine(RuleBasedStateMachine):
             shutil.rmtree(self.top)
 
     # --- Rules
+
+    @initialize(seed=numbers)
+    def first(self, seed: int) -> None:
+        self.save("c0", model.initial(seed % 3), None, None, "save", None)
 
     @rule(name=names, seed=numbers, chunk=chunk_shapes, way=ways, strike=strikes)
     def save_full(self, name: int, seed: int, chunk: Any, way: str, strike: int | None) -> None:
