@@ -33,6 +33,7 @@ STEPS_BETWEEN = 10  # checkpoints of a run
 CHECKPOINTS = 100
 PEERS = ("orbax", "torch-save")
 UNCHANGED_BYTES = 1 << 30
+TIMED_BYTES_MIN = 8 << 20  # the times of smaller parts would be those of creating files
 
 Row = dict[str, Any]
 Parts = dict[str, Arrays]  # name of a part of the state -> its arrays
@@ -83,6 +84,7 @@ class Place:
 def pair(key: Arrays, arrays: Arrays, disk: Path, *, timed: bool = True) -> Row:
     """Full and incremental save of `arrays`, with a keyframe that holds `key`."""
     logical = size(arrays)
+    timed = timed and logical >= TIMED_BYTES_MIN
     with Place(TMPFS) as place:
         keyframe = place.new()
         ostraca.save(keyframe, key)
