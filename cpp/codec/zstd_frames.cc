@@ -4,7 +4,6 @@
 #include <zstd.h>
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cstdint>
 #include <new>
@@ -14,6 +13,7 @@
 
 #include "base/limits.h"
 #include "codec/codec.h"
+#include "codec/huffman_frame.h"
 
 namespace ostraca {
 namespace {
@@ -139,13 +139,14 @@ std::size_t find_zero_runs(Bytes block, std::vector<ZSTD_Sequence>& sequences, s
 }  // namespace
 
 struct FrameEncoder::Contexts {
-  CompressContext huffman = make_compress_context();
+  HuffmanFrameEncoder huffman;
   CompressContext lz = make_compress_context();
+  CompressContext runs = make_compress_context();
   std::vector<ZSTD_Sequence> sequences;  // of zero_runs: at most twice the size of its data, and mostly far less
 };
 
 FrameEncoder::FrameEncoder() : contexts_(std::make_unique<Contexts>()) {
-  ZSTD_CCtx* const context = contexts_->huffman.get();
+  ZSTD_CCtx* const context = contexts_->runs.get();
   ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, 1);
   ZSTD_CCtx_setParameter(context, ZSTD_c_hashLog, 6);  // never looked at, but cleared for every frame
   ZSTD_CCtx_setParameter(context, ZSTD_c_literalCompressionMode, ZSTD_ps_enable);
@@ -153,19 +154,9 @@ FrameEncoder::FrameEncoder() : contexts_(std::make_unique<Contexts>()) {
   // Every match has the offset of the one before, and shall be coded so. Always done before zstd 1.5.5.
   ZSTD_CCtx_setParameter(context, ZSTD_c_searchForExternalRepcodes, ZSTD_ps_enable);
 }
-
 FrameEncoder::~FrameEncoder() = default;
 
-// One "sequence" per block that is literals to the block's end. Measured on exponent planes, zstd 1.5.4 (1.5.7): 1.32
-// (1.54) GB/s; level -1000 with literal compression 1.25 (1.45); strategy fast with a tiny table 1.00 (1.10). It is
-// also the only way that cannot find a match by accident.
-std::size_t FrameEncoder::huffman(Bytes data, MutableBytes out) {
-  std::array<ZSTD_Sequence, kChunkBytesMax / kFrameBlock> blocks;
-  std::size_t count = 0;
-  for (std::size_t at = 0; at < data.size() && count < blocks.size(); at += kFrameBlock)
-    blocks[count++] = {0, static_cast<unsigned>(std::min(kFrameBlock, data.size() - at)), 0, 0};
-  return frame_of_sequences(contexts_->huffman.get(), {blocks.data(), count}, data, out);
-}
+std::size_t FrameEncoder::huffman(Bytes data, MutableBytes out) { return contexts_->huffman.encode(data, out); }
 
 std::size_t FrameEncoder::lz(Bytes data, int level, MutableBytes out) {
   ZSTD_CCtx* const context = contexts_->lz.get();
@@ -180,7 +171,7 @@ std::size_t FrameEncoder::zero_runs(Bytes data, MutableBytes out) {
   std::size_t count = 0;
   for (std::size_t at = 0; at < data.size(); at += kFrameBlock)
     count = find_zero_runs(data.subspan(at, std::min(kFrameBlock, data.size() - at)), sequences, count);
-  return frame_of_sequences(contexts_->huffman.get(), {sequences.data(), count}, data, out);
+  return frame_of_sequences(contexts_->runs.get(), {sequences.data(), count}, data, out);
 }
 
 struct FrameDecoder::Context {

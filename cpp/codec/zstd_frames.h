@@ -18,7 +18,8 @@ class FrameEncoder {
   FrameEncoder(const FrameEncoder&) = delete;
   FrameEncoder& operator=(const FrameEncoder&) = delete;
 
-  // Entropy coding alone: no match is looked for, which is what skewed noise (an exponent plane) wants.
+  // Entropy coding alone (huffman_frame.h): no match is looked for, which is what skewed noise (an exponent plane)
+  // wants.
   // REQUIRES: data.size() <= kChunkBytesMax.
   std::size_t huffman(Bytes data, MutableBytes out);
   std::size_t lz(Bytes data, int level, MutableBytes out);

@@ -12,7 +12,6 @@ namespace {
 
 // Bytes and dimensions of an array: strides and offsets in memory are signed.
 constexpr std::uint64_t kArrayBytesMax = std::numeric_limits<std::int64_t>::max();
-constexpr bool kBasesSupported = (kFeaturesSupported & kFeatureIncremental) != 0;
 // Steps of check_disjoint over a whole directory: a floor, and what a shard may cost on average.
 constexpr std::uint64_t kDisjointStepsMin = 1u << 28;
 constexpr std::uint64_t kDisjointStepsPerShard = 256;
@@ -184,7 +183,6 @@ Status check_files(const Directory& directory, bool complete) {
     return format_error("directory: expected the data file itself first, with size and CRC zero");
   for (std::size_t i = 0; i < files.size(); ++i) {
     const FileRecord& file = files[i];
-    if (file.in_base && !kBasesSupported) return bad(i, "lies in a base, which this build cannot read");
     if (file.process_index >= kProcessCountMax)
       return bad(i, "process index: expected less than 2^20, found " + std::to_string(file.process_index));
     const bool itself = !complete && i == 0;

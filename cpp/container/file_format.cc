@@ -21,8 +21,6 @@ constexpr std::size_t kFooterCrcAt = kFooterBytes - 4;
 constexpr std::size_t kDirectoryHeadBytes = 64;
 constexpr std::uint8_t kCodecRaw = 0;
 constexpr std::uint8_t kCodecDelta = 3;
-// What this build cannot honour is refused wherever it appears, feature bit or not.
-constexpr std::uint8_t kCodecMax = (kFeaturesSupported & kFeatureIncremental) != 0 ? kCodecDelta : kCodecDelta - 1;
 
 std::string hex32(std::uint32_t value) {
   char text[16];
@@ -73,8 +71,8 @@ Status check_extent(const Extent& extent, Bytes entry) {
   if (extent.stored_bytes < 1 || extent.stored_bytes > extent.decoded_bytes)
     return format_error("stored bytes: expected 1 to " + std::to_string(extent.decoded_bytes) + ", found " +
                         std::to_string(extent.stored_bytes));
-  if (extent.codec > kCodecMax)
-    return format_error("codec: expected at most " + std::to_string(kCodecMax) + ", found " +
+  if (extent.codec > kCodecDelta)
+    return format_error("codec: expected at most " + std::to_string(kCodecDelta) + ", found " +
                         std::to_string(extent.codec));
   if (extent.codec == kCodecRaw && extent.stored_bytes != extent.decoded_bytes)
     return format_error(found("stored bytes of a raw extent", extent.decoded_bytes, extent.stored_bytes));

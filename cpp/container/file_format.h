@@ -14,7 +14,7 @@ namespace ostraca {
 
 inline constexpr std::uint32_t kFormatVersion = 1;
 inline constexpr std::uint64_t kFeatureIncremental = 1;
-inline constexpr std::uint64_t kFeaturesSupported = 0;  // required features this build can honour
+inline constexpr std::uint64_t kFeaturesSupported = kFeatureIncremental;  // required features this build can honour
 inline constexpr std::size_t kHeaderBytes = 64;
 inline constexpr std::size_t kFooterBytes = 96;
 inline constexpr std::size_t kExtentEntryBytes = 64;

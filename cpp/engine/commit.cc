@@ -8,10 +8,12 @@
 // An error before step 5 removes what step 4 wrote. After it nothing is removed: kCommitUncertain.
 
 #include <algorithm>
+#include <set>
 
 #include "base/limits.h"
 #include "checksum/crc32c.h"
 #include "codec/codec.h"
+#include "engine/data_files.h"
 #include "engine/lifetime.h"
 #include "engine/merge.h"
 #include "engine/on_storage.h"
@@ -21,6 +23,8 @@ namespace ostraca {
 namespace {
 
 constexpr int kIndexLevel = 1;
+
+std::uint64_t features(const FileReport& report) { return report.base_directory.empty() ? 0 : kFeatureIncremental; }
 
 Result<Part> read_part(Storage& storage, const FileReport& report) {
   Result<std::unique_ptr<ReadableFile>> file = storage.open(report.file_name());
@@ -32,6 +36,8 @@ Result<Part> read_part(Storage& storage, const FileReport& report) {
   Part part{.record = {report.file_bytes, report.footer_crc, report.process_index, report.attempt}};
   OSTRACA_ASSIGN_OR_RETURN(FileStructure structure, read_structure(**file));
   OSTRACA_RETURN_IF_ERROR(check_identity(structure, **file, part.record, report.process_count));
+  if (structure.header.features != features(report))
+    return format_error("file '" + (*file)->path() + "' and its report differ in whether there is a base");
   OSTRACA_ASSIGN_OR_RETURN(part.directory, read_directory(structure, **file, false));
   for (const ShardRecord& shard : part.directory.shards)
     if (shard.process != report.process_index)
@@ -45,19 +51,22 @@ struct Index {
   std::uint32_t footer_crc = 0;
 };
 
-Result<Index> encode_index(Bytes decoded, const CheckpointId& id, std::uint32_t process_count) {
+Result<Index> encode_index(Bytes decoded, const FileReport& report) {
   if (decoded.size() > kDirectoryBytesMax) return invalid_argument("the checkpoint has too many leaves for one index");
   std::vector<std::byte> frame(zstd_bound(decoded.size()));
   OSTRACA_ASSIGN_OR_RETURN(const std::size_t frame_bytes, zstd_compress(decoded, kIndexLevel, frame));
   frame.resize(frame_bytes);
-  const auto header = encode_header({.kind = FileKind::kIndex, .id = id, .process_count = process_count});
+  const auto header = encode_header({.kind = FileKind::kIndex,
+                                     .features = features(report),
+                                     .id = report.attempt,
+                                     .process_count = report.process_count});
   const auto footer = encode_footer({.table_offset = kHeaderBytes,
                                      .directory_offset = kHeaderBytes,
                                      .directory_stored_bytes = frame_bytes,
                                      .directory_decoded_bytes = decoded.size(),
                                      .table_crc = crc32c({}),
                                      .directory_crc = crc32c(frame),
-                                     .id = id,
+                                     .id = report.attempt,
                                      .file_bytes = kHeaderBytes + frame_bytes + kFooterBytes,
                                      .header_crc = header_crc(header)});
   Index index{{header.begin(), header.end()}, footer_crc(footer)};
@@ -66,10 +75,36 @@ Result<Index> encode_index(Bytes decoded, const CheckpointId& id, std::uint32_t 
   return index;
 }
 
+// Stored bytes of the base's extents that are used, each once. Checks on the way that all of them are there.
+Result<std::uint64_t> referenced_bytes(Storage& storage, const std::vector<Part>& parts, const Directory& directory,
+                                       const std::string& base_directory) {
+  if (base_directory.empty()) return std::uint64_t{0};
+  const std::unique_ptr<Storage> base = storage.sibling(base_directory);
+  DataFiles files(storage, base.get(), directory);
+  std::set<std::pair<std::uint32_t, std::uint32_t>> used;
+  for (const ChunkRef& ref : directory.refs)
+    if (directory.files[ref.file].in_base) used.emplace(ref.file, ref.extent);
+  for (const Part& part : parts)
+    for (const Extent& extent : part.extents)
+      if (extent.codec == static_cast<std::uint8_t>(Codec::kDelta)) {
+        OSTRACA_ASSIGN_OR_RETURN(const DataFiles::BaseExtent place, files.base_of(extent));
+        used.emplace(place.file, place.extent);
+      }
+  std::uint64_t bytes = 0;
+  for (const auto& [file, extent] : used) {
+    OSTRACA_ASSIGN_OR_RETURN(const DataFile* data, files.get(file));
+    bytes += data->extents[extent].stored_bytes;
+  }
+  return bytes;
+}
+
 Manifest describe(const std::vector<Part>& parts, const std::vector<FileReport>& reports, const Directory& directory,
                   const Index& index, const CommitOptions& options) {
   Manifest manifest;
+  manifest.features = features(reports.front());
   manifest.id = reports.front().attempt;
+  manifest.base_directory = reports.front().base_directory;
+  manifest.base_id = reports.front().base_id;
   manifest.step = options.step;
   manifest.created = utc_now();
   manifest.writer = std::string("ostraca ") + OSTRACA_VERSION;
@@ -98,6 +133,9 @@ Status check_reports(std::vector<FileReport>& reports) {
     if (reports[i].attempt != reports.front().attempt)
       return Status(Code::kCoordination,
                     "processes 0 and " + std::to_string(reports[i].process_index) + " report different attempts");
+    if (reports[i].base_directory != reports.front().base_directory || reports[i].base_id != reports.front().base_id)
+      return Status(Code::kCoordination,
+                    "processes 0 and " + std::to_string(reports[i].process_index) + " report different bases");
     if (reports[i].process_count != reports.size())
       return Status(Code::kCoordination, "process " + std::to_string(reports[i].process_index) + " counts " +
                                              std::to_string(reports[i].process_count) + " processes, but " +
@@ -133,14 +171,17 @@ Result<std::string> commit_on(Storage& storage, const std::vector<FileReport>& u
   }
   OSTRACA_ASSIGN_OR_RETURN(const Directory directory, merge(parts));
   const std::vector<std::byte> decoded = encode_directory(directory);
-  OSTRACA_ASSIGN_OR_RETURN(const Index index, encode_index(decoded, id, reports.front().process_count));
+  OSTRACA_ASSIGN_OR_RETURN(const Index index, encode_index(decoded, reports.front()));
   // What will be published is checked by the eyes that will read it.
   const Result<Directory> read_back = decode_directory(decoded, true);
   if (!read_back.ok()) return read_back.status().with_context("the reported shards do not make a checkpoint");
-  std::vector<const std::vector<Extent>*> extents;
-  for (const Part& part : parts) extents.push_back(&part.extents);
+  std::vector<const std::vector<Extent>*> extents(directory.files.size());  // the base's: in referenced_bytes
+  for (std::size_t i = 0; i < parts.size(); ++i) extents[i] = &parts[i].extents;
   OSTRACA_RETURN_IF_ERROR(check_references(directory, extents));
-  OSTRACA_ASSIGN_OR_RETURN(std::string text, encode_manifest(describe(parts, reports, directory, index, options)));
+  Manifest manifest = describe(parts, reports, directory, index, options);
+  OSTRACA_ASSIGN_OR_RETURN(manifest.referenced_bytes,
+                           referenced_bytes(storage, parts, directory, manifest.base_directory));
+  OSTRACA_ASSIGN_OR_RETURN(std::string text, encode_manifest(manifest));
 
   const std::string index_name = index_file_name(id);
   const std::string temporary = "manifest-" + id.hex() + ".json";
@@ -156,6 +197,8 @@ Result<std::string> commit_on(Storage& storage, const std::vector<FileReport>& u
     if (lease.status().code() != Code::kNotFound) status = lease.ok() ? check_names_no_delta(storage) : lease.status();
   }
   const bool is_base = status.code() == Code::kExists;
+  const bool has_base = !manifest.base_directory.empty();
+  if (status.ok() && has_base) status = check_live_base(storage, manifest.base_directory, manifest.base_id);
   const std::vector<std::string> old =  // late: another save may have committed meanwhile
       status.ok() && options.overwrite ? overwritten_files(storage, id) : std::vector<std::string>{};
   if (status.ok()) status = storage.publish(temporary, kManifestName, options.overwrite);
@@ -171,6 +214,12 @@ Result<std::string> commit_on(Storage& storage, const std::vector<FileReport>& u
     return Status(Code::kCommitUncertain, "the checkpoint at '" + storage.path() +
                                               "' is published, but perhaps not durable: " + status.message() +
                                               ". Nothing was removed; load or verify it, or save again elsewhere");
+  // From here on the manifest keeps the base's files; until here the intent did, if nobody disregarded it.
+  if (has_base)
+    if (status = lease_base(*storage.sibling(manifest.base_directory), manifest.base_id).status(); !status.ok())
+      return Status(Code::kCommitUncertain, "the checkpoint at '" + storage.path() +
+                                                "' is published, but its base went while it was saved (" +
+                                                status.message() + "): verify it, or save again without a base");
   (void)storage.remove(intent_file_name(id));
   for (const std::string& name : old) (void)storage.remove(name);
   return text;

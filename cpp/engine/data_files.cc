@@ -1,7 +1,9 @@
 #include "engine/data_files.h"
 
 #include <algorithm>
+#include <span>
 
+#include "codec/codec.h"
 #include "engine/stored_file.h"
 
 namespace ostraca {
@@ -11,12 +13,15 @@ constexpr std::size_t kOpenFilesMax = 64;  // beyond it files are opened on firs
 
 }  // namespace
 
-DataFiles::DataFiles(Storage& storage, const Directory& directory) : storage_(storage), directory_(directory) {
+DataFiles::DataFiles(Storage& storage, Storage* base, const Directory& directory)
+    : storage_(storage), base_(base), directory_(directory) {
   for (const FileRecord& record : directory.files) {
     slots_.push_back(std::make_unique<Slot>());
+    own_count_ += !record.in_base;
     if (slots_.size() > kOpenFilesMax) continue;
-    Result<std::unique_ptr<ReadableFile>> file = storage.open(data_file_name(record.process_index, record.id));
-    missing_ |= !file.ok() && file.status().code() == Code::kNotFound;
+    Result<std::unique_ptr<ReadableFile>> file =
+        storage_of(record).open(data_file_name(record.process_index, record.id));
+    missing_ |= !file.ok() && !record.in_base && file.status().code() == Code::kNotFound;
     if (file.ok()) slots_.back()->opened = file.take();  // a failure is reported by who needs the file
   }
 }
@@ -25,9 +30,12 @@ Status DataFiles::check(std::uint32_t number, Slot& slot) {
   const FileRecord& record = directory_.files[number];
   const std::string name = data_file_name(record.process_index, record.id);
   if (!slot.opened) {
-    Result<std::unique_ptr<ReadableFile>> file = storage_.open(name);
+    Result<std::unique_ptr<ReadableFile>> file = storage_of(record).open(name);
     if (!file.ok() && file.status().code() == Code::kNotFound)
-      return corruption("file '" + storage_.path_of(name) + "' is missing, though the manifest names it");
+      return corruption("file '" + storage_of(record).path_of(name) + "' is missing, though " +
+                        (record.in_base ? "this checkpoint is a delta against it: bring the base '" + base_->path() +
+                                              "' back beside it, or restore another checkpoint"
+                                        : "the manifest names it"));
     if (!file.ok()) return file.status();
     slot.opened = file.take();
   }
@@ -35,7 +43,9 @@ Status DataFiles::check(std::uint32_t number, Slot& slot) {
     return corruption("file '" + slot.opened->path() + "': size in bytes: expected " + std::to_string(record.bytes) +
                       ", found " + std::to_string(slot.opened->size()));
   OSTRACA_ASSIGN_OR_RETURN(FileStructure structure, read_structure(*slot.opened));
-  OSTRACA_RETURN_IF_ERROR(check_identity(structure, *slot.opened, record, directory_.files.size()));
+  // How many processes saved the base, only its own index says.
+  const std::uint64_t processes = record.in_base ? structure.header.process_count : own_count_;
+  OSTRACA_RETURN_IF_ERROR(check_identity(structure, *slot.opened, record, processes));
   std::vector<const std::vector<Extent>*> tables(directory_.files.size(), nullptr);
   tables[number] = &structure.extents;
   if (Status status = check_references(directory_, tables); !status.ok())
@@ -45,6 +55,26 @@ Status DataFiles::check(std::uint32_t number, Slot& slot) {
   slot.checked->extents = std::move(structure.extents);
   slot.checked->table_offset = structure.footer.table_offset;
   return {};
+}
+
+Result<DataFiles::BaseExtent> DataFiles::base_of(const Extent& delta) {
+  const auto files = std::span(directory_.files).subspan(own_count_);
+  const auto record = std::ranges::find(files, delta.base_file, &FileRecord::process_index);
+  if (record == files.end())
+    return format_error("a delta against file " + std::to_string(delta.base_file) +
+                        " of the base, which the index does not list");
+  const BaseExtent place{own_count_ + static_cast<std::uint32_t>(record - files.begin()), delta.base_extent};
+  OSTRACA_ASSIGN_OR_RETURN(const DataFile* file, get(place.file));
+  const auto bad = [&](const std::string& what) {
+    return corruption("the base's file '" + file->file->path() + "', extent " + std::to_string(place.extent) + ": " +
+                      what);
+  };
+  if (place.extent >= file->extents.size()) return bad("there is no such extent");
+  const Extent& base = file->extents[place.extent];
+  if (base.codec == static_cast<std::uint8_t>(Codec::kDelta)) return bad("it is a delta itself");
+  if (base.decoded_bytes != delta.decoded_bytes || base.hash != delta.base_hash)
+    return bad("it does not hold what the delta was made against");
+  return place;
 }
 
 Result<const DataFile*> DataFiles::get(std::uint32_t number) {

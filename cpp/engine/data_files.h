@@ -20,16 +20,23 @@ struct DataFile {
   std::uint64_t table_offset = 0;
 };
 
-// Opens a checkpoint's data files, each once. Thread-safe. Files are held open from the start, up to
-// kOpenFilesMax, so that they outlive an overwrite; they are checked when they are first needed.
+// Opens a checkpoint's data files and those of its base, each once. Thread-safe. Files are held open from the start, up
+// to kOpenFilesMax, so that they outlive an overwrite; they are checked when they are first needed.
 class DataFiles {
  public:
-  // REQUIRES: both outlive this.
-  DataFiles(Storage& storage, const Directory& directory);
+  // `base` is where the files of the directory's base lie; null when it has none. REQUIRES: all outlive this.
+  DataFiles(Storage& storage, Storage* base, const Directory& directory);
 
   // The file, checked; an error that names it otherwise. Valid as long as this.
   Result<const DataFile*> get(std::uint32_t number);
-  // Whether one of the files opened at the start was not there.
+  // The extent that a delta is the difference to, and its file's number. kFormat, kCorruption when it is not what
+  // the delta says, or its file cannot be used.
+  struct BaseExtent {
+    std::uint32_t file;
+    std::uint32_t extent;
+  };
+  Result<BaseExtent> base_of(const Extent& delta);
+  // Whether one of the checkpoint's own files opened at the start was not there.
   bool missing() const { return missing_; }
 
  private:
@@ -39,10 +46,13 @@ class DataFiles {
     std::unique_ptr<DataFile> checked;
   };
   Status check(std::uint32_t number, Slot& slot);
+  Storage& storage_of(const FileRecord& record) { return record.in_base ? *base_ : storage_; }
 
   Storage& storage_;
+  Storage* const base_;
   const Directory& directory_;
   std::vector<std::unique_ptr<Slot>> slots_;
+  std::uint32_t own_count_ = 0;  // of the checkpoint's own files; those of the base follow
   bool missing_ = false;
 };
 

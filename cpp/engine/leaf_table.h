@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,8 +26,9 @@ class LeafTable {
   void add_shard(std::size_t leaf, const ArraySource& source, const PlannedSource& planned);
   std::string_view name(std::size_t leaf) const { return names_[leaf]; }  // valid as long as this
 
-  // For once. REQUIRES: the pipeline has filled in the references.
-  Directory take_directory(std::uint32_t process_index, const CheckpointId& id);
+  // For once. `base_files`: those that are referred to; a reference to the i-th has the number i + 1. REQUIRES: the
+  // pipeline has filled in the references.
+  Directory take_directory(std::uint32_t process_index, const CheckpointId& id, std::span<const FileRecord> base_files);
 
  private:
   struct Shard {

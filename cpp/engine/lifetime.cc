@@ -59,6 +59,17 @@ Result<std::unique_ptr<Lease>> lease_base(Storage& storage, const CheckpointId& 
   return storage.lease(tombstone_file_name(id));
 }
 
+Status check_live_base(Storage& storage, const std::string& name, const CheckpointId& id) {
+  const std::unique_ptr<Storage> base = storage.sibling(name);
+  const Result<std::string> text = base->read_small(kManifestName, kManifestBytesMax);
+  const Result<Manifest> manifest = text.ok() ? decode_manifest(*text) : Result<Manifest>(text.status());
+  if (manifest.ok() && manifest->id == id) return {};
+  return not_found("the base of the save to '" + storage.path() + "' is not beside it: expected checkpoint " +
+                   id.hex() + " at '" + base->path() + "', found " +
+                   (manifest.ok() ? "checkpoint " + manifest->id.hex() : "none: " + manifest.status().message()) +
+                   ". Save without a base, or against another checkpoint of the same directory");
+}
+
 Status check_names_no_delta(Storage& storage) {
   const Result<std::string> text = storage.read_small(kManifestName, kManifestBytesMax);
   if (!text.ok()) return text.status().code() == Code::kSystem ? text.status() : Status();

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
+#include "container/manifest.h"
 #include "ostraca/types.h"
 #include "storage/storage.h"
 
@@ -11,6 +13,28 @@ namespace ostraca {
 // A lease on checkpoint `id`'s manifest, or on its tombstone if it was removed: for who reads it as a base. kNotFound:
 // neither is there.
 Result<std::unique_ptr<Lease>> lease_base(Storage& storage, const CheckpointId& id);
+
+// Ok when the checkpoint beside `storage` that is called `name` is `id`, and was not removed: it can be a base.
+Status check_live_base(Storage& storage, const std::string& name, const CheckpointId& id);
+
+// The storage and the lease of a checkpoint's base, if it has one. What cannot be leased is said by who reads it.
+class OpenBase {
+ public:
+  OpenBase(Storage& storage, const Manifest& manifest) {
+    if (manifest.base_directory.empty()) return;
+    name_ = manifest.base_directory;
+    storage_ = storage.sibling(manifest.base_directory);
+    if (Result<std::unique_ptr<Lease>> lease = lease_base(*storage_, manifest.base_id); lease.ok())
+      lease_ = lease.take();
+  }
+  Storage* storage() const { return storage_.get(); }  // null: there is no base
+  const std::string& name() const { return name_; }
+
+ private:
+  std::string name_;
+  std::unique_ptr<Storage> storage_;
+  std::unique_ptr<Lease> lease_;
+};
 
 // kExists when the checkpoint in `storage` is the base of another one beside it, or of one being saved there:
 // overwriting it would take the bytes from under it. Ok where there is none, or none that can be read. Looks at the

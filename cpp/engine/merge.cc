@@ -17,9 +17,31 @@ bool same_array(const Directory& a, const LeafRecord& x, const Directory& b, con
          std::ranges::equal(a.shape(x), b.shape(y));
 }
 
-// Adds to `out` the shards that `part` (file number `file`) has of one leaf.
+// The parts' files, then those of the base that any of them refers to, by process. Returns what each part's own
+// numbers become.
+std::vector<std::vector<std::uint32_t>> merge_files(const std::vector<Part>& parts, std::vector<FileRecord>& out) {
+  std::vector<FileRecord> base;
+  for (const Part& part : parts) {
+    out.push_back(part.record);
+    for (const FileRecord& file : part.directory.files)
+      if (file.in_base) base.push_back(file);
+  }
+  std::ranges::stable_sort(base, {}, &FileRecord::process_index);
+  const auto same = [](const FileRecord& a, const FileRecord& b) { return a.process_index == b.process_index; };
+  base.erase(std::unique(base.begin(), base.end(), same), base.end());
+  out.insert(out.end(), base.begin(), base.end());
+  std::vector<std::vector<std::uint32_t>> numbers(parts.size());
+  for (std::uint32_t p = 0; p < parts.size(); ++p)
+    for (const FileRecord& file : parts[p].directory.files) {
+      const auto at = std::ranges::lower_bound(base, file.process_index, {}, &FileRecord::process_index);
+      numbers[p].push_back(file.in_base ? static_cast<std::uint32_t>(parts.size() + (at - base.begin())) : p);
+    }
+  return numbers;
+}
+
+// Adds to `out` the shards that `part` has of one leaf. `files`: what its numbers of files become.
 void append_shards(Directory& out, LeafRecord& leaf, const Directory& part, const LeafRecord& source,
-                   std::uint32_t file) {
+                   std::span<const std::uint32_t> files) {
   for (const ShardRecord& shard : part.shards_of(source)) {
     std::uint64_t count = 0;
     (void)grid_count(part.shard_shape(source, shard), part.chunk_shape(source, shard), &count);  // decoding checked it
@@ -27,7 +49,7 @@ void append_shards(Directory& out, LeafRecord& leaf, const Directory& part, cons
                        shard.process};
     for (std::uint64_t i = 0; i < count; ++i) {
       ChunkRef ref = part.refs[shard.first_ref + i];
-      ref.file = file;
+      ref.file = files[ref.file];
       out.refs.push_back(ref);
     }
     out.shards.push_back(merged);
@@ -61,7 +83,7 @@ Result<Directory> merge(const std::vector<Part>& parts) {
     }
   std::ranges::stable_sort(all, {}, &Occurrence::place);
   Directory out;
-  for (const Part& part : parts) out.files.push_back(part.record);
+  const std::vector<std::vector<std::uint32_t>> files = merge_files(parts, out.files);
   for (auto next = all.begin(); next != all.end();) {
     const std::span occurrences(next, std::find_if(next, all.end(), [&](auto& o) { return o.place != next->place; }));
     next += static_cast<std::ptrdiff_t>(occurrences.size());
@@ -81,7 +103,7 @@ Result<Directory> merge(const std::vector<Part>& parts) {
                         std::to_string(parts[o.part].record.process_index) +
                         " gave it different kinds, dtypes or shapes");
       }
-      append_shards(out, leaf, parts[o.part].directory, *o.leaf, o.part);
+      append_shards(out, leaf, parts[o.part].directory, *o.leaf, files[o.part]);
     }
     out.leaves.push_back(leaf);
   }

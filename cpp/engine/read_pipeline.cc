@@ -33,6 +33,7 @@ Status check_hash(const Extent& extent, Bytes decoded) {
 struct ReadPipeline::Decoder {
   ChunkDecoder decoder;
   AlignedBuffer scratch;
+  AlignedBuffer base;  // what a delta is the difference to, decoded
 };
 
 ReadPipeline::ReadPipeline(std::span<const Fetch> fetches, std::span<const DataFile* const> files, BufferPool& buffers,
@@ -41,7 +42,7 @@ ReadPipeline::ReadPipeline(std::span<const Fetch> fetches, std::span<const DataF
 
 Status ReadPipeline::run(const Poll& poll) {
   std::uint64_t total = 0;
-  for (const Fetch& fetch : fetches_) total += fetch.bytes;
+  for (const Fetch& fetch : fetches_) total += fetch.own.bytes + fetch.base.bytes;
   if (fetches_.size() <= 1) {  // a lazy slice: not worth a thread
     decode_loop();
   } else {
@@ -165,11 +166,11 @@ bool ReadPipeline::read_in_place(const Fetch& fetch, Status* status) {
   if (e.codec != static_cast<std::uint8_t>(Codec::kRaw)) return false;
   std::byte* out = sink_.direct(read, e.decoded_bytes);
   if (!out) return false;
-  ReadableFile& file = *files_[fetch.file]->file;
-  std::vector<std::byte> padding(fetch.bytes - e.stored_bytes);
+  ReadableFile& file = *files_[fetch.own.file]->file;
+  std::vector<std::byte> padding(fetch.own.bytes - e.stored_bytes);
   if (!file.try_read_cached(e.offset, MutableBytes(out, e.stored_bytes))) return false;
   if (!padding.empty() && !file.try_read_cached(e.offset + e.stored_bytes, padding)) return false;
-  bytes_read_ += fetch.bytes;
+  bytes_read_ += fetch.own.bytes;
   ++chunks_read_;
   ++chunks_decoded_;
   bytes_decoded_ += e.decoded_bytes;
@@ -185,35 +186,71 @@ bool ReadPipeline::read_cached(Fetched& fetched) {
   if (options_.io == IoMode::kDirect) return false;
   const Fetch& fetch = *fetched.fetch;
   fetched.data = fetched.buffer.data();
-  return files_[fetch.file]->file->try_read_cached(fetch.offset, fetched.buffer.bytes().first(fetch.bytes));
+  if (!files_[fetch.own.file]->file->try_read_cached(fetch.own.offset, fetched.buffer.bytes().first(fetch.own.bytes)))
+    return false;
+  if (fetch.base.bytes == 0) return true;
+  Result<MutableBytes> room = room_for_base(fetched, fetch.own.bytes);
+  if (!room.ok()) return false;
+  fetched.base = room->data();
+  return files_[fetch.base.file]->file->try_read_cached(fetch.base.offset, room->first(fetch.base.bytes));
 }
 
 void ReadPipeline::read_device(Fetched& fetched) {
   const Fetch& fetch = *fetched.fetch;
-  ReadableFile& file = *files_[fetch.file]->file;
+  const auto read = [&](const FileRange& range, MutableBytes out, const std::byte*& data) {
+    Result<const std::byte*> place = read_range(range, out);
+    if (place.ok()) data = *place;
+    return place.status();
+  };
+  fetched.status = read(fetch.own, fetched.buffer.bytes(), fetched.data);
+  if (!fetched.status.ok() || fetch.base.bytes == 0) return;
+  Result<MutableBytes> room = room_for_base(fetched, fetch.own.bytes + 2 * kAlignmentMax);
+  fetched.status = room.ok() ? read(fetch.base, *room, fetched.base) : room.status();
+}
+
+// Returns where the range's first byte is in `out`, which must have room for what alignment adds.
+Result<const std::byte*> ReadPipeline::read_range(const FileRange& range, MutableBytes out) {
+  ReadableFile& file = *files_[range.file]->file;
   if (options_.io == IoMode::kBuffered) {
-    fetched.data = fetched.buffer.data();
-    fetched.status = file.read_at(fetch.offset, fetched.buffer.bytes().first(fetch.bytes));
-    return;
+    OSTRACA_RETURN_IF_ERROR(file.read_at(range.offset, out.first(range.bytes)));
+    return out.data();
   }
   const std::uint64_t alignment = file.direct_alignment();
-  const std::uint64_t start = fetch.offset / alignment * alignment;
-  const std::uint64_t end = (fetch.offset + fetch.bytes + alignment - 1) / alignment * alignment;
-  fetched.data = fetched.buffer.data() + (fetch.offset - start);
-  fetched.status = file.read_direct(start, fetched.buffer.bytes().first(end - start));
+  const std::uint64_t start = range.offset / alignment * alignment;
+  const std::uint64_t end = (range.end() + alignment - 1) / alignment * alignment;
+  OSTRACA_RETURN_IF_ERROR(file.read_direct(start, out.first(end - start)));
+  return out.data() + (range.offset - start);
+}
+
+// Aligned memory for the base's range: behind the `used` bytes of the buffer, or some more.
+Result<MutableBytes> ReadPipeline::room_for_base(Fetched& fetched, std::uint64_t used) {
+  const std::uint64_t start = (used + kAlignmentMax - 1) / kAlignmentMax * kAlignmentMax;
+  const std::uint64_t needed = fetched.fetch->base.bytes + 2 * kAlignmentMax;
+  if (start + needed <= fetched.buffer.size()) return fetched.buffer.bytes().subspan(start);
+  if (fetched.more.size() < needed) {
+    OSTRACA_ASSIGN_OR_RETURN(fetched.more, AlignedBuffer::allocate(needed));
+  }
+  return fetched.more.bytes();
 }
 
 Status ReadPipeline::process(const Fetched& fetched, Decoder& decoder) {
   const Fetch& fetch = *fetched.fetch;
-  bytes_read_ += fetch.bytes;
+  bytes_read_ += fetch.own.bytes + fetch.base.bytes;
   for (std::size_t i = 0; i < fetch.reads.size(); ++i) {
     const ExtentRead& read = fetch.reads[i];
     const Extent& e = extent(read);
-    const std::uint64_t place = e.offset - fetch.offset;
+    const std::uint64_t place = e.offset - fetch.own.offset;
     const std::uint64_t end =
-        i + 1 < fetch.reads.size() ? extent(fetch.reads[i + 1]).offset - fetch.offset : fetch.bytes;
+        i + 1 < fetch.reads.size() ? extent(fetch.reads[i + 1]).offset - fetch.own.offset : fetch.own.bytes;
     Status status = fetched.status;
-    if (status.ok()) status = process_extent(read, Bytes(fetched.data + place, e.stored_bytes), decoder);
+    if (status.ok()) {
+      Bytes base;
+      if (read.base_file != kNoBase) {
+        const Extent& b = files_[read.base_file]->extents[read.base_extent];
+        base = Bytes(fetched.base + (b.offset - fetch.base.offset), b.stored_bytes);
+      }
+      status = process_extent(read, Bytes(fetched.data + place, e.stored_bytes), base, decoder);
+    }
     if (status.ok())
       status = check_padding(read, Bytes(fetched.data + place + e.stored_bytes, end - place - e.stored_bytes));
     if (!status.ok()) OSTRACA_RETURN_IF_ERROR(sink_.damaged(read, std::move(status)));
@@ -221,20 +258,19 @@ Status ReadPipeline::process(const Fetched& fetched, Decoder& decoder) {
   return {};
 }
 
-Status ReadPipeline::process_extent(const ExtentRead& read, Bytes stored, Decoder& decoder) {
+Status ReadPipeline::process_extent(const ExtentRead& read, Bytes stored, Bytes base, Decoder& decoder) {
   const Extent& e = extent(read);
   ++chunks_read_;
   OSTRACA_RETURN_IF_ERROR(check_crc(e, stored));
   if (!options_.decode) return {};
-  const auto codec = static_cast<Codec>(e.codec);
   std::byte* direct = sink_.direct(read, e.decoded_bytes);
   Bytes decoded = stored;
-  if (codec != Codec::kRaw || direct) {
+  if (static_cast<Codec>(e.codec) != Codec::kRaw || direct) {
     if (!direct && decoder.scratch.size() == 0) {
       OSTRACA_ASSIGN_OR_RETURN(decoder.scratch, AlignedBuffer::allocate(kChunkBytesMax));
     }
     const MutableBytes out(direct ? direct : decoder.scratch.data(), e.decoded_bytes);
-    OSTRACA_RETURN_IF_ERROR(decoder.decoder.decode(codec, stored, out));
+    OSTRACA_RETURN_IF_ERROR(decode(read, stored, base, out, decoder));
     decoded = out;
   }
   ++chunks_decoded_;
@@ -242,6 +278,28 @@ Status ReadPipeline::process_extent(const ExtentRead& read, Bytes stored, Decode
   if (options_.deep) OSTRACA_RETURN_IF_ERROR(check_hash(e, decoded));
   if (!direct) sink_.consume(read, decoded);
   return {};
+}
+
+Status ReadPipeline::decode(const ExtentRead& read, Bytes stored, Bytes base, MutableBytes out, Decoder& decoder) {
+  const auto codec = static_cast<Codec>(extent(read).codec);
+  if (codec != Codec::kDelta) return decoder.decoder.decode(codec, stored, out);
+  if (read.base_file == kNoBase) return corruption("its base cannot be read");
+  const DataFile& file = *files_[read.base_file];
+  const Extent& e = file.extents[read.base_extent];
+  Status status = check_crc(e, base);
+  if (status.ok() && static_cast<Codec>(e.codec) != Codec::kRaw) {
+    if (decoder.base.size() == 0) {
+      OSTRACA_ASSIGN_OR_RETURN(decoder.base, AlignedBuffer::allocate(kChunkBytesMax));
+    }
+    const MutableBytes decoded(decoder.base.data(), e.decoded_bytes);
+    status = decoder.decoder.decode(static_cast<Codec>(e.codec), base, decoded);
+    base = decoded;
+  }
+  if (!status.ok())
+    return status.with_context("its base's chunk at offset " + std::to_string(e.offset) + " of file '" +
+                               file.file->path() + "'");
+  ++chunks_read_;
+  return decoder.decoder.decode_delta(stored, base, out);
 }
 
 Status ReadPipeline::check_padding(const ExtentRead& read, Bytes padding) const {

@@ -55,7 +55,9 @@ class ReadPipeline {
   struct Fetched {
     const Fetch* fetch = nullptr;
     PooledBuffer buffer;
+    AlignedBuffer more;               // for the base's range, where the buffer has no room for it
     const std::byte* data = nullptr;  // of the fetch's first byte, in the buffer
+    const std::byte* base = nullptr;  // of its base range's first byte
     Status status;
   };
   using Lock = std::unique_lock<std::mutex>;
@@ -68,9 +70,12 @@ class ReadPipeline {
   bool take_next(Lock& lock, Decoder& decoder);
   bool read_cached(Fetched& fetched);
   void read_device(Fetched& fetched);
+  Result<const std::byte*> read_range(const FileRange& range, MutableBytes out);
+  Result<MutableBytes> room_for_base(Fetched& fetched, std::uint64_t used);
   bool read_in_place(const Fetch& fetch, Status* status);
   Status process(const Fetched& fetched, Decoder& decoder);
-  Status process_extent(const ExtentRead& read, Bytes stored, Decoder& decoder);
+  Status process_extent(const ExtentRead& read, Bytes stored, Bytes base, Decoder& decoder);
+  Status decode(const ExtentRead& read, Bytes stored, Bytes base, MutableBytes out, Decoder& decoder);
   Status check_padding(const ExtentRead& read, Bytes padding) const;
   void finish_one(Status status);
   void fail(Status status);

@@ -3,10 +3,15 @@
 #include <algorithm>
 #include <tuple>
 
+#include "base/limits.h"
 #include "transform/box.h"
 
 namespace ostraca {
 namespace {
+
+// Bytes read for nothing between two extents of a base, rather than reading twice.
+constexpr std::uint64_t kBaseGapMax = 64 * kKiB;
+constexpr std::uint64_t kBaseRoom = 5 * kAlignmentMax;  // what aligning a base's range may cost in a fetch's buffer
 
 // Item bytes of a leaf that has been decoded, which is when its detail was checked.
 std::uint32_t checked_item_bytes(const Directory& directory, const LeafRecord& leaf) {
@@ -41,6 +46,14 @@ std::byte* destination(const ReadRequest& request, const Meeting& m) {
   for (std::size_t d = 0; d < m.start.size(); ++d)
     data += static_cast<std::int64_t>(m.start[d] - request.start[d]) * request.strides[d];
   return data;
+}
+
+// Both ranges in one, if they lie together in a file; empty otherwise, or where both are.
+FileRange join(const FileRange& a, const FileRange& b) {
+  if (a.bytes == 0) return b;
+  if (b.bytes == 0) return a;
+  if (a.file != b.file || b.offset < a.end() || b.offset - a.end() > kBaseGapMax) return {};
+  return {a.file, a.offset, b.end() - a.offset};
 }
 
 unsigned swap_unit(const LeafRecord& leaf, const ReadRequest& request) {
@@ -100,16 +113,26 @@ std::vector<Fetch> plan_fetches(std::span<const ExtentRead> reads, const ExtentT
     const ExtentRead& read = reads[i];
     const std::vector<Extent>& table = extents(read.file);
     const std::uint64_t offset = table[read.extent].offset;
-    const std::uint64_t end = extent_end(table, read.extent, table_offset(read.file));
+    FileRange own{read.file, offset, extent_end(table, read.extent, table_offset(read.file)) - offset};
+    FileRange base;
+    if (read.base_file != kNoBase) {
+      const Extent& e = extents(read.base_file)[read.base_extent];
+      base = {read.base_file, e.offset, e.stored_bytes};
+    }
     if (!fetches.empty()) {
       Fetch& last = fetches.back();
-      if (last.file == read.file && last.offset + last.bytes == offset && end - last.offset <= max_bytes) {
-        last.bytes = end - last.offset;
+      const FileRange both = join(last.base, base);
+      const std::uint64_t bytes = own.end() - last.own.offset + (both.bytes ? both.bytes + kBaseRoom : 0);
+      const bool fits = last.own.file == own.file && last.own.end() == own.offset &&
+                        (both.bytes > 0 || base.bytes == 0) && bytes <= max_bytes;
+      if (fits) {
+        last.own.bytes = own.end() - last.own.offset;
+        last.base = both;
         last.reads = reads.subspan(i - last.reads.size(), last.reads.size() + 1);
         continue;
       }
     }
-    fetches.push_back({read.file, offset, end - offset, reads.subspan(i, 1)});
+    fetches.push_back({own, base, reads.subspan(i, 1)});
   }
   return fetches;
 }

@@ -23,25 +23,39 @@ struct Target {
   std::uint64_t chunk;  // in the shard's grid
 };
 
-// An extent and the targets it feeds: a run of the plan's targets.
+inline constexpr std::uint32_t kNoBase = ~std::uint32_t{0};
+
+// An extent and the targets it feeds: a run of the plan's targets. Where it is a delta that is to be decoded, also the
+// extent that it is the difference to.
 struct ExtentRead {
   std::uint32_t file;
   std::uint32_t extent;
   std::span<const Target> targets;
+  std::uint32_t base_file = kNoBase;
+  std::uint32_t base_extent = 0;
 };
 
-// Extents that lie together, read at once: a run of the plan's extents. The range holds their padding too.
+// A range of a file.
+struct FileRange {
+  std::uint32_t file = 0;
+  std::uint64_t offset = 0;
+  std::uint64_t bytes = 0;
+
+  std::uint64_t end() const { return offset + bytes; }
+};
+
+// Extents that lie together, read at once: a run of the plan's extents. The range holds their padding too. `base`
+// holds the extents they are differences to, and perhaps more; it is empty where there are none.
 struct Fetch {
-  std::uint32_t file;
-  std::uint64_t offset;
-  std::uint64_t bytes;
+  FileRange own;
+  FileRange base;
   std::span<const ExtentRead> reads;
 };
 
 // REQUIRES of requests: leaf numbers in range; boxes inside their leaves; strides filled in.
 std::vector<Target> plan_targets(const Directory& directory, std::span<const ReadRequest> requests);
 std::vector<ExtentRead> plan_extents(std::span<const Target> targets);
-// Adjacent extents are fetched together, up to `max_bytes`.
+// Adjacent extents are fetched together, up to `max_bytes` with what they are differences to.
 using ExtentTable = std::function<const std::vector<Extent>&(std::uint32_t file)>;
 using TableOffset = std::function<std::uint64_t(std::uint32_t file)>;
 std::vector<Fetch> plan_fetches(std::span<const ExtentRead> reads, const ExtentTable& extents,

@@ -11,6 +11,7 @@
 #include "base/checked.h"
 #include "base/cpu.h"
 #include "engine/data_files.h"
+#include "engine/lifetime.h"
 #include "engine/on_storage.h"
 #include "engine/read_pipeline.h"
 #include "engine/read_plan.h"
@@ -66,6 +67,21 @@ std::string hex(std::span<const std::byte> bytes) {
   return text;
 }
 
+// "array 'a'", "arrays 'a', 'b' and 3 more": whom the targets feed.
+std::string array_names(const Directory& directory, std::span<const ReadRequest> requests,
+                        std::span<const Target> targets) {
+  std::vector<std::string> names;
+  for (const Target& target : targets) {
+    const LeafRecord& leaf = directory.leaves[requests[target.request].leaf];
+    const Result<std::string> name = display_name(directory.path(leaf));
+    if (name.ok() && std::ranges::find(names, *name) == names.end()) names.push_back(*name);
+  }
+  std::string who = names.size() == 1 ? "array " : "arrays ";
+  for (std::size_t i = 0; i < std::min(names.size(), kNamesInMessage); ++i) who += (i ? ", '" : "'") + names[i] + "'";
+  if (names.size() > kNamesInMessage) who += " and " + std::to_string(names.size() - kNamesInMessage) + " more";
+  return who;
+}
+
 // Feeds a load's requests.
 class RequestSink final : public ReadPipeline::Sink {
  public:
@@ -87,18 +103,10 @@ class RequestSink final : public ReadPipeline::Sink {
   }
   Status damaged(const ExtentRead& read, Status status) override {
     if (status.code() == Code::kCancelled) return status;
-    std::vector<std::string> names;
-    for (const Target& target : read.targets) {
-      const LeafRecord& leaf = directory_.leaves[requests_[target.request].leaf];
-      const Result<std::string> name = display_name(directory_.path(leaf));
-      if (name.ok() && std::ranges::find(names, *name) == names.end()) names.push_back(*name);
-    }
-    std::string who = names.size() == 1 ? "array " : "arrays ";
-    for (std::size_t i = 0; i < std::min(names.size(), kNamesInMessage); ++i) who += (i ? ", '" : "'") + names[i] + "'";
-    if (names.size() > kNamesInMessage) who += " and " + std::to_string(names.size() - kNamesInMessage) + " more";
     const DataFile& file = *files_[read.file];
-    return status.with_context(who + ": chunk at offset " + std::to_string(file.extents[read.extent].offset) +
-                               " of file '" + file.file->path() + "'");
+    return status.with_context(array_names(directory_, requests_, read.targets) + ": chunk at offset " +
+                               std::to_string(file.extents[read.extent].offset) + " of file '" + file.file->path() +
+                               "'");
   }
   std::vector<bool> modified() const { return {modified_.begin(), modified_.end()}; }
 
@@ -118,7 +126,8 @@ class ReaderImpl final : public Reader {
         lease_(std::move(lease)),
         stored_(std::move(stored)),
         options_(options),
-        files_(*storage_, stored_.directory),
+        base_(*storage_, stored_.manifest),
+        files_(*storage_, base_.storage(), stored_.directory),
         buffers_(kBlockBytes, options.coding_bytes ? options.coding_bytes : kCodingBytesDefault) {}
 
   bool misses_files() const { return files_.missing(); }
@@ -139,12 +148,15 @@ class ReaderImpl final : public Reader {
   template <class Visit>
   Status for_each_chunk(std::uint64_t leaf, Visit visit);
   Result<std::vector<ReadRequest>> normalize(std::span<const ReadRequest> requests) const;
+  Status open_files_of(ExtentRead& read, std::vector<const DataFile*>& files);
+  Result<std::vector<const DataFile*>> open_files(std::span<const ReadRequest> requests, std::span<ExtentRead> reads);
   Status run(std::span<const ReadRequest> requests, bool deep, const Poll& poll, std::vector<bool>* modified);
 
   const std::shared_ptr<Storage> storage_;
   const std::unique_ptr<Lease> lease_;  // whoever prunes leaves the checkpoint alone while it is held
   const StoredCheckpoint stored_;
   const ReaderOptions options_;
+  const OpenBase base_;
   DataFiles files_;
   BufferPool buffers_;
   PackCache packs_;
@@ -188,8 +200,15 @@ Result<std::vector<ChunkInfo>> ReaderImpl::chunks(std::uint64_t leaf) {
                        e.decoded_bytes,
                        e.codec,
                        hex(e.hash),
+                       ref.offset,
+                       file.in_base,
+                       0,
                        {},
                        {}};
+        if (e.codec == static_cast<std::uint8_t>(Codec::kDelta)) {
+          const Result<DataFiles::BaseExtent> base = files_.base_of(e);
+          if (base.ok()) info.base_stored_bytes = (*files_.get(base->file))->extents[base->extent].stored_bytes;
+        }
         Grid(d.shard_shape(record, shard), d.chunk_shape(record, shard)).box(i, info.origin, info.shape);
         for (std::size_t k = 0; k < info.origin.size(); ++k) info.origin[k] += d.shard_offset(record, shard)[k];
         out.push_back(std::move(info));
@@ -234,16 +253,42 @@ Status ReaderImpl::read_into(std::span<const ReadRequest> requests, bool deep, c
   return run(normal, deep, poll, modified);
 }
 
+// Opens what a read needs, and finds what it is the difference to.
+Status ReaderImpl::open_files_of(ExtentRead& read, std::vector<const DataFile*>& files) {
+  if (!files[read.file]) {
+    OSTRACA_ASSIGN_OR_RETURN(files[read.file], files_.get(read.file));
+  }
+  const Extent& extent = files[read.file]->extents[read.extent];
+  if (extent.codec != static_cast<std::uint8_t>(Codec::kDelta)) return {};
+  OSTRACA_ASSIGN_OR_RETURN(const DataFiles::BaseExtent base, files_.base_of(extent));
+  read.base_file = base.file;
+  read.base_extent = base.extent;
+  OSTRACA_ASSIGN_OR_RETURN(files[base.file], files_.get(base.file));
+  return {};
+}
+
+// The files that the reads need, by number. An error names all arrays that cannot be had.
+Result<std::vector<const DataFile*>> ReaderImpl::open_files(std::span<const ReadRequest> requests,
+                                                            std::span<ExtentRead> reads) {
+  std::vector<const DataFile*> files(stored_.directory.files.size(), nullptr);
+  Status failure;
+  std::vector<Target> affected;
+  for (ExtentRead& read : reads) {
+    Status status = open_files_of(read, files);
+    if (status.ok()) continue;
+    if (failure.ok()) failure = std::move(status);
+    affected.insert(affected.end(), read.targets.begin(), read.targets.end());
+  }
+  if (!failure.ok()) return failure.with_context(array_names(stored_.directory, requests, affected));
+  return files;
+}
+
 Status ReaderImpl::run(std::span<const ReadRequest> requests, bool deep, const Poll& poll,
                        std::vector<bool>* modified) {
   const Directory& directory = stored_.directory;
   const std::vector<Target> targets = plan_targets(directory, requests);
-  const std::vector<ExtentRead> reads = plan_extents(targets);
-  std::vector<const DataFile*> files(directory.files.size(), nullptr);
-  for (const ExtentRead& read : reads)
-    if (!files[read.file]) {
-      OSTRACA_ASSIGN_OR_RETURN(files[read.file], files_.get(read.file));
-    }
+  std::vector<ExtentRead> reads = plan_extents(targets);
+  OSTRACA_ASSIGN_OR_RETURN(const std::vector<const DataFile*> files, open_files(requests, reads));
   // One small array out of a pack: its neighbours will be asked for next.
   bool lazy = false;
   if (requests.size() == 1 && reads.size() == 1) {

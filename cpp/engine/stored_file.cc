@@ -13,6 +13,8 @@ namespace {
 // A block of a zstd frame takes at least 4 bytes and decodes to at most 128 KiB.
 constexpr std::uint64_t kZstdRatioMax = 32 * kKiB;
 
+constexpr auto kDeltaCodec = static_cast<std::uint8_t>(Codec::kDelta);
+
 std::string in_file(const ReadableFile& file) { return "file '" + file.path() + "'"; }
 
 std::string expected_found(const std::string& what, std::uint64_t expected, std::uint64_t found) {
@@ -46,6 +48,7 @@ bool examine_ends(ReadableFile& file, FileStructure& out, std::vector<Problem>& 
   out.footer_crc = footer_crc(footer_bytes);
   if (!header.ok()) {
     out.header.alignment = kAlignmentMax;  // unknown; the gaps are still bounded
+    out.header.features = kFeaturesSupported;
     return true;
   }
   out.header = *header;
@@ -75,6 +78,10 @@ bool examine_tables(ReadableFile& file, FileStructure& out, std::vector<Problem>
   Result<std::vector<Extent>> extents = decode_extents(table, out.header.alignment, footer.table_offset);
   if (!extents.ok()) return note(problems, footer.table_offset, extents.status());
   out.extents = extents.take();
+  const bool has_delta = std::ranges::any_of(out.extents, [](const Extent& e) { return e.codec == kDeltaCodec; });
+  if (has_delta && (out.header.features & kFeatureIncremental) == 0)
+    note(problems, footer.table_offset,
+         format_error("a chunk is a delta, but the header does not require that feature"));
   const std::uint64_t first = out.extents.empty() ? footer.table_offset : out.extents.front().offset;
   std::vector<std::byte> lead(first - kHeaderBytes);
   Status status = file.read_at(kHeaderBytes, lead);
@@ -123,6 +130,9 @@ Result<Directory> read_directory(const FileStructure& structure, const ReadableF
     return status.with_context(in_file(file) + ", directory");
   Result<Directory> directory = decode_directory(decoded, complete);
   if (!directory.ok()) return directory.status().with_context(in_file(file) + ", directory");
+  if ((structure.header.features & kFeatureIncremental) == 0 &&
+      std::ranges::any_of(directory->files, &FileRecord::in_base))
+    return format_error(in_file(file) + ", directory: it names a base, but the header does not require that feature");
   return directory;
 }
 
@@ -156,13 +166,17 @@ Result<Directory> read_index(Storage& storage, const Manifest& manifest) {
   if (structure.header.kind != FileKind::kIndex || structure.footer.table_offset != kHeaderBytes ||
       !structure.extents.empty())
     return format_error(in_file(**file) + ": not an index file: it has the kind, or the extents, of a data file");
+  if (structure.header.features != manifest.features)
+    return format_error(in_file(**file) + ": the features it requires are not the manifest's");
   OSTRACA_ASSIGN_OR_RETURN(Directory directory, read_directory(structure, **file, true));
   const auto promised = [&](const FileRecord& record, const ManifestFile& listed) {
     return !record.in_base && data_file_name(record.process_index, record.id) == listed.name &&
            record.bytes == listed.bytes && record.footer_crc == listed.footer_crc;
   };
-  if (!std::equal(directory.files.begin(), directory.files.end(), manifest.files.begin(), manifest.files.end(),
-                  promised))
+  const auto own = std::ranges::find(directory.files, true, &FileRecord::in_base);
+  if (own != directory.files.end() && own->id != manifest.base_id)
+    return corruption(in_file(**file) + ": it names files of another base than the manifest's");
+  if (!std::equal(directory.files.begin(), own, manifest.files.begin(), manifest.files.end(), promised))
     return corruption(in_file(**file) + ": its list of files is not the manifest's");
   return directory;
 }

@@ -1,12 +1,13 @@
 // verify(): every byte of a checkpoint, all damage.
 
 #include <algorithm>
+#include <map>
 #include <mutex>
 #include <optional>
-#include <unordered_map>
 
 #include "base/cpu.h"
 #include "engine/data_files.h"
+#include "engine/lifetime.h"
 #include "engine/merge.h"
 #include "engine/on_storage.h"
 #include "engine/read_pipeline.h"
@@ -37,11 +38,21 @@ class ExtentNames {
       }
     }
   }
+  void add(std::uint32_t extent, const std::vector<std::string>& users) {
+    auto& names = names_[extent];
+    names.insert(names.end(), users.begin(), users.end());
+    all_.insert(all_.end(), users.begin(), users.end());
+  }
   const std::vector<std::string>& of(std::uint32_t extent) { return names_[extent]; }
+  std::vector<std::uint32_t> extents() const {  // in order
+    std::vector<std::uint32_t> out;
+    for (const auto& [extent, names] : names_) out.push_back(extent);
+    return out;
+  }
   const std::vector<std::string>& all() const { return all_; }
 
  private:
-  std::unordered_map<std::uint32_t, std::vector<std::string>> names_;
+  std::map<std::uint32_t, std::vector<std::string>> names_;
   std::vector<std::string> all_;
 };
 
@@ -86,7 +97,11 @@ class Verifier {
   void check_index(const Manifest& manifest);
   Status check_file(const Wanted& wanted);
   void check_agreement(const Manifest& manifest);
-  Status check_chunks(const std::string& name, const DataFile& file, ExtentNames& names);
+  Status check_chunks(const std::string& name, std::uint32_t number, const DataFile& file,
+                      std::vector<ExtentRead> reads, ExtentNames& names);
+  void open_base(const Manifest& manifest);
+  void note_deltas(const std::string& name, const DataFile& file, ExtentNames& names);
+  Status check_base();
 
   class ChunkSink;
 
@@ -97,7 +112,10 @@ class Verifier {
   BufferPool buffers_;
   std::string text_;  // of the manifest
   std::optional<Directory> index_;
-  std::vector<Part> parts_;  // the data files whose own directory can be read
+  std::optional<OpenBase> base_;                     // set where there is a base
+  std::optional<DataFiles> base_files_;              // those of index_, of which only the base's are used
+  std::map<std::uint32_t, ExtentNames> base_names_;  // who uses the base's extents, by file
+  std::vector<Part> parts_;                          // the data files whose own directory can be read
   std::uint64_t bytes_total_ = 0;
   std::mutex mutex_;  // guards report_ while a pipeline runs
   VerifyReport report_;
@@ -141,7 +159,9 @@ Result<VerifyReport> Verifier::run() {
   const std::vector<Wanted> wanted = wanted_files(manifest.ok() ? &*manifest : nullptr);
   for (const Wanted& file : wanted)
     if (file.record) bytes_total_ += file.record->bytes;
+  if (index_ && manifest.ok()) open_base(*manifest);
   for (const Wanted& file : wanted) OSTRACA_RETURN_IF_ERROR(check_file(file));
+  if (base_) OSTRACA_RETURN_IF_ERROR(check_base());
   if (manifest.ok()) {
     report_.bytes += manifest->index.bytes;
     check_agreement(*manifest);
@@ -234,24 +254,92 @@ Status Verifier::check_file(const Wanted& wanted) {
   }
   file.extents = std::move(structure.extents);
   file.table_offset = structure.footer.table_offset;
-  return check_chunks(wanted.name, file, names);
+  if (base_) note_deltas(wanted.name, file, names);
+  std::vector<ExtentRead> reads;
+  for (std::uint32_t i = 0; i < file.extents.size(); ++i) reads.push_back({wanted.number, i, {}});
+  return check_chunks(wanted.name, wanted.number, file, std::move(reads), names);
 }
 
-Status Verifier::check_chunks(const std::string& name, const DataFile& file, ExtentNames& names) {
-  std::vector<ExtentRead> reads;
-  for (std::uint32_t i = 0; i < file.extents.size(); ++i) reads.push_back({0, i, {}});
-  const std::vector<Fetch> fetches = plan_fetches(
-      reads, [&](std::uint32_t) -> const std::vector<Extent>& { return file.extents; },
-      [&](std::uint32_t) { return file.table_offset; }, kFetchBytes);
-  const DataFile* files[] = {&file};
+// Checks the extents of `reads`, which are of one file: number `number` of the index, or 0 where there is none.
+Status Verifier::check_chunks(const std::string& name, std::uint32_t number, const DataFile& file,
+                              std::vector<ExtentRead> reads, ExtentNames& names) {
+  std::vector<const DataFile*> files(index_ ? index_->files.size() : 1, nullptr);
+  files[number] = &file;
   ChunkSink sink(*this, name, file, names);
+  if (deep_ && base_) {
+    const auto lost = std::erase_if(reads, [&](ExtentRead& read) {
+      const Extent& extent = file.extents[read.extent];
+      if (extent.codec != static_cast<std::uint8_t>(Codec::kDelta)) return false;
+      const Result<DataFiles::BaseExtent> base = base_files_->base_of(extent);
+      if (!base.ok()) return (void)sink.damaged(read, base.status()), true;
+      read.base_file = base->file;
+      read.base_extent = base->extent;
+      files[base->file] = *base_files_->get(base->file);
+      return false;
+    });
+    report_.chunks += lost;
+  }
+  const std::vector<Fetch> fetches = plan_fetches(
+      reads, [&](std::uint32_t f) -> const std::vector<Extent>& { return files[f]->extents; },
+      [&](std::uint32_t f) { return files[f]->table_offset; }, kFetchBytes);
   ReadPipeline pipeline(fetches, files, buffers_, sink, {.threads = threads_, .decode = deep_, .deep = deep_});
-  const std::uint64_t before = report_.bytes - file.file->size();
+  const std::uint64_t before = report_.bytes - std::min(report_.bytes, file.file->size());
   const Status status = pipeline.run([&](std::uint64_t done, std::uint64_t) {
     return !poll_ || poll_(std::min(before + done, bytes_total_), bytes_total_);
   });
-  report_.chunks += file.extents.size();
+  report_.chunks += reads.size();
   return status;
+}
+
+void Verifier::open_base(const Manifest& manifest) {
+  if (manifest.base_directory.empty()) return;
+  base_.emplace(storage_, manifest);
+  base_files_.emplace(storage_, base_->storage(), *index_);
+  for (std::uint32_t file = 0; file < index_->files.size(); ++file)
+    if (index_->files[file].in_base) base_names_[file].add(*index_, file);
+}
+
+// Notes which of the base's extents a file's deltas need, and for whom.
+void Verifier::note_deltas(const std::string& name, const DataFile& file, ExtentNames& names) {
+  for (std::uint32_t i = 0; i < file.extents.size(); ++i) {
+    const Extent& extent = file.extents[i];
+    if (extent.codec != static_cast<std::uint8_t>(Codec::kDelta)) continue;
+    const auto at = std::ranges::find_if(index_->files, [&](const FileRecord& record) {
+      return record.in_base && record.process_index == extent.base_file;
+    });
+    if (at == index_->files.end()) {
+      add(name, extent.offset, listing(names.of(i)),
+          "a delta against file " + std::to_string(extent.base_file) + " of the base, which the index does not list");
+      continue;
+    }
+    base_names_[static_cast<std::uint32_t>(at - index_->files.begin())].add(extent.base_extent, names.of(i));
+  }
+}
+
+// The base, as far as it is used.
+Status Verifier::check_base() {
+  for (auto& [number, names] : base_names_) {
+    const FileRecord& record = index_->files[number];
+    const std::string file_name = data_file_name(record.process_index, record.id);
+    const std::string name = "../" + base_->name() + "/" + file_name;
+    const Result<const DataFile*> file = base_files_->get(number);
+    if (!file.ok()) {
+      add(name, 0, "", file.status().message() + " (arrays that need it: " + listing(names.all()) + ")");
+      continue;
+    }
+    std::vector<ExtentRead> reads;
+    for (std::uint32_t extent : names.extents()) {
+      if (extent < (*file)->extents.size()) {
+        reads.push_back({number, extent, {}});
+        report_.bytes += (*file)->extents[extent].stored_bytes;
+      } else {
+        add(name, (*file)->table_offset, "",
+            "there is no extent " + std::to_string(extent) + ", which a delta is against");
+      }
+    }
+    OSTRACA_RETURN_IF_ERROR(check_chunks(name, number, **file, std::move(reads), names));
+  }
+  return {};
 }
 
 }  // namespace

@@ -32,6 +32,7 @@ std::size_t round_up(std::size_t value, std::size_t alignment) {
 struct WritePipeline::Coder {
   ChunkEncoder encoder;
   AlignedBuffer scratch;
+  Keyframe::Scratch base;
 
   // The piece's decoded bytes, read once: from the stage, in place when nobody can change them, or copied.
   Result<Bytes> read(const Piece& piece, const std::byte* staged) {
@@ -172,19 +173,76 @@ Status WritePipeline::code(Job& job, bool first, Coder& coder) {
     OSTRACA_ASSIGN_OR_RETURN(const Bytes decoded, coder.read(piece, job.staged ? job.staged.data() + staged : nullptr));
     staged += piece.decoded_bytes;
     CodedPiece& coded = job.coded.emplace_back();
-    coded.hash = content_hash(decoded);
     coded.position = used;
-    {
-      Lock lock(mutex_);
-      coded.duplicate = known_.contains({coded.hash, piece.decoded_bytes});
-    }
-    if (coded.duplicate) continue;
-    const MutableBytes out = job.block.bytes().subspan(used);
-    OSTRACA_ASSIGN_OR_RETURN(coded.encoded, coder.encoder.encode(decoded, piece.format, options_.codec, out));
-    coded.crc = crc32c(out.first(coded.encoded.stored_bytes));
+    OSTRACA_RETURN_IF_ERROR(code_piece(piece, decoded, job.block.bytes().subspan(used), coded, coder));
+    if (options_.base) note_delta_worth(piece, DeltaWorth::kTry);  // unless it is known by now
     used += coded.encoded.stored_bytes;
   }
   return {};
+}
+
+Status WritePipeline::code_piece(const Piece& piece, Bytes decoded, MutableBytes out, CodedPiece& coded, Coder& coder) {
+  coded.hash = content_hash(decoded);
+  const Extent* base = nullptr;
+  if (piece.base) {
+    OSTRACA_ASSIGN_OR_RETURN(base, options_.base->extent(piece.base->file, piece.base->extent));
+    if (base->decoded_bytes != piece.decoded_bytes) base = nullptr;
+  }
+  coded.in_base = base && base->hash == coded.hash;
+  if (coded.in_base) return {};
+  {
+    Lock lock(mutex_);
+    coded.duplicate = known_.contains({coded.hash, piece.decoded_bytes});
+  }
+  if (coded.duplicate) return {};
+  bool done = false;
+  if (base && options_.codec != CodecPolicy::kRaw) {
+    OSTRACA_ASSIGN_OR_RETURN(done, code_delta(piece, decoded, *base, out, coded, coder));
+  }
+  if (!done) {
+    OSTRACA_ASSIGN_OR_RETURN(coded.encoded, coder.encoder.encode(decoded, piece.format, options_.codec, out));
+  }
+  coded.crc = crc32c(out.first(coded.encoded.stored_bytes));
+  return {};
+}
+
+// Whether the piece is now coded as a delta. The margin is what the estimate of the full coding may be off by: a delta
+// that gains less is not worth reading two files for.
+Result<bool> WritePipeline::code_delta(const Piece& piece, Bytes decoded, const Extent& base, MutableBytes out,
+                                       CodedPiece& coded, Coder& coder) {
+  constexpr std::size_t kMarginDivisor = 32;
+  if (!delta_may_help(piece)) return false;
+  OSTRACA_ASSIGN_OR_RETURN(const Bytes before,
+                           options_.base->decoded(piece.base->file, piece.base->extent, coder.base));
+  OSTRACA_ASSIGN_OR_RETURN(const DeltaEstimate estimate, coder.encoder.estimate(decoded, before, piece.format));
+  const std::size_t limit = estimate.full_bytes - estimate.full_bytes / kMarginDivisor;
+  const bool worth = estimate.delta_bytes < limit;
+  note_delta_worth(piece, worth ? DeltaWorth::kTry : DeltaWorth::kHopeless);
+  if (!worth) return false;
+  OSTRACA_ASSIGN_OR_RETURN(coded.encoded, coder.encoder.encode_delta(decoded, before, piece.format, options_.codec,
+                                                                     out.first(std::min(limit, out.size()))));
+  coded.base_hash = base.hash;
+  return coded.encoded.codec == Codec::kDelta;
+}
+
+// Waits for the first chunk of the piece's group, which an earlier batch, or this one, has begun with.
+bool WritePipeline::delta_may_help(const Piece& piece) {
+  const Fragment& first = piece.fragments.front();
+  if (piece.fragments.size() > 1 || first.chunk % kDeltaGroup == 0) return true;
+  const DeltaWorth& worth = first.source->delta_worth[first.chunk / kDeltaGroup];
+  Lock lock(mutex_);
+  work_changed_.wait(lock, [&] { return worth != DeltaWorth::kUnknown || !status_.ok(); });
+  return worth == DeltaWorth::kTry;
+}
+
+void WritePipeline::note_delta_worth(const Piece& piece, DeltaWorth worth) {
+  const Fragment& first = piece.fragments.front();
+  if (piece.fragments.size() > 1 || first.chunk % kDeltaGroup != 0 || first.source->delta_worth.empty()) return;
+  Lock lock(mutex_);
+  DeltaWorth& known = first.source->delta_worth[first.chunk / kDeltaGroup];
+  if (known != DeltaWorth::kUnknown) return;
+  known = worth;
+  work_changed_.notify_all();
 }
 
 void WritePipeline::note_read(const Batch& batch, Lock& lock) {
@@ -216,7 +274,7 @@ void WritePipeline::place_ready() {
 void WritePipeline::place(Job& job, bool first) {
   bool brings_content = first;
   for (std::size_t i = 0; i < job.coded.size(); ++i)
-    brings_content |= !known_.contains({job.coded[i].hash, job.batch.pieces[i].decoded_bytes});
+    brings_content |= !job.coded[i].in_base && !known_.contains({job.coded[i].hash, job.batch.pieces[i].decoded_bytes});
   if (brings_content) submit_last_block();
   const std::uint64_t offset = last_.offset;
   std::size_t end = first ? kHeaderBytes : 0;
@@ -224,6 +282,11 @@ void WritePipeline::place(Job& job, bool first) {
   for (std::size_t i = 0; i < job.coded.size(); ++i) {
     const Piece& piece = job.batch.pieces[i];
     const CodedPiece& coded = job.coded[i];
+    if (coded.in_base) {
+      const std::uint32_t file = 1 + base_file_number(piece.base->file);
+      for (const Fragment& f : piece.fragments) f.source->refs[f.chunk] = {file, piece.base->extent, f.offset};
+      continue;
+    }
     const auto [known, added] =
         known_.try_emplace({coded.hash, piece.decoded_bytes}, static_cast<std::uint32_t>(extents_.size()));
     if (added) {
@@ -235,6 +298,13 @@ void WritePipeline::place(Job& job, bool first) {
                           .crc = coded.crc,
                           .codec = static_cast<std::uint8_t>(coded.encoded.codec),
                           .hash = coded.hash});
+      if (coded.encoded.codec == Codec::kDelta) {
+        Extent& delta = extents_.back();
+        delta.base_hash = coded.base_hash;
+        delta.base_file = piece.base->file;
+        delta.base_extent = piece.base->extent;
+        (void)base_file_number(piece.base->file);
+      }
       end += coded.encoded.stored_bytes;
     }
     for (const Fragment& f : piece.fragments) f.source->refs[f.chunk] = {0, known->second, f.offset};
@@ -245,6 +315,22 @@ void WritePipeline::place(Job& job, bool first) {
     bytes_done_ += job.batch.decoded_bytes;
   }
   job = Job{.state = Job::State::kCoded};
+}
+
+// The place of one of the base's files among those that are used.
+std::uint32_t WritePipeline::base_file_number(std::uint32_t file) {
+  const auto at = std::ranges::find(base_files_, file) - base_files_.begin();
+  if (at == std::ssize(base_files_)) base_files_.push_back(file);
+  return static_cast<std::uint32_t>(at);
+}
+
+std::vector<FileRecord> WritePipeline::base_files() const {
+  std::vector<FileRecord> out;
+  for (std::uint32_t file : base_files_) {
+    out.push_back(options_.base->file(file));
+    out.back().in_base = true;
+  }
+  return out;
 }
 
 // Pads the block kept back and hands it to the writers; last_.offset is then where the next one goes.

@@ -18,6 +18,7 @@
 #include "checksum/content_hash.h"
 #include "codec/codec.h"
 #include "container/file_format.h"
+#include "engine/keyframe.h"
 #include "engine/write_plan.h"
 #include "storage/storage.h"
 
@@ -39,6 +40,7 @@ class WritePipeline {
     unsigned threads = 1;
     std::size_t coding_bytes = 0;
     std::optional<std::size_t> staging_bytes;
+    std::shared_ptr<Keyframe> base;  // set: pieces may be references to it or deltas against it
   };
 
   // `complete` runs once, in an I/O thread, when all blocks but the last are written: it calls write_tail.
@@ -65,6 +67,8 @@ class WritePipeline {
   // Writes the last block and the tail. REQUIRES: `offset` is from tail_offset; the tail ends on the file's alignment.
   Status write_tail(std::uint64_t offset, Bytes tail);
   const std::vector<Extent>& extents() const { return extents_; }
+  // The base's files that are referred to. References to them are numbered from 1 in this order.
+  std::vector<FileRecord> base_files() const;
 
  private:
   struct CodedPiece {
@@ -73,6 +77,8 @@ class WritePipeline {
     std::uint32_t crc = 0;
     std::size_t position = 0;  // in the block
     bool duplicate = false;    // already in the file when it was coded: nothing in the block
+    bool in_base = false;      // what the base has at this place: nothing in the block either
+    ContentHash base_hash{};   // of a delta
   };
   struct Job {
     enum class State : std::uint8_t { kWaiting, kStaging, kCoding, kCoded };
@@ -96,9 +102,15 @@ class WritePipeline {
   bool stage_one(Lock& lock);
   bool code_one(Lock& lock, Coder& coder);
   Status code(Job& job, bool first, Coder& coder);
+  Status code_piece(const Piece& piece, Bytes decoded, MutableBytes out, CodedPiece& coded, Coder& coder);
+  Result<bool> code_delta(const Piece& piece, Bytes decoded, const Extent& base, MutableBytes out, CodedPiece& coded,
+                          Coder& coder);
+  bool delta_may_help(const Piece& piece);
+  void note_delta_worth(const Piece& piece, DeltaWorth worth);
   void note_read(const Batch& batch, Lock& lock);
   void place_ready();
   void place(Job& job, bool first);
+  std::uint32_t base_file_number(std::uint32_t file);
   void submit_last_block();
   void io_loop();
   void guard(void (WritePipeline::*loop)());
@@ -125,7 +137,8 @@ class WritePipeline {
   std::uint64_t expected_bytes_ = kHeaderBytes, reserved_bytes_ = 0;      // of the file
   std::map<std::pair<ContentHash, std::uint32_t>, std::uint32_t> known_;  // content and size -> extent
   std::vector<Extent> extents_;
-  PlacedBlock last_;  // kept back: the tail may still fit into it
+  std::vector<std::uint32_t> base_files_;  // those used, as numbered in the base
+  PlacedBlock last_;                       // kept back: the tail may still fit into it
   std::deque<PlacedBlock> to_write_;
   unsigned writing_ = 0;
   std::unique_ptr<WorkerPool> coders_, writers_;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -13,6 +14,17 @@
 #include "ostraca/writer.h"
 
 namespace ostraca {
+
+// Whether the chunks of an array are worth coding as deltas: found out from the first of every kDeltaGroup, as a
+// hopeless array should cost next to nothing. It depends on the data alone, not on which thread comes first.
+enum class DeltaWorth : std::uint8_t { kUnknown, kTry, kHopeless };
+inline constexpr std::uint64_t kDeltaGroup = 16;  // chunks
+
+// An extent of the base.
+struct BasePlace {
+  std::uint32_t file;
+  std::uint32_t extent;
+};
 
 // A source with its grid. Its address is stable; fragments point at it.
 struct PlannedSource {
@@ -31,8 +43,10 @@ struct PlannedSource {
   std::uint64_t bytes;
   Dims chunk_shape;
   Grid grid;
-  ShortVector<ChunkRef, 1> refs;  // filled in by the pipeline, one for each chunk
-  std::uint64_t unread_chunks;    // guarded by the pipeline's mutex
+  const ShardRecord* base = nullptr;    // the same box in the base
+  std::vector<DeltaWorth> delta_worth;  // of each group of chunks; guarded by the pipeline's mutex
+  ShortVector<ChunkRef, 1> refs;        // filled in by the pipeline, one for each chunk
+  std::uint64_t unread_chunks;          // guarded by the pipeline's mutex
 
  private:
   const std::byte* locate(std::uint64_t chunk, Dims& box_shape) const;
@@ -50,6 +64,7 @@ struct Piece {
   ElementFormat format;
   std::uint32_t decoded_bytes = 0;
   std::vector<Fragment> fragments;
+  std::optional<BasePlace> base = {};  // what is at the same place there: the same chunk, or a pack of the same arrays
 };
 
 // What one output block holds, whatever it compresses to.

@@ -15,10 +15,11 @@
 
 #include "base/checked.h"
 #include "base/cpu.h"
-#include "base/host.h"
 #include "base/hash_index.h"
+#include "base/host.h"
 #include "checksum/crc32c.h"
 #include "container/manifest.h"
+#include "engine/keyframe.h"
 #include "engine/leaf_table.h"
 #include "engine/lifetime.h"
 #include "engine/on_storage.h"
@@ -76,7 +77,10 @@ std::uint64_t memory_hash(const ArraySource& a) {
 class WriterImpl final : public Writer {
  public:
   WriterImpl(std::unique_ptr<Storage> storage, WriterOptions options, const CheckpointId& id)
-      : storage_(std::move(storage)), options_(std::move(options)), id_(id) {}
+      : storage_(std::move(storage)),
+        options_(std::move(options)),
+        id_(id),
+        base_(std::static_pointer_cast<Keyframe>(options_.base)) {}
   ~WriterImpl() override {
     if (!finished_) abort();
   }
@@ -96,6 +100,8 @@ class WriterImpl final : public Writer {
   std::uint64_t bytes_total() const override { return logical_bytes_; }
 
  private:
+  Status check_base();
+  std::optional<BasePlace> base_place(const Piece& piece) const;
   Result<Dims> chunk_shape(const ArraySource& source, std::uint32_t item) const;
   void push(Piece piece);
   Status complete();
@@ -104,6 +110,8 @@ class WriterImpl final : public Writer {
   const std::unique_ptr<Storage> storage_;
   const WriterOptions options_;
   const CheckpointId id_;
+  const std::shared_ptr<Keyframe> base_;  // null: none
+  std::string base_name_;                 // its directory's
   FileHeader header_;
   std::unique_ptr<WritableFile> file_;
   std::pmr::monotonic_buffer_resource memory_;  // of the sources: freed at once
@@ -132,9 +140,12 @@ Status WriterImpl::open() {
   } else if (options_.process_index == 0) {
     OSTRACA_RETURN_IF_ERROR(check_names_no_delta(*storage_));
   }
+  if (base_) OSTRACA_RETURN_IF_ERROR(check_base());
   OSTRACA_RETURN_IF_ERROR(storage_->create_directory());
   if (options_.process_index == 0) {
-    const Intent intent{.id = id_,  // a base, once there are incremental saves, belongs here
+    const Intent intent{.id = id_,
+                        .base_directory = base_name_,
+                        .base_id = base_ ? base_->id() : CheckpointId{},
                         .process_count = options_.process_count,
                         .created = utc_now(),
                         .host = host_name(),
@@ -142,9 +153,12 @@ Status WriterImpl::open() {
     OSTRACA_ASSIGN_OR_RETURN(const std::string text, encode_intent(intent));
     OSTRACA_RETURN_IF_ERROR(storage_->write_small(intent_file_name(id_), as_bytes(text)));
     made_intent_ = true;
+    // Again: whoever prunes looks for intents after it has removed a manifest, so that one of the two sees the other.
+    if (base_) OSTRACA_RETURN_IF_ERROR(check_live_base(*storage_, base_name_, base_->id()));
   }
   OSTRACA_ASSIGN_OR_RETURN(file_, storage_->create(data_file_name(options_.process_index, id_), options_.io));
   header_ = {.kind = FileKind::kData,
+             .features = base_ ? kFeatureIncremental : 0,
              .id = id_,
              .process_index = options_.process_index,
              .process_count = options_.process_count,
@@ -154,9 +168,33 @@ Status WriterImpl::open() {
       .codec = options_.codec,
       .threads = std::min(options_.threads ? options_.threads : usable_cores(), kThreadsMax),
       .coding_bytes = options_.coding_bytes ? options_.coding_bytes : kCodingBytesDefault,
-      .staging_bytes = options_.staging_bytes};
+      .staging_bytes = options_.staging_bytes,
+      .base = base_};
   pipeline_ = std::make_unique<WritePipeline>(*file_, pipeline, [this] { return complete(); });
   return {};
+}
+
+// The base must be beside the checkpoint, under a name of its own.
+Status WriterImpl::check_base() {
+  OSTRACA_ASSIGN_OR_RETURN(base_name_, base_->name());
+  const Result<Storage::Siblings> siblings = storage_->siblings();
+  const Result<std::string> there = storage_->read_small(kManifestName, kManifestBytesMax);
+  const Result<Manifest> manifest = there.ok() ? decode_manifest(*there) : Result<Manifest>(there.status());
+  if ((siblings.ok() && siblings->own == base_name_) || (manifest.ok() && manifest->id == base_->id()))
+    return invalid_argument("'" + storage_->path() + "' cannot be saved against itself: name another base");
+  return check_live_base(*storage_, base_name_, base_->id());
+}
+
+// Where the base has the same chunk, or a pack of the same arrays.
+std::optional<BasePlace> WriterImpl::base_place(const Piece& piece) const {
+  std::optional<BasePlace> place;
+  for (const Fragment& f : piece.fragments) {
+    if (!f.source->base) return std::nullopt;
+    const ChunkRef& ref = base_->ref(*f.source->base, f.chunk);
+    if (!place) place = BasePlace{ref.file, ref.extent};
+    if (ref.file != place->file || ref.extent != place->extent || ref.offset != f.offset) return std::nullopt;
+  }
+  return place;
 }
 
 Result<Dims> WriterImpl::chunk_shape(const ArraySource& source, std::uint32_t item) const {
@@ -198,6 +236,10 @@ Status WriterImpl::add(ArraySource source) {
       return {};
     }
   PlannedSource* planned = &sources_.emplace_back(std::move(source), item, chunks.take());
+  if (base_) {
+    planned->base = base_->find(planned->array, planned->chunk_shape);
+    planned->delta_worth.resize((planned->grid.count() + kDeltaGroup - 1) / kDeltaGroup);
+  }
   leaves_.add_shard(leaf, planned->array, *planned);
   if (pinned) pinned_.insert(hash, static_cast<std::uint32_t>(sources_.size() - 1));
   if (bytes <= kPackMemberBytesMax && planned->grid.count() == 1) {
@@ -211,6 +253,7 @@ Status WriterImpl::add(ArraySource source) {
 }
 
 void WriterImpl::push(Piece piece) {
+  if (base_) piece.base = base_place(piece);
   if (Batch full = batches_.add(std::move(piece)); !full.pieces.empty()) pipeline_->add(std::move(full));
 }
 
@@ -225,7 +268,8 @@ void WriterImpl::seal() {
 // Runs in an I/O thread of the pipeline when everything else is in the file.
 Status WriterImpl::complete() {
   const std::vector<std::byte> table = encode_extents(pipeline_->extents());
-  const std::vector<std::byte> decoded = encode_directory(leaves_.take_directory(options_.process_index, id_));
+  const std::vector<std::byte> decoded =
+      encode_directory(leaves_.take_directory(options_.process_index, id_, pipeline_->base_files()));
   if (decoded.size() > kDirectoryBytesMax) return invalid_argument("the checkpoint has too many leaves for one file");
   std::vector<std::byte> frame(zstd_bound(decoded.size()));
   OSTRACA_ASSIGN_OR_RETURN(const std::size_t frame_bytes, zstd_compress(decoded, kDirectoryLevel, frame));
@@ -252,7 +296,14 @@ Status WriterImpl::complete() {
   OSTRACA_RETURN_IF_ERROR(pipeline_->write_tail(start, tail));
   OSTRACA_RETURN_IF_ERROR(file_->sync_and_close());
   OSTRACA_RETURN_IF_ERROR(storage_->sync_directory());
-  report_ = {options_.process_index, options_.process_count, id_, end, footer_crc(footer_bytes), logical_bytes_};
+  report_ = {.process_index = options_.process_index,
+             .process_count = options_.process_count,
+             .attempt = id_,
+             .file_bytes = end,
+             .footer_crc = footer_crc(footer_bytes),
+             .logical_bytes = logical_bytes_,
+             .base_directory = base_name_,
+             .base_id = header_.features ? base_->id() : CheckpointId{}};
   return {};
 }
 

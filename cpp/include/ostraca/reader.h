@@ -49,7 +49,10 @@ struct ChunkInfo {
   std::uint32_t stored_bytes = 0;   // of the whole extent
   std::uint32_t decoded_bytes = 0;  // of the whole extent
   std::uint8_t codec = 0;
-  std::string hash;  // hexadecimal
+  std::string hash;                     // hexadecimal
+  std::uint32_t offset_in_extent = 0;   // of the chunk's decoded bytes: in packs
+  bool in_base = false;                 // the file is the base's: a reference
+  std::uint32_t base_stored_bytes = 0;  // of a delta: what else is read, the base's extent
   Dims origin;
   Dims shape;
 };

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "ostraca/base_snapshot.h"
 #include "ostraca/dims.h"
 #include "ostraca/options.h"
 #include "ostraca/status.h"
@@ -28,6 +29,8 @@ struct WriterOptions {
   // Unset: memory is read where it lies, when its turn comes. Set: mutable memory is copied first, as far as this
   // many bytes go, so that wait_copied() returns early.
   std::optional<std::size_t> staging_bytes;
+  // Set: an incremental save. The keyframe must lie in the same parent directory as the checkpoint to be.
+  std::shared_ptr<BaseSnapshot> base;
   Dims chunk_shape;  // for arrays of this rank; empty: leading axes are cut
   bool overwrite = false;
 };
@@ -58,6 +61,8 @@ struct FileReport {
   std::uint64_t file_bytes = 0;
   std::uint32_t footer_crc = 0;
   std::uint64_t logical_bytes = 0;
+  std::string base_directory;  // the keyframe's, one name; empty: none
+  CheckpointId base_id;
 
   std::string file_name() const;
   std::string to_bytes() const;  // under 1 KiB, for a key-value store

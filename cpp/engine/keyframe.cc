@@ -1,0 +1,141 @@
+#include "engine/keyframe.h"
+
+#include <algorithm>
+#include <cstring>
+#include <functional>
+#include <string_view>
+#include <utility>
+
+#include "base/limits.h"
+#include "checksum/crc32c.h"
+#include "engine/lifetime.h"
+
+namespace ostraca {
+namespace {
+
+std::size_t path_hash(std::string_view path) { return std::hash<std::string_view>()(path); }
+
+}  // namespace
+
+Keyframe::Keyframe(std::unique_ptr<Storage> storage, std::unique_ptr<Lease> lease, StoredCheckpoint stored,
+                   std::uint64_t budget_bytes)
+    : storage_(std::move(storage)),
+      lease_(std::move(lease)),
+      stored_(std::move(stored)),
+      budget_bytes_(budget_bytes),
+      files_(*storage_, nullptr, stored_.directory) {
+  const Directory& d = stored_.directory;
+  for (std::uint32_t i = 0; i < d.leaves.size(); ++i) leaves_.insert(path_hash(d.path(d.leaves[i])), i);
+}
+
+Result<std::shared_ptr<Keyframe>> Keyframe::open(std::unique_ptr<Storage> storage, std::uint64_t budget_bytes) {
+  while (true) {
+    OSTRACA_ASSIGN_OR_RETURN(const std::string text, read_manifest(*storage));
+    Result<Manifest> manifest = decode_manifest(text);
+    if (!manifest.ok()) return manifest.status().with_context("file '" + storage->path_of(kManifestName) + "'");
+    if (!manifest->base_directory.empty()) {  // a delta stands for its keyframe
+      std::unique_ptr<Storage> keyframe = storage->sibling(manifest->base_directory);
+      const Result<std::string> there = read_manifest(*keyframe);
+      const Result<Manifest> base = there.ok() ? decode_manifest(*there) : Result<Manifest>(there.status());
+      if (!base.ok() || base->id != manifest->base_id)
+        return not_found("the checkpoint at '" + storage->path() +
+                         "' cannot be a base: it is a delta, and its keyframe, '" + keyframe->path() +
+                         "', is not there any more; save without a base");
+      storage = std::move(keyframe);
+      continue;
+    }
+    Result<std::unique_ptr<Lease>> lease = storage->lease(kManifestName);
+    if (!lease.ok() && lease.status().code() != Code::kNotFound) return lease.status();
+    if (!lease.ok()) continue;  // read_manifest says what became of it
+    OSTRACA_ASSIGN_OR_RETURN(StoredCheckpoint stored, open_checkpoint(*storage));
+    if (!(*lease)->current() || !stored.manifest.base_directory.empty()) continue;  // overwritten meanwhile
+    return std::shared_ptr<Keyframe>(new Keyframe(std::move(storage), lease.take(), std::move(stored), budget_bytes));
+  }
+}
+
+Result<std::string> Keyframe::name() const {
+  OSTRACA_ASSIGN_OR_RETURN(Storage::Siblings siblings, storage_->siblings());
+  return std::move(siblings.own);
+}
+
+const ShardRecord* Keyframe::find(const ArraySource& source, const Dims& chunk_shape) const {
+  const Directory& d = stored_.directory;
+  const auto number =
+      leaves_.find(path_hash(source.path), [&](std::uint32_t i) { return d.path(d.leaves[i]) == source.path; });
+  if (!number) return nullptr;
+  const LeafRecord& leaf = d.leaves[*number];
+  // The kind does not matter: bytes are bytes.
+  if (leaf.dtype != source.dtype || d.detail(leaf) != source.detail ||
+      !std::ranges::equal(d.shape(leaf), source.global_shape))
+    return nullptr;
+  for (const ShardRecord& shard : d.shards_of(leaf))
+    if (std::ranges::equal(d.shard_offset(leaf, shard), source.offset) &&
+        std::ranges::equal(d.shard_shape(leaf, shard), source.shape) &&
+        std::ranges::equal(d.chunk_shape(leaf, shard), chunk_shape))
+      return &shard;
+  return nullptr;
+}
+
+Result<const Extent*> Keyframe::extent(std::uint32_t file, std::uint32_t number) {
+  OSTRACA_ASSIGN_OR_RETURN(const DataFile* data, files_.get(file));
+  return &data->extents[number];  // there: check_references saw to that
+}
+
+Result<Bytes> Keyframe::decoded(std::uint32_t file, std::uint32_t number, Scratch& scratch) {
+  const std::uint64_t key = std::uint64_t{file} << 32 | number;
+  {
+    const std::lock_guard lock(mutex_);
+    if (const auto found = kept_.find(key); found != kept_.end()) {
+      scratch.kept = found->second;
+      return Bytes(scratch.kept->data(), scratch.kept->size());
+    }
+  }
+  OSTRACA_ASSIGN_OR_RETURN(const DataFile* data, files_.get(file));
+  const Extent& extent = data->extents[number];
+  Result<Bytes> decoded = read(*data, extent, scratch);
+  if (!decoded.ok())
+    return decoded.status().with_context("the base's chunk at offset " + std::to_string(extent.offset) + " of file '" +
+                                         data->file->path() + "'");
+  // What is kept stays: every save asks for the same extents in the same order, so that the latest is no better.
+  if (kept_bytes_.fetch_add(decoded->size()) + decoded->size() > budget_bytes_) {
+    kept_bytes_ -= decoded->size();
+    return decoded;
+  }
+  Result<AlignedBuffer> copy = AlignedBuffer::allocate(decoded->size());
+  const std::lock_guard lock(mutex_);
+  if (!copy.ok() || kept_.contains(key)) {
+    kept_bytes_ -= decoded->size();
+    return decoded;
+  }
+  std::memcpy(copy->data(), decoded->data(), decoded->size());
+  kept_.emplace(key, std::make_shared<AlignedBuffer>(copy.take()));
+  return decoded;
+}
+
+Result<Bytes> Keyframe::read(const DataFile& file, const Extent& extent, Scratch& scratch) const {
+  if (scratch.stored.size() == 0) {
+    OSTRACA_ASSIGN_OR_RETURN(scratch.stored, AlignedBuffer::allocate(kChunkBytesMax + 2 * kAlignmentMax));
+    OSTRACA_ASSIGN_OR_RETURN(scratch.decoded, AlignedBuffer::allocate(kChunkBytesMax));
+  }
+  Bytes stored(scratch.stored.data(), extent.stored_bytes);
+  if (!file.file->try_read_cached(extent.offset, scratch.stored.bytes().first(extent.stored_bytes))) {
+    const std::uint64_t alignment = file.file->direct_alignment();
+    const std::uint64_t start = extent.offset / alignment * alignment;
+    const std::uint64_t end = (extent.offset + extent.stored_bytes + alignment - 1) / alignment * alignment;
+    OSTRACA_RETURN_IF_ERROR(file.file->read_direct(start, scratch.stored.bytes().first(end - start)));
+    stored = Bytes(scratch.stored.data() + (extent.offset - start), extent.stored_bytes);
+  }
+  if (crc32c(stored) != extent.crc) return corruption("checksum mismatch");
+  const auto codec = static_cast<Codec>(extent.codec);
+  if (codec == Codec::kRaw) return stored;
+  const MutableBytes decoded(scratch.decoded.data(), extent.decoded_bytes);
+  OSTRACA_RETURN_IF_ERROR(scratch.decoder.decode(codec, stored, decoded));
+  return Bytes(decoded);
+}
+
+Result<std::shared_ptr<BaseSnapshot>> BaseSnapshot::open(const std::string& path, std::uint64_t budget_bytes) {
+  OSTRACA_ASSIGN_OR_RETURN(std::shared_ptr<Keyframe> keyframe, Keyframe::open(make_posix_storage(path), budget_bytes));
+  return std::shared_ptr<BaseSnapshot>(std::move(keyframe));
+}
+
+}  // namespace ostraca

@@ -1,0 +1,67 @@
+// The keyframe that an incremental save is made against.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+
+#include "base/buffer.h"
+#include "base/hash_index.h"
+#include "codec/codec.h"
+#include "engine/data_files.h"
+#include "engine/stored_file.h"
+#include "ostraca/base_snapshot.h"
+#include "ostraca/writer.h"
+#include "storage/storage.h"
+
+namespace ostraca {
+
+// BaseSnapshot's only kind. Thread-safe.
+class Keyframe final : public BaseSnapshot {
+ public:
+  static Result<std::shared_ptr<Keyframe>> open(std::unique_ptr<Storage> storage, std::uint64_t budget_bytes);
+
+  std::string path() const override { return storage_->path(); }
+  const CheckpointId& id() const override { return stored_.manifest.id; }
+  std::uint64_t kept_bytes() const override { return kept_bytes_; }
+  // Its directory's own name.
+  Result<std::string> name() const;
+  const FileRecord& file(std::uint32_t number) const { return stored_.directory.files[number]; }
+
+  // The keyframe's shard that is the same box of the same array, cut into the same grid; null if there is none.
+  const ShardRecord* find(const ArraySource& source, const Dims& chunk_shape) const;
+  const ChunkRef& ref(const ShardRecord& shard, std::uint64_t chunk) const {
+    return stored_.directory.refs[shard.first_ref + chunk];
+  }
+  Result<const Extent*> extent(std::uint32_t file, std::uint32_t number);
+
+  // What reading extents takes: for one thread, used again and again.
+  struct Scratch {
+    ChunkDecoder decoder;
+    AlignedBuffer stored, decoded;
+    std::shared_ptr<const AlignedBuffer> kept;
+  };
+  // The extent's decoded bytes, checked: from memory, or read back and, as far as the budget goes, kept. Valid until
+  // the scratch is used again.
+  Result<Bytes> decoded(std::uint32_t file, std::uint32_t number, Scratch& scratch);
+
+ private:
+  Keyframe(std::unique_ptr<Storage> storage, std::unique_ptr<Lease> lease, StoredCheckpoint stored,
+           std::uint64_t budget_bytes);
+  Result<Bytes> read(const DataFile& file, const Extent& extent, Scratch& scratch) const;
+
+  const std::unique_ptr<Storage> storage_;
+  const std::unique_ptr<Lease> lease_;
+  const StoredCheckpoint stored_;
+  const std::uint64_t budget_bytes_;
+  DataFiles files_;
+  HashIndex leaves_;                                                              // by key path
+  std::mutex mutex_;                                                              // guards kept_
+  std::unordered_map<std::uint64_t, std::shared_ptr<const AlignedBuffer>> kept_;  // by file and extent
+  std::atomic<std::uint64_t> kept_bytes_ = 0;
+};
+
+}  // namespace ostraca
