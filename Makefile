@@ -16,12 +16,14 @@ CPP_SOURCES := $(shell find cpp python/bindings cmake -type f 2>/dev/null) CMake
 CPP_FORMATTED = $(shell find cpp python/bindings tests bench examples -name '*.cc' -o -name '*.h')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-cpp test-python bench bench-full bench-setup lint format sanitize fuzz clean
+.PHONY: help demo test test-cpp test-python stress lint format sanitize fuzz clean
+.PHONY: bench bench-full bench-incremental bench-setup
 
 help:
 	@echo "make demo      train, kill in mid-save, resume, compare bit for bit"
-	@echo "make test      C++ and Python tests"
+	@echo "make test      C++ and Python tests        make stress    the random ones among them, for half an hour"
 	@echo "make bench     C++ micro-benchmarks and the quick comparison with peers    make bench-full    all of it"
+	@echo "make bench-incremental    incremental saves on training runs, by kind of array"
 	@echo "make lint      ruff, mypy, clang-format        make format    apply them"
 	@echo "make sanitize  tests under ASan + UBSan and under TSan"
 	@echo "make fuzz      each fuzzer for FUZZ_SECONDS=$(FUZZ_SECONDS)"
@@ -76,6 +78,10 @@ test-cpp:
 test-python: $(VENV)/.built $(VENV)/.test
 	$(PY) -m pytest
 
+# Random saves, prunes, kills and damage, and several processes at once: longer than `make test` has time for.
+stress: $(VENV)/.built $(VENV)/.test
+	OSTRACA_STRESS=1 $(PY) -m pytest tests/python/test_incremental_machine.py tests/python/test_two_processes.py
+
 # Results go to build/bench-results/. bench is under five minutes, bench-full an hour; leave the machine alone meanwhile.
 bench-setup: $(VENV)/.built $(VENV)/.bench
 	$(call need,$(PACKAGES_BUILD) $(PACKAGES_BENCH))
@@ -91,6 +97,10 @@ bench-full: bench-setup
 	$(PY) bench/train_weights.py
 	$(PY) -m pytest bench --benchmark-json=build/bench-results/pytest.json
 	$(PY) bench/compare.py --check
+
+# Trains for some minutes the first time; the snapshots stay in build/bench-data/incremental/.
+bench-incremental: bench-setup
+	$(PY) bench/incremental.py --check
 
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff check .

@@ -73,6 +73,20 @@ def loss(params: Params, tokens: Any) -> Any:
     return -jnp.mean(picked)
 
 
+def adamw(params: Params, m: Params, v: Params, gradients: Params, step: Any, rate: Any) -> tuple[Params, ...]:
+    """The next parameters and moments; `step` counts from 0."""
+    import jax.numpy as jnp
+
+    new: tuple[Params, Params, Params] = ({}, {}, {})
+    for name, g in gradients.items():
+        new[1][name] = BETA1 * m[name] + (1 - BETA1) * g
+        new[2][name] = BETA2 * v[name] + (1 - BETA2) * g * g
+        momentum = new[1][name] / (1 - BETA1 ** (step + 1))
+        scale = jnp.sqrt(new[2][name] / (1 - BETA2 ** (step + 1))) + EPSILON
+        new[0][name] = params[name] - rate * (momentum / scale + DECAY * params[name])
+    return new
+
+
 def train() -> None:
     import jax
     import jax.numpy as jnp
@@ -81,14 +95,7 @@ def train() -> None:
     def update(params: Params, m: Params, v: Params, tokens: Any, step: Any) -> Any:
         value, gradients = jax.value_and_grad(loss)(params, tokens)
         rate = LEARNING_RATE * jnp.minimum(1.0, (step + 1) / WARM_UP)
-        new: tuple[Params, Params, Params] = ({}, {}, {})
-        for name, g in gradients.items():
-            new[1][name] = BETA1 * m[name] + (1 - BETA1) * g
-            new[2][name] = BETA2 * v[name] + (1 - BETA2) * g * g
-            momentum = new[1][name] / (1 - BETA1 ** (step + 1))
-            scale = jnp.sqrt(new[2][name] / (1 - BETA2 ** (step + 1))) + EPSILON
-            new[0][name] = params[name] - rate * (momentum / scale + DECAY * params[name])
-        return *new, value
+        return *adamw(params, m, v, gradients, step, rate), value
 
     text = corpus()
     rng = np.random.default_rng(1)
@@ -122,8 +129,10 @@ def main() -> None:
     if trained_available() and not parser.parse_args().force:
         print(f"{DATA} has them already")
         return
-    shutil.rmtree(DATA, ignore_errors=True)
-    DATA.mkdir(parents=True)
+    (DATA / "trained.json").unlink(missing_ok=True)
+    for earlier in DATA.glob("step*"):
+        shutil.rmtree(earlier)
+    DATA.mkdir(parents=True, exist_ok=True)
     train()
 
 
