@@ -20,7 +20,7 @@ import trees
 from increments import base_of, changed, check, data_file, kinds, state, stepped, weights
 from ostraca import reference
 
-# Beyond its full coding an incremental save may take 0.1 %, and this: for the base's files in its directory, and because
+# Beyond its full coding an incremental save may take 0.1 %, and this: its directory names the base's files, and
 # files end at multiples of 4 KiB.
 SLACK_BYTES = 4096 + 1024
 
