@@ -17,21 +17,25 @@ Result<std::unique_ptr<Lease>> lease_base(Storage& storage, const CheckpointId& 
 // Ok when the checkpoint beside `storage` that is called `name` is `id`, and was not removed: it can be a base.
 Status check_live_base(Storage& storage, const std::string& name, const CheckpointId& id);
 
-// The storage and the lease of a checkpoint's base, if it has one. What cannot be leased is said by who reads it.
+// The storage and the lease of a checkpoint's base, if it has one.
 class OpenBase {
  public:
   OpenBase(Storage& storage, const Manifest& manifest) {
     if (manifest.base_directory.empty()) return;
     name_ = manifest.base_directory;
     storage_ = storage.sibling(manifest.base_directory);
-    if (Result<std::unique_ptr<Lease>> lease = lease_base(*storage_, manifest.base_id); lease.ok())
-      lease_ = lease.take();
+    Result<std::unique_ptr<Lease>> lease = lease_base(*storage_, manifest.base_id);
+    status_ = lease.status();
+    if (lease.ok()) lease_ = lease.take();
   }
   Storage* storage() const { return storage_.get(); }  // null: there is no base
   const std::string& name() const { return name_; }
+  // Whether the base's manifest, or what is left of it, is there and sound. Reading the base's chunks does without.
+  const Status& status() const { return status_; }
 
  private:
   std::string name_;
+  Status status_;
   std::unique_ptr<Storage> storage_;
   std::unique_ptr<Lease> lease_;
 };

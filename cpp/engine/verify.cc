@@ -294,6 +294,10 @@ Status Verifier::check_chunks(const std::string& name, std::uint32_t number, con
 void Verifier::open_base(const Manifest& manifest) {
   if (manifest.base_directory.empty()) return;
   base_.emplace(storage_, manifest);
+  if (!base_->status().ok())
+    add("../" + base_->name() + "/" + kManifestName, 0, "",
+        "the base's manifest, or the tombstone that takes its place, is missing or damaged: " +
+            base_->status().message());
   base_files_.emplace(storage_, base_->storage(), *index_);
   for (std::uint32_t file = 0; file < index_->files.size(); ++file)
     if (index_->files[file].in_base) base_names_[file].add(*index_, file);

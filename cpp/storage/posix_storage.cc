@@ -89,13 +89,14 @@ class PosixStorage final : public Storage {
   Result<std::unique_ptr<Lease>> lease(const std::string& name) override;
   Result<Siblings> siblings() override;
   std::unique_ptr<Storage> sibling(const std::string& name) override {
-    return make_posix_storage(parent_of(path_) + "/" + name, calls_);
+    return make_posix_storage(real_parent() + "/" + name, calls_);
   }
 
  private:
   enum class Published { kYes, kNo, kUnknown };
 
   Status check_path() const;
+  std::string real_parent() const;
   Result<Directory> directory();
   int make_one(const std::string& path);
   Status make_all();
@@ -338,13 +339,20 @@ Result<std::unique_ptr<Lease>> PosixStorage::lease(const std::string& name) {
   return posix_lease(std::move(in), name, path_of(name), calls_);
 }
 
+// Of the directory that the path leads to, which may be elsewhere than a link to it.
+std::string PosixStorage::real_parent() const {
+  std::error_code error;
+  const std::filesystem::path real = std::filesystem::canonical(path_, error);
+  return error ? parent_of(path_) : real.parent_path().string();
+}
+
 Result<Storage::Siblings> PosixStorage::siblings() {
   OSTRACA_RETURN_IF_ERROR(check_path());
   std::error_code error;
   Siblings out{std::filesystem::canonical(path_, error).filename().string(), {}};
   if (error == std::errc::no_such_file_or_directory) return not_found("directory '" + path_ + "' does not exist");
   if (error) return Status::system(error.value(), "find", path_);
-  const std::string parent = parent_of(path_);
+  const std::string parent = real_parent();
   std::filesystem::directory_iterator entry(parent, error);
   for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
     std::error_code ignored;  // a link that leads nowhere is no directory

@@ -192,7 +192,6 @@ def test_a_copied_run_is_whole(run: Path, tmp_path: Path) -> None:
     check(tmp_path / "copy" / "1", changed(state()))
 
 
-@pytest.mark.xfail(reason="the engine looks for the base beside the link, not beside what it leads to")
 def test_loading_through_a_link_elsewhere(run: Path, tmp_path: Path) -> None:
     ostraca.save(run / "0", state())
     ostraca.save(run / "1", changed(state()), base=run / "0")
