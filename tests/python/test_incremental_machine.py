@@ -195,7 +195,9 @@ class Machine(RuleBasedStateMachine):
         if held.id in victim.name or victim == path / "manifest.json":
             assert found, f"nobody noticed the damage in {user}"
         problems = reference.verify(path)
-        assert bool(problems) == bool(found), f"{user}: the reference says {problems}, verify {found}"
+        assert problems or not found, f"{user}: the reference says nothing, verify {found}"
+        if victim.parent == path or victim.name.startswith("p"):  # of a base the engine needs the data files alone
+            assert found or not problems, f"{user}: verify says nothing, the reference {problems}"
 
     # --- Operations
 
@@ -290,6 +292,7 @@ def main() -> None:
         derandomize=not STRESS,
         suppress_health_check=list(hypothesis.HealthCheck),
         print_blob=True,
+        report_multiple_bugs=False,
     )
     run_state_machine_as_test(Machine, settings=settings)
     striker = Machine.striker
