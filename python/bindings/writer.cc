@@ -12,25 +12,31 @@
 #include <optional>
 
 #include "convert.h"
+#include "ostraca/base_snapshot.h"
 
 namespace ostraca::python {
 namespace {
 
-// Calls a Python callable once all sources that share it are copied; engine threads own it, so it takes the GIL.
+// Lets go of the leaves that share it and calls a Python callable, once they are all copied; engine threads own it, so
+// it takes the GIL.
 class CopiedCallback {
  public:
-  CopiedCallback(py::object callable, std::size_t sources) : callable_(std::move(callable)), left_(sources) {}
+  CopiedCallback(py::object callable, py::tuple leaves)
+      : callable_(std::move(callable)), leaves_(std::move(leaves)), left_(py::len(leaves_)) {}
   ~CopiedCallback() {
     if (finalizing()) {
       (void)callable_.release();
+      (void)leaves_.release();
       return;
     }
     const py::gil_scoped_acquire gil;
     callable_ = {};
+    leaves_ = {};
   }
   void count_down() {
     if (--left_ > 0 || finalizing()) return;
     const py::gil_scoped_acquire gil;
+    leaves_ = {};
     try {
       callable_();
     } catch (py::error_already_set& error) {
@@ -48,7 +54,7 @@ class CopiedCallback {
 #endif
   }
 
-  py::object callable_;
+  py::object callable_, leaves_;
   std::atomic<std::size_t> left_;
 };
 
@@ -137,10 +143,13 @@ class PyWriter {
   }
   void add(const py::sequence& leaves, const py::object& on_copied) {
     std::shared_ptr<CopiedCallback> callback;
-    if (!on_copied.is_none()) callback = std::make_shared<CopiedCallback>(on_copied, leaves.size());
     Writer& writer = get();
     const py::tuple specs(leaves);
-    held_.append(specs);
+    if (on_copied.is_none()) {
+      held_.append(specs);
+    } else {
+      callback = std::make_shared<CopiedCallback>(on_copied, specs);
+    }
     SourceConverter convert;
     std::vector<ArraySource> sources;
     for (std::size_t begin = 0; begin < specs.size(); begin += kLeavesAtOnce) {
@@ -206,14 +215,14 @@ class PyWriter {
   static constexpr std::size_t kLeavesAtOnce = 4096;  // that are converted before the engine, without the GIL, has them
 
   const pid_t owner_ = getpid();
-  py::list held_;  // the leaves whose memory the engine reads
+  py::list held_;  // the leaves whose memory the engine reads, but those that a callback holds
   std::unique_ptr<Writer> writer_;
 };
 
 WriterOptions writer_options(std::uint32_t process_index, std::uint32_t process_count,
                              const std::optional<std::string>& attempt, const std::string& codec, const std::string& io,
                              unsigned threads, std::size_t coding_bytes, std::optional<std::size_t> staging_bytes,
-                             const py::object& chunk_shape, bool overwrite) {
+                             std::shared_ptr<BaseSnapshot> base, const py::object& chunk_shape, bool overwrite) {
   WriterOptions options{.process_index = process_index,
                         .process_count = process_count,
                         .codec = codec_policy(codec),
@@ -221,6 +230,7 @@ WriterOptions writer_options(std::uint32_t process_index, std::uint32_t process_
                         .threads = threads,
                         .coding_bytes = coding_bytes,
                         .staging_bytes = staging_bytes,
+                        .base = std::move(base),
                         .chunk_shape = dims(chunk_shape),
                         .overwrite = overwrite};
   if (attempt) options.attempt = checkpoint_id(*attempt);
@@ -252,18 +262,32 @@ void bind_writer(py::module_& m) {
       .def("to_bytes", [](const FileReport& r) { return py::bytes(r.to_bytes()); })
       .def_static("from_bytes",
                   [](const py::bytes& data) { return take_or_raise(FileReport::from_bytes(std::string_view(data))); });
+  py::class_<BaseSnapshot, std::shared_ptr<BaseSnapshot>>(m, "BaseSnapshot")
+      .def(py::init([](const std::string& path, std::uint64_t budget_bytes) {
+             Result<std::shared_ptr<BaseSnapshot>> base = invalid_argument("");
+             {
+               const py::gil_scoped_release release;
+               base = BaseSnapshot::open(path, budget_bytes);
+             }
+             return take_or_raise(std::move(base));
+           }),
+           arg("path"), arg("budget_bytes"))
+      .def_property_readonly("path", &BaseSnapshot::path)
+      .def_property_readonly("id", [](const BaseSnapshot& b) { return b.id().hex(); })
+      .def_property_readonly("kept_bytes", &BaseSnapshot::kept_bytes);
   py::class_<PyWriter>(m, "Writer")
       .def(py::init([](const std::string& path, std::uint32_t process_index, std::uint32_t process_count,
                        const std::optional<std::string>& attempt, const std::string& codec, const std::string& io,
                        unsigned threads, std::size_t coding_bytes, std::optional<std::size_t> staging_bytes,
-                       const py::object& chunk_shape, bool overwrite) {
+                       std::shared_ptr<BaseSnapshot> base, const py::object& chunk_shape, bool overwrite) {
              return std::make_unique<PyWriter>(
                  path, writer_options(process_index, process_count, attempt, codec, io, threads, coding_bytes,
-                                      staging_bytes, chunk_shape, overwrite));
+                                      staging_bytes, std::move(base), chunk_shape, overwrite));
            }),
            arg("path"), py::kw_only(), arg("process_index") = 0, arg("process_count") = 1, arg("attempt") = py::none(),
            arg("codec") = "auto", arg("io") = "auto", arg("threads") = 0, arg("coding_bytes") = 0,
-           arg("staging_bytes") = py::none(), arg("chunk_shape") = py::none(), arg("overwrite") = false)
+           arg("staging_bytes") = py::none(), arg("base") = py::none(), arg("chunk_shape") = py::none(),
+           arg("overwrite") = false)
       .def_property_readonly("attempt", [](PyWriter& w) { return w.get().attempt().hex(); })
       .def("add", &PyWriter::add, arg("leaves"), arg("on_copied") = py::none())
       .def(

@@ -3,11 +3,14 @@
     ostraca.save("run/1000", state, step=1000)
     state = ostraca.load("run/1000")
 
-See `save`, `save_async`, `load`, `open`, `verify`, `prune`; `Writer`, `commit`, `Reader` to embed Ostraca elsewhere.
+See `save`, `save_async`, `load`, `open`, `verify`; `BaseSnapshot`, `prune`, `compact`; `Writer`, `commit`, `Reader` to
+embed Ostraca elsewhere.
 """
 
 from ._core import VERSION as __version__
+from .base import BaseSnapshot
 from .checkpoint import Checkpoint, StoredArray, open
+from .compacting import compact
 from .errors import (
     CancelledError,
     CommitUncertainError,
@@ -24,16 +27,18 @@ from .handles import SaveHandle
 from .loading import load, verify
 from .lowlevel import ArrayInfo, ChunkInfo, FileReport, Reader, Writer, commit
 from .pruning import prune
-from .reports import CheckpointRecord, Damage, Kept, PruneReport, Removed, SaveInfo, VerifyReport
+from .reports import CheckpointRecord, CompactReport, Damage, Kept, PruneReport, Removed, SaveInfo, VerifyReport
 from .saving import save, save_async
 
 __all__ = [
     "ArrayInfo",
+    "BaseSnapshot",
     "CancelledError",
     "Checkpoint",
     "CheckpointRecord",
     "ChunkInfo",
     "CommitUncertainError",
+    "CompactReport",
     "CoordinationError",
     "CorruptionError",
     "Damage",
@@ -55,6 +60,7 @@ __all__ = [
     "Writer",
     "__version__",
     "commit",
+    "compact",
     "load",
     "open",
     "prune",

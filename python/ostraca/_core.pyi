@@ -15,8 +15,9 @@ Description = tuple[int, int, str, bool, bool]
 # Key path as stored (docs/format.md, section 5), description, the shard's memory (any strides; None for kinds without
 # data), global shape and offset (None: the array is the whole leaf). Fastest where leaves share their description.
 LeafSpec = tuple[bytes, Description, NDArray[Any] | None, tuple[int, ...] | None, tuple[int, ...] | None]
-# File name, offset in it, stored and decoded bytes, codec, content hash (hex), origin and shape of the box in the leaf.
-ChunkInfo = tuple[str, int, int, int, int, str, tuple[int, ...], tuple[int, ...]]
+# File name, offset in it, stored and decoded bytes, codec, content hash (hex), offset in the decoded extent, whether
+# the file is the base's, stored bytes of a delta's base extent, origin and shape of the box in the leaf.
+ChunkInfo = tuple[str, int, int, int, int, str, int, bool, int, tuple[int, ...], tuple[int, ...]]
 LeafInfo = TypeVar("LeafInfo", bound=tuple[Any, ...])
 ProgressCallback = Callable[[int, int], object]  # bytes done, bytes total
 
@@ -39,8 +40,19 @@ class FileReport:
     @staticmethod
     def from_bytes(data: bytes) -> FileReport: ...
 
+class BaseSnapshot:
+    """The keyframe at `path`, or of the delta there, leased; keeps up to `budget_bytes` of its decoded chunks."""
+
+    def __init__(self, path: str, budget_bytes: int) -> None: ...
+    @property
+    def path(self) -> str: ...  # the keyframe's
+    @property
+    def id(self) -> str: ...
+    @property
+    def kept_bytes(self) -> int: ...
+
 class Writer:
-    """Writes one process's data file. Holds every array given to it until it has been read."""
+    """Writes one process's data file. Holds arrays added with `on_copied` until it calls that, others to the end."""
 
     def __init__(
         self,
@@ -54,6 +66,7 @@ class Writer:
         threads: int = 0,
         coding_bytes: int = 0,
         staging_bytes: int | None = None,  # None: read mutable arrays in place (synchronous); else stage them
+        base: BaseSnapshot | None = None,  # for an incremental save
         chunk_shape: Sequence[int] | None = None,
         overwrite: bool = False,
     ) -> None: ...

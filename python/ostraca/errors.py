@@ -31,7 +31,7 @@ class ExistsError(OstracaError, FileExistsError):
 
 
 class MismatchError(OstracaError, ValueError):
-    """Names, shapes or dtypes differ from the `like` or `into` tree, or `select` chose nothing."""
+    """Names, shapes or dtypes differ from the `like` or `into` tree, `select` chose nothing, or a base is unfit."""
 
 
 class CoordinationError(OstracaError, TimeoutError):

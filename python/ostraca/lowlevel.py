@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, SupportsIndex
 import numpy as np
 
 from . import _core, dtypes, metadata, options
+from .base import Base, for_save
 from .errors import MismatchError
 from .options import StrPath
 from .progress import ProgressCallback
@@ -39,7 +40,8 @@ class Writer:
 
     `attempt` is the save's id (32 hexadecimal digits), which all processes share; None draws one. `staging_bytes=None`
     reads memory in place, when its turn comes; otherwise mutable memory is copied first, as far as that goes. The
-    other options are those of `ostraca.save`. Raises `ExistsError` where there is a checkpoint already.
+    other options are those of `ostraca.save`; all processes have the same base, if any. Raises `ExistsError` where
+    there is a checkpoint already, and what `save` raises for its `base`.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class Writer:
         process_index: SupportsIndex = 0,
         process_count: SupportsIndex = 1,
         attempt: str | None = None,
-        base: None = None,
+        base: Base = None,
         codec: str = "auto",
         chunk_shape: Sequence[SupportsIndex] | None = None,
         io: str = "auto",
@@ -64,7 +66,6 @@ class Writer:
             process_count=options.checked_int("process_count", process_count, 1),
             attempt=attempt,
             **options.writer_options(
-                base=base,
                 codec=codec,
                 chunk_shape=chunk_shape,
                 io=io,
@@ -73,6 +74,7 @@ class Writer:
                 staging_bytes=staging_bytes,
                 overwrite=overwrite,
             ),
+            base=for_save(base, path),
         )
 
     @property
@@ -187,6 +189,9 @@ class ChunkInfo(NamedTuple):
     decoded_bytes: int  # of the extent
     codec: int
     content_hash: str
+    offset_in_extent: int  # of the chunk's decoded bytes: in packs
+    in_base: bool  # a reference: the file is the base's
+    base_stored_bytes: int  # of a delta: what else is read, the base's extent
     origin: tuple[int, ...]  # of the chunk in the array
     shape: tuple[int, ...]
 

@@ -5,8 +5,6 @@ import os
 from collections.abc import Sequence
 from typing import Any, Final, SupportsIndex
 
-from .errors import UnsupportedError
-
 StrPath = str | os.PathLike[str]
 
 CODECS: Final = ("auto", "raw", "zstd")
@@ -56,7 +54,6 @@ def worker_options(
 
 def writer_options(
     *,
-    base: object,
     codec: str,
     chunk_shape: Sequence[SupportsIndex] | None,
     overwrite: bool,
@@ -64,8 +61,6 @@ def writer_options(
     **workers: Any,
 ) -> dict[str, Any]:
     """The engine's arguments for a `_core.Writer`."""
-    if base is not None:
-        raise UnsupportedError("base=: incremental saves are not in this release; leave it None to save everything")
     if chunk_shape is not None:
         if isinstance(chunk_shape, str) or not isinstance(chunk_shape, Sequence):
             raise TypeError(f"chunk_shape must be a sequence of ints, not {type(chunk_shape).__name__}")

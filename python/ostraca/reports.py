@@ -15,7 +15,7 @@ class SaveInfo:
     step: int | None
     logical_bytes: int  # of all leaves, decoded
     stored_bytes: int  # written by this save
-    referenced_bytes: int  # used in another checkpoint; 0 until there are incremental saves
+    referenced_bytes: int  # of the base that this checkpoint uses, as stored; 0 without a base
     arrays: int  # leaves that hold data
     chunks: int
     stall_seconds: float  # until the caller could go on: all of a synchronous save
@@ -26,7 +26,7 @@ class SaveInfo:
 class Damage:
     """One damaged place."""
 
-    file: str  # its name in the checkpoint's directory
+    file: str  # its name in the checkpoint's directory; of its base, from there
     offset: int  # in the file, bytes
     array: str  # display name; empty when unknown
     reason: str
@@ -100,6 +100,31 @@ class PruneReport:
         lines += [f"  kept  {k.name}: {k.reason}" for k in self.kept]
         lines += [f"  error  {name}: {message}" for name, message in self.errors]
         return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class CompactReport:
+    """The result of `ostraca.compact`: what was written, or with `dry_run` would be."""
+
+    path: str
+    dry_run: bool
+    base: str | None  # the name of the checkpoint it needed; None: it had no base, and nothing was done
+    stored_bytes_before: int  # of its own files
+    stored_bytes_after: int  # with `dry_run`: at most
+    base_bytes: int  # stored by the base; 0 when its manifest cannot be read
+    base_needed_by: list[str]  # names of others beside it with the same base; none: prune may remove that
+    seconds: float
+
+    def __str__(self) -> str:
+        if self.base is None:
+            return f"{self.path}: it has no base, there is nothing to do"
+        done = "would be replaced by at most" if self.dry_run else "replaced by"
+        sizes = f"{self.stored_bytes_before:,} bytes {done} {self.stored_bytes_after:,}"
+        if self.base_needed_by:
+            rest = f"its base {self.base!r} is still needed by {', '.join(map(repr, self.base_needed_by))}"
+        else:
+            rest = f"no other needs its base {self.base!r} ({self.base_bytes:,} bytes): then prune may remove it"
+        return f"{self.path}: {sizes}; {rest}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
 from . import _core, leaves, metadata, options, tree
+from .base import Base, for_save
 from .handles import Job, SaveHandle
 from .options import StrPath
 from .progress import Progress, check_progress
@@ -24,7 +25,7 @@ def save(
     *,
     step: SupportsIndex | None = None,
     metadata: Any = None,
-    base: None = None,
+    base: Base = None,
     codec: str = "auto",
     chunk_shape: Sequence[SupportsIndex] | None = None,
     io: str = "auto",
@@ -40,13 +41,19 @@ def save(
     `__array_interface__` or DLPack), Python numbers, str, bytes and None. bytearray and memoryview come back as arrays.
     Arrays are read in place: do not change them meanwhile.
 
-    step: the training step, recorded. metadata: what JSON can hold (see `ostraca.metadata.encode`). base: for
-    incremental saves, which are not in this release. codec: "auto", "raw" or "zstd". chunk_shape: of arrays with that
-    many dimensions; a chunk holds at most 4 MiB. io: "auto", "direct" or "buffered". threads: that code chunks; None
-    means all usable cores. coding_bytes: the budget for output buffers. overwrite: replace a checkpoint that is there.
-    progress: True for a bar on standard error, or a callable of (bytes done, bytes total), called in the save's thread.
+    step: the training step, recorded. metadata: what JSON can hold (see `ostraca.metadata.encode`). base: an
+    earlier checkpoint in the same directory (a path, or a `BaseSnapshot`, which does not have to be read again), or
+    None to store everything. What is as it was there is not stored again but referred to, and where it pays the rest is
+    stored as the difference, losslessly. This checkpoint then needs that one, which `prune` knows. A base that has a
+    base stands for that: a restore reads two checkpoints at most. codec: "auto", "raw" or "zstd". chunk_shape: of
+    arrays with that many dimensions; a chunk holds at most 4 MiB; with a base best the same. io: "auto", "direct" or
+    "buffered". threads: that code chunks; None means all usable cores. coding_bytes: the budget for output buffers.
+    overwrite: replace a checkpoint that is there, unless it is another's base. progress: True for a bar on standard
+    error, or a callable of (bytes done, bytes total), called in the save's thread.
 
-    Raises `UnsupportedError` or `ExistsError` before anything is written, otherwise OSError, `CommitUncertainError`.
+    Before anything is written, raises `UnsupportedError`, `ExistsError`, and for the base `NotFoundError` and
+    `MismatchError` (it lies elsewhere, or is what would be overwritten); otherwise OSError, `CommitUncertainError`,
+    `CorruptionError` (of the base).
     A save that fails, or is interrupted (Ctrl-C) before its checkpoint is published, leaves nothing behind.
     """
     job = _start(
@@ -81,7 +88,7 @@ def save_async(
     *,
     step: SupportsIndex | None = None,
     metadata: Any = None,
-    base: None = None,
+    base: Base = None,
     codec: str = "auto",
     chunk_shape: Sequence[SupportsIndex] | None = None,
     io: str = "auto",
@@ -136,6 +143,7 @@ def _start(
     notes: Any,
     progress: Progress,
     *,
+    base: Base,
     asynchronous: bool = False,
     staging_bytes: SupportsIndex | None = None,
     **choices: Any,
@@ -158,7 +166,7 @@ def _start(
     if asynchronous and staging_bytes is None:
         available = int(_core.available_memory_bytes() * STAGING_SHARE)
         writer_options["staging_bytes"] = min(2 * mutable_bytes + BLOCK_BYTES, available)
-    writer = _core.Writer(where, **writer_options)
+    writer = _core.Writer(where, **writer_options, base=for_save(base, where))
     try:
         writer.add(specs)
         writer.seal()

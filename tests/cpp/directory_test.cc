@@ -293,8 +293,8 @@ TEST(Directory, FilesAreInOrder) {
   b.directory.shards[0].process = 2;
   EXPECT_TRUE(contains(b.refusal(), "process: expected less than 2, found 2"));
   b = DirectoryBuilder(2);
-  b.directory.files[1].in_base = true;
-  EXPECT_TRUE(contains(b.refusal(), "base"));
+  b.directory.files[0].in_base = true;
+  EXPECT_TRUE(contains(b.refusal(), "comes after those of the base"));
 }
 
 TEST(Directory, TiedShardsShareTheirWholeGrid) {

@@ -87,7 +87,8 @@ TEST(Header, HostileFieldsAreRefused) {
   EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint8_t>(p + 12, 2); }));            // an index of process 3
   EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint8_t>(p + 13, 2); }));            // content hash
   EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint16_t>(p + 14, 1); }));           // reserved
-  EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint64_t>(p + 16, 1); }));           // features
+  EXPECT_FALSE(refused([](std::byte* p) { store_le<std::uint64_t>(p + 16, 1); }));          // features: incremental
+  EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint64_t>(p + 16, 2); }));           //
   EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint64_t>(p + 16, 1ull << 63); }));  //
   EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint32_t>(p + 40, 8); }));           // process index
   EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint32_t>(p + 44, 0); }));           // process count
@@ -180,7 +181,8 @@ TEST(Extents, HostileFieldsAreRefused) {
   EXPECT_FALSE(ok(extent(64, 0, 0)));
   EXPECT_FALSE(ok(extent(64, 10, (4 << 20) + 1)));
   EXPECT_FALSE(ok(extent(64, 10, 20, 0)));  // raw, yet smaller
-  EXPECT_FALSE(ok(extent(64, 10, 20, 3)));  // delta: not in this build
+  EXPECT_TRUE(ok(extent(64, 10, 20, 3)));   // a delta
+  EXPECT_FALSE(ok(extent(64, 10, 20, 4)));
   EXPECT_FALSE(ok(extent(64, 10, 20, 255)));
   auto bytes = encode_extents({extent(64, 10, 20)});
   for (std::size_t i : {21u, 23u, 40u, 55u, 56u, 60u, 63u}) {

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 import ostraca
+from ostraca.boxes import boxes
 from ostraca.cli import main, text
-from ostraca.cli.boxes import boxes
 
 COMMAND = (sys.executable, "-m", "ostraca")
 TRICKY = "evil\x1b[2J\u202ename"
@@ -89,7 +89,7 @@ def test_help_names_every_command_and_is_quick() -> None:
     result = run("--help")
     assert time.monotonic() - started < 2  # 0.2 s on an idle machine
     assert result.returncode == 0
-    for command in ("ls", "inspect", "verify", "diff", "convert", "bench"):
+    for command in ("ls", "inspect", "verify", "diff", "prune", "compact", "convert", "bench"):
         assert re.search(rf"^    {command} ", result.stdout, re.MULTILINE)
         details = run(command, "--help")
         assert details.returncode == 0 and "examples:" in details.stdout and "--json" in details.stdout
@@ -215,7 +215,18 @@ def test_ls(tmp_path: Path, saved: Path, capsys: pytest.CaptureFixture[str]) -> 
     result = run("ls", tmp_path)
     assert result.returncode == 1 and result.stderr == ""
     lines = result.stdout.splitlines()
-    assert lines[0].split() == ["name", "step", "when", "(UTC)", "arrays", "logical", "stored", "ratio", "status"]
+    assert lines[0].split() == [
+        "name",
+        "step",
+        "when",
+        "(UTC)",
+        "arrays",
+        "logical",
+        "stored",
+        "ratio",
+        "base",
+        "status",
+    ]
     assert len(lines) == 5
 
 

@@ -155,11 +155,35 @@ def test_the_engine_reads_what_was_written_by_hand(path: Path, name: str) -> Non
     assert ostraca.open(path).metadata == more.get("metadata")
 
 
-def test_the_engine_refuses_increments(path: Path) -> None:
-    base = writer.write(path, {"x": np.arange(9)})
-    writer.write(path.parent / "next", {"x": np.arange(9)}, {"x": Options("base")}, base=base, seed=2)
-    with pytest.raises(ostraca.FormatError):
-        ostraca.load(path.parent / "next")
+@pytest.mark.parametrize("dtype", ["u1", "<i2", "<f4", "<f8"])
+def test_the_engine_reads_deltas_of_every_width(path: Path, dtype: str) -> None:
+    old = {"same": np.arange(9), "moved": np.arange(5000).astype(dtype), "full": np.arange(9)}
+    base = writer.write(path, old)
+    new = {**old, "moved": (np.arange(5000) % 200 * 3).astype(dtype), "full": np.arange(9) + 1}
+    delta = path.parent / "next"
+    writer.write(delta, new, {"same": Options("base"), "moved": Options("delta")}, base=base, seed=2)
+    equal(ostraca.load(delta), new)
+    equal(reference.load(delta), new)
+    assert ostraca.verify(delta, deep=True).ok
+
+
+def test_the_engine_reads_increments_written_by_hand(tmp_path: Path) -> None:
+    old = {"w": WEIGHTS, "b": RANDOM.integers(0, 99, 3000), "p": np.arange(5.0), "q": np.arange(7.0)}
+    new = old | {"w": (WEIGHTS.view("<u4") + RANDOM.integers(0, 100, WEIGHTS.shape, "<u4")).view("f4"), "new": "text"}
+    shards = {"w": Options("planes", (9, 64), BOXES), "b": Options(chunk=(1000,)), "p": Options(pack="x")}
+    base = writer.write(tmp_path / "base", old, shards | {"q": Options(pack="x")}, processes=3)
+    changed = {"w": Options("delta", (9, 64), BOXES, modes=(3, 1, 1, 1)), "b": Options("base", (1000,))}
+    packed = {name: Options("base") for name in "pq"}
+    writer.write(tmp_path / "delta", new, changed | packed, processes=3, base=base, seed=2)
+    assert reference.verify(tmp_path / "delta") == [] and ostraca.verify(tmp_path / "delta").ok
+    equal(reference.load(tmp_path / "delta"), new)
+    equal(ostraca.load(tmp_path / "delta"), new)
+    with ostraca.open(tmp_path / "delta") as checkpoint:
+        assert (checkpoint["w"][7:290:3, 30:] == new["w"][7:290:3, 30:]).all()
+    with ostraca.Reader(tmp_path / "delta") as reader:
+        assert {(c.in_base, c.codec, c.base_stored_bytes > 0) for c in reader.chunks("w")} == {(False, 3, True)}
+        assert {(c.in_base, c.base_stored_bytes) for c in reader.chunks("b")} == {(True, 0)}
+        assert [reader.chunks(name)[0].offset_in_extent for name in "pq"] == [0, 40]
 
 
 def anonymous(path: Path) -> tuple[Any, ...]:

@@ -209,7 +209,8 @@ def test_unsupported_leaf(path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"base": "other"}, ostraca.UnsupportedError, "not in this release"),
+        ({"base": "other"}, ostraca.NotFoundError, "other"),
+        ({"base": 3}, TypeError, "a base is a path or a BaseSnapshot, not int"),
         ({"codec": "lz4"}, ValueError, "codec must be one of 'auto', 'raw', 'zstd'"),
         ({"io": "mmap"}, ValueError, "io must be"),
         ({"threads": 0}, ValueError, "threads"),

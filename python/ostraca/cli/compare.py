@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import dtypes, leaves
+from ..boxes import BATCH_BYTES, Box, boxes
 from ..lowlevel import ArrayInfo, ChunkInfo, Reader
 from . import text
-from .boxes import BATCH_BYTES, Box, boxes
 
 _WORDS: Final = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
@@ -47,6 +47,12 @@ class _Pair(NamedTuple):
     chunks_identical: int | None
 
 
+class _Content(NamedTuple):
+    content_hash: str  # of the extent
+    decoded_bytes: int
+    offset: int
+
+
 class Comparison:
     """Compares leaves of the same kind, dtype and (arrays) shape, within a bounded amount of memory."""
 
@@ -65,17 +71,20 @@ class Comparison:
     def _examine(self, a: ArrayInfo, b: ArrayInfo) -> _Pair:
         item_bytes = dtypes.item_bytes(a.dtype_code, a.detail)
         tally = Tally()
+        grids = [_contents(reader.chunks(a.name)) for reader in self._readers]
         if text.is_value(a.kind):
             pair = _Pair(a, b, tally, None, None)
-            self._request(pair, [((0,) * len(info.shape), info.shape) for info in (a, b)])
+            if grids[0] != grids[1] or a.shape != b.shape:
+                self._request(pair, [((0,) * len(info.shape), info.shape) for info in (a, b)])
             return pair
-        grids = [_hashes(reader.chunks(a.name), item_bytes) for reader in self._readers]
-        if grids[0] is None or grids[1] is None or grids[0].keys() != grids[1].keys():
+        if grids[0].keys() != grids[1].keys():
             pair = _Pair(a, b, tally, None, None)
             different: Iterable[Box] = boxes(a.shape, item_bytes)
         else:
             different = [box for box, content in grids[0].items() if grids[1][box] != content]
-            pair = _Pair(a, b, tally, len(grids[0]), len(grids[0]) - len(different))
+            whole = all(_is_whole(box, content, item_bytes) for grid in grids for box, content in grid.items())
+            counts = (len(grids[0]), len(grids[0]) - len(different)) if whole else (None, None)
+            pair = _Pair(a, b, tally, *counts)
         for box in different:
             self._request(pair, [box, box])
         return pair
@@ -135,14 +144,17 @@ class Comparison:
         }
 
 
-def _hashes(chunks: Iterable[ChunkInfo], item_bytes: int) -> dict[Box, str] | None:
-    """Box to content hash; None when a chunk is part of a pack, whose hash says nothing of its parts."""
-    grid = {}
-    for chunk in chunks:
-        if math.prod(chunk.shape) * item_bytes != chunk.decoded_bytes:
-            return None
-        grid[chunk.origin, chunk.shape] = chunk.content_hash
-    return grid
+def _contents(chunks: Iterable[ChunkInfo]) -> dict[Box, _Content]:
+    """Box to what is in it: equal where the same place of the same content is referred to."""
+    return {
+        (chunk.origin, chunk.shape): _Content(chunk.content_hash, chunk.decoded_bytes, chunk.offset_in_extent)
+        for chunk in chunks
+    }
+
+
+def _is_whole(box: Box, content: _Content, item_bytes: int) -> bool:
+    """Whether a chunk is no part of a pack: there another hash says nothing of the parts."""
+    return math.prod(box[1]) * item_bytes == content.decoded_bytes
 
 
 def _bits_differ(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:

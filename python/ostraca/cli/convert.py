@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import dtypes, metadata, progress, saving
+from ..boxes import BATCH_BYTES, boxes
 from ..errors import FormatError, UnsupportedError
 from ..lowlevel import ArrayInfo, Reader
 from ..options import CODECS
 from ..tree import Kind, quoted
 from . import safetensors, text
-from .boxes import BATCH_BYTES, boxes
 
 NAME: Final = "convert"
 SUMMARY: Final = "convert from and to safetensors, from .npz"

@@ -15,7 +15,7 @@ SUMMARY: Final = "compare two checkpoints"
 DESCRIPTION: Final = """\
 Compares names, dtypes, shapes, contents and metadata of two checkpoints.
 Arrays that are cut alike are compared by the content hashes of their chunks,
-so that data is read only where it differs."""
+so that data is read only where it differs; deltas of one keyframe too."""
 EPILOG: Final = """\
 An element differs when its bits do. The differences' maximum and mean (over
 all elements) leave out elements that are NaN on one side, which are counted,

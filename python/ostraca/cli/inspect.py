@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from ..lowlevel import ArrayInfo, ChunkInfo, Reader
-from . import text
+from . import ancestry, text
 from .listing import read_manifest
 
 NAME: Final = "inspect"
@@ -16,18 +16,20 @@ DESCRIPTION: Final = """\
 Shows a checkpoint's manifest, and its arrays: dtype, shape, sizes, and how
 their chunks are coded. Reads the manifest and the index, no data."""
 EPILOG: Final = """\
-ratio:  stored by logical bytes
-codecs: raw, zstd, planes (byte planes, each coded on its own), with the share
-        of the array's bytes that each took
-chunks: "pack" is a chunk that small arrays share
+ratio:   stored by logical bytes
+codecs:  raw, zstd, planes (byte planes, each coded on its own), delta (the
+         difference to the base's chunk, in planes), reference (the base's
+         chunk, as it is), with the share of the array's bytes that each took
+chunks:  "pack" is a chunk that small arrays share
+lineage: written are the bytes of this checkpoint's own files, referenced those
+         of its base that it uses, shared those of these that are used as they
+         are; a restore reads its own chunks and what is referenced
 
 examples:
   ostraca inspect run/1000
   ostraca inspect run/1000 'params/*/kernel'       # "*" matches "/" too
   ostraca inspect run/1000 params/embedding --chunks
   ostraca inspect --json run/1000 | jq .manifest.metadata"""
-
-CODECS: Final = ("raw", "zstd", "planes", "delta")  # docs/format.md, section 7
 
 Leaf = dict[str, Any]
 
@@ -45,11 +47,13 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.glob is not None and not chosen:
             raise ValueError(f"no name in {arguments.path} matches {arguments.glob!r}")
         leaves = [_leaf(reader, info, arguments.chunks) for info in chosen]
+        relations = ancestry.of(reader)
     manifest = read_manifest(arguments.path)
     if arguments.json:
-        text.show_json({"path": arguments.path, "manifest": manifest, "leaves": leaves})
+        text.show_json({"path": arguments.path, "manifest": manifest, "lineage": relations, "leaves": leaves})
         return 0
     _show_manifest(arguments.path, manifest)
+    ancestry.show(relations)
     text.show()
     _show_leaves(chosen, leaves)
     if len(chosen) < len(stored):
@@ -61,18 +65,20 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _leaf(reader: Reader, info: ArrayInfo, with_chunks: bool) -> Leaf:
-    chunks = reader.chunks(info.name)
-    stored = reader.stored_bytes(info.name)
+    found = ancestry.chunks_of(reader, info.name)
+    chunks = found or []
+    stored = None if found is None else reader.stored_bytes(info.name)
     item_bytes = info.nbytes // math.prod(info.shape) if info.nbytes else 0
-    shares = [0] * len(CODECS)
+    shares: dict[str, int] = {}
     for chunk in chunks:
-        shares[chunk.codec] += math.prod(chunk.shape) * item_bytes
+        codec = ancestry.codec(chunk)
+        shares[codec] = shares.get(codec, 0) + math.prod(chunk.shape) * item_bytes
     leaf = text.described(info) | {
         "logical_bytes": info.nbytes,
         "stored_bytes": stored,
-        "ratio": text.ratio(stored, info.nbytes),
-        "codecs": {name: round(share / info.nbytes, 6) for name, share in zip(CODECS, shares, strict=True) if share},
-        "chunks": len(chunks),
+        "ratio": None if stored is None else text.ratio(stored, info.nbytes),
+        "codecs": {name: round(share / info.nbytes, 6) for name, share in sorted(shares.items())},
+        "chunks": None if found is None else len(chunks),
         "packed": any(math.prod(chunk.shape) * item_bytes < chunk.decoded_bytes for chunk in chunks),
     }
     if with_chunks:
@@ -84,11 +90,14 @@ def _chunk(chunk: ChunkInfo) -> dict[str, Any]:
     return {
         "origin": list(chunk.origin),
         "shape": list(chunk.shape),
-        "codec": CODECS[chunk.codec],
+        "codec": ancestry.codec(chunk),
+        "in_base": chunk.in_base,
         "file": chunk.file,
         "offset": chunk.offset,
         "stored_bytes": chunk.stored_bytes,
         "decoded_bytes": chunk.decoded_bytes,
+        "offset_in_extent": chunk.offset_in_extent,
+        "base_stored_bytes": chunk.base_stored_bytes,
         "content_hash": chunk.content_hash,
     }
 
@@ -109,9 +118,6 @@ def _show_manifest(path: str, manifest: dict[str, Any]) -> None:
         ("save took", f"{seconds:.3f} s" + (f"; its caller waited {stall:.3f} s" if stall < seconds else "")),
         *(("file", f"{file['file']}  {text.size(file['bytes'])}") for file in files),
     ]
-    base = manifest["base"]
-    if base is not None:
-        rows.append(("base", f"{base['directory']} ({base['id']}), {text.size(manifest['referenced_bytes'])} used"))
     text.show([f"{label:<11} {text.escaped(value)}" for label, value in rows])
     if manifest["metadata"] is not None:
         _show_metadata(manifest["metadata"])
@@ -159,7 +165,7 @@ def _show_chunks(leaves: Sequence[Leaf]) -> None:
             chunk["codec"],
             text.number(chunk["decoded_bytes"]),
             text.number(chunk["stored_bytes"]),
-            chunk["file"].split("-")[0],
+            f"{'base ' if chunk['in_base'] else ''}{chunk['file'].split('-')[0]}",
             text.number(chunk["offset"]),
             chunk["content_hash"],
         )

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from .. import _core
+from .. import _core, lineage
 from ..errors import CorruptionError, OstracaError
 from . import text
 
@@ -23,7 +23,8 @@ EPILOG: Final = """\
 status: ok, unfinished (being saved now, or left over from a save that was
         killed), removed (`ostraca prune` frees its bytes later), damaged,
         unreadable
-ratio:  stored by logical bytes
+base:   the checkpoint whose bytes this one uses, too
+ratio:  stored by logical bytes, without the base's
 
 examples:
   ostraca ls run/
@@ -95,8 +96,12 @@ def _checkpoint(place: Path) -> Entry:
         return _entry(place, "damaged", detail=str(error))
     except (OstracaError, OSError, ValueError) as error:
         return _entry(place, "unreadable", detail=str(error))
-    names = ("id", "step", "created", "arrays", "chunks", "logical_bytes", "stored_bytes")
+    names = ("id", "step", "created", "arrays", "chunks", "logical_bytes", "stored_bytes", "referenced_bytes")
     figures = {name: manifest[name] for name in names}
+    named = manifest["base"]
+    base = lineage.base_state(str(place), named and (named["directory"], named["id"]))
+    if base is not None:
+        figures["base"] = base.directory
     for file in (manifest["index"], *manifest["files"]):
         try:
             found = (place / file["file"]).stat().st_size
@@ -105,6 +110,8 @@ def _checkpoint(place: Path) -> Entry:
         if found != file["bytes"]:
             detail = f"{file['file']}: size in bytes: expected {file['bytes']}, found {found}"
             return _entry(place, "damaged", detail=detail, **figures)
+    if base is not None and base.status not in (lineage.OK, lineage.REMOVED):
+        return _entry(place, "damaged", detail=f"its base {base.directory!r} is {base.status}", **figures)
     return _entry(place, "ok", **figures)
 
 
@@ -152,6 +159,8 @@ def _entry(place: Path, status: str, *, detail: str = "", **known: Any) -> Entry
         "chunks": None,
         "logical_bytes": None,
         "stored_bytes": None,
+        "referenced_bytes": None,
+        "base": None,
         **known,
     }
     logical, stored = entry["logical_bytes"], entry["stored_bytes"]
@@ -169,12 +178,13 @@ def _show(directory: Path, entries: list[Entry]) -> None:
             text.size(entry["logical_bytes"]),
             text.size(entry["stored_bytes"]),
             text.ratio_text(entry["ratio"]),
+            entry["base"] or "-",
             f"{entry['status']}: {entry['detail']}" if entry["detail"] else entry["status"],
         )
         for entry in entries
     ]
-    headings = ("name", "step", "when (UTC)", "arrays", "logical", "stored", "ratio", "status")
-    text.show(text.table(headings, "<><>>>><", rows))
+    headings = ("name", "step", "when (UTC)", "arrays", "logical", "stored", "ratio", "base", "status")
+    text.show(text.table(headings, "<><>>>><<", rows))
 
 
 def _when(created: Any) -> str:

@@ -1,0 +1,268 @@
+"""`compact`: makes a checkpoint that has a base self-contained.
+
+Every leaf is read from the open checkpoint and written into a save that overwrites it, so that after a crash either the
+old or the new one is there. What is alive of the leaves at any time is bounded: small arrays are packed by the writer
+only when all are known, so they count until their data file ends, and a file takes no more of them than HELD_BYTES;
+larger ones are cut into pieces, and the reader waits until the writer has let go of earlier ones.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+
+from . import _core, dtypes, lineage, metadata, options
+from .boxes import boxes
+from .errors import CommitUncertainError, ExistsError
+from .lowlevel import ArrayInfo, Reader, allocate
+from .options import StrPath
+from .reports import CompactReport, Manifest
+from .tree import encode_path
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ._core import LeafSpec
+
+ALIVE_BYTES: Final = 256 << 20  # of leaf data in memory
+HELD_BYTES: Final = 96 << 20  # of these, of small arrays in one data file
+PIECE_BYTES: Final = 64 << 20  # that are read at a time; larger leaves become several shards
+SMALL_BYTES: Final = 64 << 10  # up to here the engine packs arrays
+CHUNK_BYTES: Final = 4 << 20  # the most that a chunk holds
+# The writer starts a batch when the next one begins, so it may hold on to the memory that two batches touch.
+_BATCHES_BYTES: Final = 2 * (8 << 20)
+assert HELD_BYTES + _BATCHES_BYTES + 2 * PIECE_BYTES <= ALIVE_BYTES  # else it might wait for itself
+
+_POLL_SECONDS: Final = 0.2
+
+
+def compact(path: StrPath, *, dry_run: bool = False) -> CompactReport:
+    """Makes a checkpoint that has a base self-contained, in place: afterwards it needs no other.
+
+    It is read and written again, as a save that overwrites it: with the same leaves, step and metadata, and a new id.
+    At most 256 MiB of its arrays are in memory at a time. When it is killed the checkpoint is as it was, or done. A
+    checkpoint without a base stays as it is. dry_run: change nothing, report what would be done.
+
+    Raises what loading and saving raise: `NotFoundError`, `CorruptionError` (also of the base), OSError; `ExistsError`
+    when somebody else overwrote the checkpoint meanwhile.
+    """
+    where = options.checked_path(path)
+    started = time.monotonic()
+    with Reader(where) as reader:
+        manifest = reader.manifest()
+        before = manifest.info.stored_bytes
+        base = lineage.base_state(where, manifest.base)
+        if base is None:
+            return CompactReport(where, bool(dry_run), None, before, before, 0, [], time.monotonic() - started)
+        own = os.path.basename(os.path.realpath(where))  # noqa: PTH119
+        others = [name for name in lineage.deltas_of(where, base.id) if name != own]
+        if dry_run:
+            after = _most_bytes(reader, manifest)
+        else:
+            after = _rewrite(reader, manifest, where, started).info.stored_bytes
+    base_bytes = base.manifest.info.stored_bytes if base.manifest else 0
+    return CompactReport(
+        where, bool(dry_run), base.directory, before, after, base_bytes, others, time.monotonic() - started
+    )
+
+
+def _most_bytes(reader: Reader, manifest: Manifest) -> int:
+    """More than a rewrite would write: every chunk raw, and the directory, which is in file and index, uncompressed."""
+    per_chunk, per_leaf, alignment = 64 + 2 * 40, 2 * (48 + 24 + 32), 2 * (64 << 10)
+    infos = reader.arrays()
+    chunks = sum(2 + info.nbytes // (2 << 20) for info in infos)
+    text = sum(2 * (len(encode_path(info.path)) + len(info.detail) + 32 * len(info.shape)) for info in infos)
+    return manifest.info.logical_bytes + chunks * per_chunk + len(infos) * per_leaf + text + alignment
+
+
+class _Budget:
+    """Bytes of pieces that the writer has not let go of."""
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+        self._changed = threading.Condition()
+
+    def take(self, count: int, writer: _core.Writer) -> None:
+        """Waits for them. Raises the writer's error: it would never let go."""
+        with self._changed:
+            while self._left < count:
+                if not self._changed.wait(_POLL_SECONDS):
+                    writer.wait_copied(0)
+            self._left -= count
+
+    def give(self, count: int) -> None:
+        with self._changed:
+            self._left += count
+            self._changed.notify()
+
+
+class _Piece(NamedTuple):
+    """A box of a leaf, to be read; without data it is the leaf itself."""
+
+    info: ArrayInfo
+    start: tuple[int, ...]
+    shape: tuple[int, ...]
+    nbytes: int
+
+    @property
+    def is_small(self) -> bool:
+        return self.info.nbytes <= SMALL_BYTES
+
+
+def _rewrite(reader: Reader, manifest: Manifest, where: str, started: float) -> Manifest:
+    parts = _parts(reader.arrays())
+    chunk_shape = _chunk_shape(reader)
+    writers: list[_core.Writer] = []
+    attempt = os.urandom(16).hex()
+    try:
+        reports = []
+        for i, part in enumerate(parts):
+            writer = _core.Writer(
+                where,
+                process_index=i,
+                process_count=len(parts),
+                attempt=attempt,
+                chunk_shape=chunk_shape,
+                overwrite=True,
+            )
+            writers.append(writer)
+            _copy(reader, part, writer)
+            reports.append(writer.finish())
+        with Reader(where, threads=1) as now:
+            if now.manifest().id != manifest.id:
+                raise ExistsError(f"{where!r} was overwritten by somebody else meanwhile; it was not compacted")
+        seconds = time.monotonic() - started
+        notes = metadata.encode(manifest.metadata)
+        text = _core.commit(
+            where,
+            reports,
+            step=manifest.info.step,
+            metadata=notes,
+            overwrite=True,
+            seconds=seconds,
+            stall_seconds=seconds,
+        )
+    except CommitUncertainError:
+        raise
+    except BaseException:
+        for writer in reversed(writers):
+            writer.abort()
+        raise
+    return Manifest.parse(where, text)
+
+
+def _parts(infos: list[ArrayInfo]) -> list[list[ArrayInfo]]:
+    """The leaves in order, in runs of at most HELD_BYTES of small arrays; each becomes a data file."""
+    parts: list[list[ArrayInfo]] = [[]]
+    held = 0
+    for info in infos:
+        small = info.nbytes if info.nbytes <= SMALL_BYTES else 0
+        if held + small > HELD_BYTES:
+            parts.append([])
+            held = 0
+        held += small
+        parts[-1].append(info)
+    return parts
+
+
+def _chunk_shape(reader: Reader) -> tuple[int, ...] | None:
+    """What `chunk_shape=` was, as far as the leaves tell, if they are not cut as the engine would by itself."""
+    cut = {info.number: _largest_chunk(reader, info) for info in reader.arrays() if info.nbytes > SMALL_BYTES}
+    infos = [reader.arrays()[number] for number in cut]
+    ranks = {len(info.shape) for info in infos if cut[info.number] != _default_chunk(info)}
+    for rank in sorted(ranks):
+        alike = [info for info in infos if len(info.shape) == rank]
+        chunk = tuple(map(max, zip(*(cut[info.number] for info in alike), strict=True)))
+        if all(_item_bytes(info) * math.prod(map(min, chunk, info.shape)) <= CHUNK_BYTES for info in alike):
+            return chunk
+    return None
+
+
+def _default_chunk(info: ArrayInfo) -> tuple[int, ...]:
+    chunk = [1] * len(info.shape)
+    inner = _item_bytes(info)
+    for axis in reversed(range(len(chunk))):
+        chunk[axis] = min(info.shape[axis], max(1, CHUNK_BYTES // inner))
+        if chunk[axis] < info.shape[axis]:
+            break
+        inner *= chunk[axis]
+    return tuple(chunk)
+
+
+def _item_bytes(info: ArrayInfo) -> int:
+    return dtypes.item_bytes(info.dtype_code, info.detail)
+
+
+def _largest_chunk(reader: Reader, info: ArrayInfo) -> tuple[int, ...]:
+    return tuple(map(max, zip(*(chunk.shape for chunk in reader.chunks(info.name)), strict=True)))
+
+
+def _pieces(reader: Reader, infos: list[ArrayInfo]) -> Iterator[_Piece]:
+    for info in infos:
+        if info.nbytes <= PIECE_BYTES:
+            yield _Piece(info, (0,) * len(info.shape), info.shape, info.nbytes)
+            continue
+        item_bytes = _item_bytes(info)
+        for start, shape in boxes(info.shape, item_bytes, PIECE_BYTES, _largest_chunk(reader, info)):
+            yield _Piece(info, start, shape, item_bytes * math.prod(shape))
+
+
+def _groups(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
+    """What is read in one call."""
+    group: list[_Piece] = []
+    total = 0
+    for piece in pieces:
+        if total + piece.nbytes > PIECE_BYTES and group:
+            yield group
+            group, total = [], 0
+        group.append(piece)
+        total += piece.nbytes
+    if group:
+        yield group
+
+
+def _copy(reader: Reader, infos: list[ArrayInfo], writer: _core.Writer) -> None:
+    budget = _Budget(ALIVE_BYTES - HELD_BYTES)
+    for group in _groups(_pieces(reader, infos)):
+        budget.take(sum(piece.nbytes for piece in group if not piece.is_small), writer)
+        arrays = [_memory(piece) for piece in group]
+        reader.fill(
+            [(p.info.number, p.start, a) for p, a in zip(group, arrays, strict=True) if a is not None and p.nbytes]
+        )
+        small: list[LeafSpec] = []
+        while group:  # in their order, and without keeping what the writer lets go of
+            piece, spec = group[0], _spec(group.pop(0), arrays.pop(0))
+            if piece.is_small:
+                small.append(spec)
+                continue
+            writer.add(small)
+            small = []
+            writer.add([spec], partial(budget.give, piece.nbytes))
+            del spec
+        writer.add(small)
+
+
+def _memory(piece: _Piece) -> NDArray[Any] | None:
+    if not piece.info.has_data:
+        return None
+    info = piece.info
+    # Plain bytes stand for what has no order to keep: they need no ml_dtypes.
+    item_bytes = _item_bytes(info)
+    dtype = info.dtype if info.big_endian else np.dtype((np.void, item_bytes))
+    return allocate(piece.shape, dtype, piece.nbytes)
+
+
+def _spec(piece: _Piece, memory: NDArray[Any] | None) -> LeafSpec:
+    info = piece.info
+    description = (int(info.kind), info.dtype_code, info.detail, info.big_endian, True)
+    path = encode_path(info.path)
+    if piece.shape == info.shape:
+        return path, description, memory, None, None
+    return path, description, memory, info.shape, piece.start
