@@ -22,7 +22,7 @@ import ostraca
 from ostraca import reference
 
 STRESS = os.environ.get("OSTRACA_STRESS", "") not in ("", "0")
-EXAMPLES = 1500 if STRESS else 30
+EXAMPLES = 2000 if STRESS else 60
 STEPS = 40 if STRESS else 25
 TIMEOUT_SECONDS = 3600 if STRESS else 250
 NAMES = 5
