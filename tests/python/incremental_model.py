@@ -6,6 +6,7 @@ import ctypes
 import os
 import shutil
 import signal
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -104,13 +105,13 @@ class Striker:
         if strike is None:
             try:
                 operation(run)
-            except ostraca.OstracaError as error:
+            except (ostraca.OstracaError, ValueError) as error:
                 return Outcome(False, repr(error))
             return Outcome(False, "")
-        copy = self._scratch / "copy" / run.name
-        shutil.copytree(run, copy)
-        calls = self._child(copy, operation, 0, COUNT)[1]
-        shutil.rmtree(copy.parent)
+        with tempfile.TemporaryDirectory(dir=self._scratch) as directory:
+            copy = Path(directory) / run.name
+            shutil.copytree(run, copy)
+            calls = self._child(copy, operation, 0, COUNT)[1]
         mode = KILL_BEFORE if strike % 2 else KILL_AFTER
         outcome = self._child(run, operation, 1 + strike // 2 % max(calls, 1), mode)[0]
         self.deaths += outcome.killed
@@ -129,7 +130,7 @@ class Striker:
                 self._shim.interpose_arm(str(run).encode(), ctypes.c_long(call), mode, 0, log_fd)
                 try:
                     operation(run)
-                except ostraca.OstracaError as error:
+                except (ostraca.OstracaError, ValueError) as error:
                     result.write_text(repr(error))
                 except BaseException:
                     result.write_text("unexpected: " + traceback.format_exc())

@@ -22,7 +22,7 @@ import ostraca
 from ostraca import reference
 
 STRESS = os.environ.get("OSTRACA_STRESS", "") not in ("", "0")
-EXAMPLES = 1500 if STRESS else 30
+EXAMPLES = 2000 if STRESS else 60
 STEPS = 40 if STRESS else 25
 TIMEOUT_SECONDS = 3600 if STRESS else 250
 NAMES = 5
@@ -195,7 +195,9 @@ class Machine(RuleBasedStateMachine):
         if held.id in victim.name or victim == path / "manifest.json":
             assert found, f"nobody noticed the damage in {user}"
         problems = reference.verify(path)
-        assert bool(problems) == bool(found), f"{user}: the reference says {problems}, verify {found}"
+        assert problems or not found, f"{user}: the reference says nothing, verify {found}"
+        if victim.parent == path or victim.name.startswith("p"):  # of a base the engine needs the data files alone
+            assert found or not problems, f"{user}: verify says nothing, the reference {problems}"
 
     # --- Operations
 
@@ -290,6 +292,7 @@ def main() -> None:
         derandomize=not STRESS,
         suppress_health_check=list(hypothesis.HealthCheck),
         print_blob=True,
+        report_multiple_bugs=False,
     )
     run_state_machine_as_test(Machine, settings=settings)
     striker = Machine.striker
