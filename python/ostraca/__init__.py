@@ -7,10 +7,11 @@ See `save`, `save_async`, `load`, `open`, `verify`; `BaseSnapshot`, `prune`, `co
 embed Ostraca elsewhere.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ._core import VERSION as __version__
 from .base import BaseSnapshot
 from .checkpoint import Checkpoint, StoredArray, open
-from .compacting import compact
 from .errors import (
     CancelledError,
     CommitUncertainError,
@@ -26,9 +27,34 @@ from .errors import (
 from .handles import SaveHandle
 from .loading import load, verify
 from .lowlevel import ArrayInfo, ChunkInfo, FileReport, Reader, Writer, commit
-from .pruning import prune
-from .reports import CheckpointRecord, CompactReport, Damage, Kept, PruneReport, Removed, SaveInfo, VerifyReport
+from .reports import Damage, SaveInfo, VerifyReport
 from .saving import save, save_async
+
+if TYPE_CHECKING:
+    from .compacting import compact
+    from .pruning import prune
+    from .upkeep_reports import CheckpointRecord, CompactReport, Kept, PruneReport, Removed
+
+# Upkeep is imported when first asked for: a training program seldom does, and `import ostraca` is to be quick.
+_UPKEEP = {
+    "compact": "compacting",
+    "prune": "pruning",
+    **dict.fromkeys(("CheckpointRecord", "CompactReport", "Kept", "PruneReport", "Removed"), "upkeep_reports"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _UPKEEP:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = globals()[name] = getattr(importlib.import_module(f".{_UPKEEP[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_UPKEEP})
+
 
 __all__ = [
     "ArrayInfo",

@@ -23,8 +23,9 @@ from .boxes import boxes
 from .errors import CommitUncertainError, ExistsError
 from .lowlevel import ArrayInfo, Reader, allocate
 from .options import StrPath
-from .reports import CompactReport, Manifest
+from .reports import Manifest
 from .tree import encode_path
+from .upkeep_reports import CompactReport
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -23,8 +23,9 @@ from typing import Final, NamedTuple, SupportsIndex
 from . import options, run_directory
 from .errors import NotFoundError, OstracaError
 from .options import StrPath
-from .reports import CheckpointRecord, Kept, Manifest, PruneReport, Removed
+from .reports import Manifest
 from .run_directory import MANIFEST, Base, Busy, Claim, File, Place
+from .upkeep_reports import CheckpointRecord, Kept, PruneReport, Removed
 
 GRACE_SECONDS: Final = 3600.0  # longer than any save is silent, and than readers go on that the server gives no lease
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from .. import compacting
 from ..errors import CorruptionError, OstracaError
-from ..reports import CompactReport
+from ..upkeep_reports import CompactReport
 from . import text
 
 NAME: Final = "compact"

@@ -6,7 +6,7 @@ import sys
 from typing import Final
 
 from .. import pruning
-from ..reports import PruneReport
+from ..upkeep_reports import PruneReport
 from . import text
 
 NAME: Final = "prune"
