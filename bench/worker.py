@@ -254,7 +254,8 @@ def main() -> None:
     if operation == "limit":
         name = spec["options"]["limit"]
         work = limits.LIMITS[name][1](Path(spec["directory"]), spec["bytes"])
-        result: dict[str, Any] = {**system.measure(work)[0], "logical_bytes": spec["bytes"]}
+        fresh = spec["bytes"] if "fresh" in name else 0
+        result: dict[str, Any] = {**system.measure(work, fresh)[0], "logical_bytes": spec["bytes"]}
     else:
         run = Run("" if operation == "import" else contender, spec)
         try:

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "base/limits.h"
-#include "checksum/crc32c.h"
+#include "engine/write_coder.h"
 
 namespace ostraca {
 namespace {
@@ -27,26 +27,6 @@ std::size_t round_up(std::size_t value, std::size_t alignment) {
 }
 
 }  // namespace
-
-// What one coding thread works with.
-struct WritePipeline::Coder {
-  ChunkEncoder encoder;
-  AlignedBuffer scratch;
-  Keyframe::Scratch base;
-
-  // The piece's decoded bytes, read once: from the stage, in place when nobody can change them, or copied.
-  Result<Bytes> read(const Piece& piece, const std::byte* staged) {
-    if (staged) return Bytes(staged, piece.decoded_bytes);
-    const Fragment& first = piece.fragments.front();
-    if (piece.fragments.size() == 1 && first.source->array.immutable)
-      if (const std::byte* memory = first.source->in_place(first.chunk)) return Bytes(memory, piece.decoded_bytes);
-    if (scratch.size() == 0) {
-      OSTRACA_ASSIGN_OR_RETURN(scratch, AlignedBuffer::allocate(kChunkBytesMax));
-    }
-    for (const Fragment& f : piece.fragments) f.source->gather(f.chunk, scratch.data() + f.offset);
-    return Bytes(scratch.data(), piece.decoded_bytes);
-  }
-};
 
 WritePipeline::WritePipeline(WritableFile& file, const Options& options, std::function<Status()> complete)
     : file_(file),
@@ -163,86 +143,6 @@ bool WritePipeline::code_one(Lock& lock, Coder& coder) {
   place_ready();
   work_changed_.notify_all();
   return true;
-}
-
-Status WritePipeline::code(Job& job, bool first, Coder& coder) {
-  std::size_t used = first ? kHeaderBytes : 0;
-  std::size_t staged = 0;
-  job.coded.reserve(job.batch.pieces.size());
-  for (const Piece& piece : job.batch.pieces) {
-    OSTRACA_ASSIGN_OR_RETURN(const Bytes decoded, coder.read(piece, job.staged ? job.staged.data() + staged : nullptr));
-    staged += piece.decoded_bytes;
-    CodedPiece& coded = job.coded.emplace_back();
-    coded.position = used;
-    OSTRACA_RETURN_IF_ERROR(code_piece(piece, decoded, job.block.bytes().subspan(used), coded, coder));
-    if (options_.base) note_delta_worth(piece, DeltaWorth::kTry);  // unless it is known by now
-    used += coded.encoded.stored_bytes;
-  }
-  return {};
-}
-
-Status WritePipeline::code_piece(const Piece& piece, Bytes decoded, MutableBytes out, CodedPiece& coded, Coder& coder) {
-  coded.hash = content_hash(decoded);
-  const Extent* base = nullptr;
-  if (piece.base) {
-    OSTRACA_ASSIGN_OR_RETURN(base, options_.base->extent(piece.base->file, piece.base->extent));
-    if (base->decoded_bytes != piece.decoded_bytes) base = nullptr;
-  }
-  coded.in_base = base && base->hash == coded.hash;
-  if (coded.in_base) return {};
-  {
-    Lock lock(mutex_);
-    coded.duplicate = known_.contains({coded.hash, piece.decoded_bytes});
-  }
-  if (coded.duplicate) return {};
-  bool done = false;
-  if (base && options_.codec != CodecPolicy::kRaw) {
-    OSTRACA_ASSIGN_OR_RETURN(done, code_delta(piece, decoded, *base, out, coded, coder));
-  }
-  if (!done) {
-    OSTRACA_ASSIGN_OR_RETURN(coded.encoded, coder.encoder.encode(decoded, piece.format, options_.codec, out));
-  }
-  coded.crc = crc32c(out.first(coded.encoded.stored_bytes));
-  return {};
-}
-
-// Whether the piece is now coded as a delta. The margin is what the estimate of the full coding may be off by: a delta
-// that gains less is not worth reading two files for.
-Result<bool> WritePipeline::code_delta(const Piece& piece, Bytes decoded, const Extent& base, MutableBytes out,
-                                       CodedPiece& coded, Coder& coder) {
-  constexpr std::size_t kMarginDivisor = 32;
-  if (!delta_may_help(piece)) return false;
-  OSTRACA_ASSIGN_OR_RETURN(const Bytes before,
-                           options_.base->decoded(piece.base->file, piece.base->extent, coder.base));
-  OSTRACA_ASSIGN_OR_RETURN(const DeltaEstimate estimate, coder.encoder.estimate(decoded, before, piece.format));
-  const std::size_t limit = estimate.full_bytes - estimate.full_bytes / kMarginDivisor;
-  const bool worth = estimate.delta_bytes < limit;
-  note_delta_worth(piece, worth ? DeltaWorth::kTry : DeltaWorth::kHopeless);
-  if (!worth) return false;
-  OSTRACA_ASSIGN_OR_RETURN(coded.encoded, coder.encoder.encode_delta(decoded, before, piece.format, options_.codec,
-                                                                     out.first(std::min(limit, out.size()))));
-  coded.base_hash = base.hash;
-  return coded.encoded.codec == Codec::kDelta;
-}
-
-// Waits for the first chunk of the piece's group, which an earlier batch, or this one, has begun with.
-bool WritePipeline::delta_may_help(const Piece& piece) {
-  const Fragment& first = piece.fragments.front();
-  if (piece.fragments.size() > 1 || first.chunk % kDeltaGroup == 0) return true;
-  const DeltaWorth& worth = first.source->delta_worth[first.chunk / kDeltaGroup];
-  Lock lock(mutex_);
-  work_changed_.wait(lock, [&] { return worth != DeltaWorth::kUnknown || !status_.ok(); });
-  return worth == DeltaWorth::kTry;
-}
-
-void WritePipeline::note_delta_worth(const Piece& piece, DeltaWorth worth) {
-  const Fragment& first = piece.fragments.front();
-  if (piece.fragments.size() > 1 || first.chunk % kDeltaGroup != 0 || first.source->delta_worth.empty()) return;
-  Lock lock(mutex_);
-  DeltaWorth& known = first.source->delta_worth[first.chunk / kDeltaGroup];
-  if (known != DeltaWorth::kUnknown) return;
-  known = worth;
-  work_changed_.notify_all();
 }
 
 void WritePipeline::note_read(const Batch& batch, Lock& lock) {
