@@ -260,10 +260,10 @@ Status Verifier::check_file(const Wanted& wanted) {
   return check_chunks(wanted.name, wanted.number, file, std::move(reads), names);
 }
 
-// Checks the extents of `reads`, which are of one file: number `number` of the index, or 0 where there is none.
+// Checks the extents of `reads`, which are of one file: number `number` of the manifest and the index.
 Status Verifier::check_chunks(const std::string& name, std::uint32_t number, const DataFile& file,
                               std::vector<ExtentRead> reads, ExtentNames& names) {
-  std::vector<const DataFile*> files(index_ ? index_->files.size() : 1, nullptr);
+  std::vector<const DataFile*> files(std::max<std::size_t>(index_ ? index_->files.size() : 0, number + 1), nullptr);
   files[number] = &file;
   ChunkSink sink(*this, name, file, names);
   if (deep_ && base_) {

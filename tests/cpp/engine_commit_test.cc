@@ -265,5 +265,26 @@ TEST(EngineCommitTest, ReadersAndVerifiersNeverSeeAnOverwriteHalfDone) {
   EXPECT_GT(reads, 5);
 }
 
+TEST(VerifyTest, WithoutAnIndexEveryProcessesFileIsStillChecked) {
+  const auto disk = new_disk();
+  const TestArray whole = make_array("w", DType::kUint8, {12, 4096});
+  std::vector<std::vector<Shard>> rows;
+  for (std::uint64_t row = 0; row < 12; ++row) rows.push_back({{{row, 0}, {1, 4096}}});
+  ASSERT_TRUE(save_shards(disk, whole, rows).ok());
+  const auto files = disk->files();
+  for (const auto& [name, content] : files) {
+    if (!name.starts_with("index-") && !name.starts_with("p00011-")) continue;
+    auto bytes = content;
+    bytes[100] ^= std::byte{1};  // in the directory of the one, in the chunk of the other
+    disk->put(name, std::move(bytes));
+  }
+  for (const bool deep : {false, true}) {
+    const std::string found = damage(disk, deep);
+    EXPECT_NE(found.find("index-"), std::string::npos) << found;
+    EXPECT_NE(found.find("p00011-"), std::string::npos) << found;
+    EXPECT_EQ(found.find("p00010-"), std::string::npos) << found;
+  }
+}
+
 }  // namespace
 }  // namespace ostraca
