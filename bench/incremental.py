@@ -3,8 +3,8 @@
     python bench/incremental.py            trains what training_runs.py has not made yet (minutes), then measures
     python bench/incremental.py --check    and says which targets are met
 
-Writes incremental.json (every measurement, versions, the machine) and incremental.md to --out. What the columns mean is
-in incremental_measure.py.
+Writes incremental.json (every measurement, versions, the machine) and incremental.md to --out: its first table is the
+one in docs/benchmarks.md. What the columns mean is in incremental_measure.py, what the runs are in training_runs.py.
 """
 
 import argparse
@@ -19,6 +19,7 @@ os.environ |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}  # before any
 
 import incremental_measure as measure
 import incremental_report as report
+import incremental_training as training
 import system
 import training_runs
 
@@ -28,22 +29,25 @@ TIMED = (1, 10, 100)  # steps apart; the others are measured for the whole state
 
 def measured(runs: list[str], disk: Path) -> dict[str, Any]:
     rows = []
+    separate = [run for run in runs if not training_runs.PLANS[run].within]  # of the others, bytes only
     for run in runs:
         key = measure.parts(run, 0)
         for steps in training_runs.DISTANCES[1:]:
             now = measure.parts(run, steps)
             for part in now if steps in TIMED else ["whole state"]:
                 row = {"run": run, "part": part, "steps": steps}
-                rows.append(row | measure.pair(key[part], now[part], disk, timed=steps in TIMED))
+                timed = steps in TIMED and run in separate
+                rows.append(row | measure.pair(key[part], now[part], disk, timed=timed))
                 print(report.line(rows[-1]), file=sys.stderr, flush=True)
-    totals = [measure.totals(run, [row for row in rows if row["run"] == run], disk) for run in runs]
-    return {"rows": rows, "totals": totals, "unchanged": measure.unchanged()}
+    totals = [measure.totals(run, [row for row in rows if row["run"] == run], disk) for run in separate]
+    accounts = [training.account(run) for run in runs]
+    return {"training": accounts, "rows": rows, "totals": totals, "unchanged": measure.unchanged()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="print each target as met or not met")
-    parser.add_argument("--runs", nargs="+", choices=training_runs.RUNS, default=list(training_runs.RUNS))
+    parser.add_argument("--runs", nargs="+", choices=training_runs.PLANS, default=list(training_runs.PLANS))
     parser.add_argument("--dir", type=Path, default=HERE.parent / "build", help="the disk to measure (default: build)")
     parser.add_argument(
         "--out", type=Path, default=HERE.parent / "build" / "bench-results", help="(default: %(default)s)"

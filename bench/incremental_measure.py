@@ -3,6 +3,7 @@
 Every part of a state (an array kind, or all of it) is a small checkpoint pair of its own: keyframe and delta in one
 parent directory. Bytes are those of `SaveInfo`: data files and index. Times are medians of `ROUNDS`, after a first one.
 
+entropy  of the differences, whatever the delta was made of (incremental_training.py)
 encode   the delta, on tmpfs, one thread, its base in memory: decoded GB/s
 decode   a whole load of the delta, on tmpfs, one thread, into arrays that were written before: decoded GB/s
 durable  the delta, on the disk, all threads, its base in memory: decoded GB/s
@@ -22,6 +23,7 @@ import numpy as np
 import system
 import training_runs
 from contenders import CONTENDERS
+from incremental_training import entropy
 from workloads import Arrays, size
 
 import ostraca
@@ -96,6 +98,7 @@ def pair(key: Arrays, arrays: Arrays, disk: Path, *, timed: bool = True) -> Row:
             "full_bytes": full.stored_bytes,
             "delta_bytes": info.stored_bytes,
             "referenced_bytes": info.referenced_bytes,
+            "entropy": entropy(key, arrays),
             "restore_bytes": _bytes_read(delta, arrays) / _bytes_read(keyframe, key),
         }
         if timed:

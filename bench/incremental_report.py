@@ -1,9 +1,10 @@
 """incremental.py's tables, and the targets of incremental saves."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import incremental_measure as measure
+import incremental_training as training
 import training_runs
 from contenders import CONTENDERS
 from system import GIB
@@ -12,23 +13,40 @@ from targets import Target
 Row = dict[str, Any]
 
 RUNS = {
-    "dense": "Transformer, learning rate 4e-4",
-    "finetune": "The same, fine-tuned at 1e-5",
+    "dense": "Pre-training, in the middle",
+    "peak": "The same, at its peak rate",
+    "agitated": "Small weights and batch, constant rate",
+    "finetune": "Fine-tuning at 1e-5",
     "lora": "LoRA: adapters of a frozen body",
     "embedding": "Sparse embedding",
 }
 COLUMNS: dict[str, Callable[[Row], str]] = {
-    "steps apart": lambda row: str(row["steps"]),
-    "MB": lambda row: f"{row['logical_bytes'] / 1e6:.1f}",
     "full": lambda row: f"{row['full_bytes'] / row['logical_bytes']:.3f}",
-    "delta": lambda row: f"{row['delta_bytes'] / row['logical_bytes']:.4f}",
-    "delta / full": lambda row: f"{row['delta_bytes'] / row['full_bytes']:.3f}",
-    "read / keyframe": lambda row: f"{row['restore_bytes']:.2f}",
+    "delta": lambda row: f"{row['delta_bytes'] / row['logical_bytes']:.3f}",
+    "entropy": lambda row: f"{row['entropy']:.3f}",
+    "restore reads": lambda row: f"{row['restore_bytes']:.2f}",
     "encode": lambda row: _figure(row, "encode_gb_s", ".2f"),
     "decode": lambda row: _figure(row, "decode_gb_s", ".2f"),
     "durable": lambda row: _figure(row, "durable_gb_s", ".2f"),
     "stall ms": lambda row: _figure(row, "stall_ms", ".1f"),
 }
+SUMMARY = {  # run -> parts, in the table of docs/benchmarks.md
+    "dense": ("bf16 weights", "fp32 weights", "adam m", "adam v", "whole state"),
+    "peak": ("bf16 weights", "fp32 weights"),
+    "agitated": ("bf16 weights", "fp32 weights"),
+    "finetune": ("bf16 weights", "fp32 weights", "whole state"),
+    "lora": ("whole state",),
+    "embedding": ("whole state",),
+}
+LEGEND = """\
+- **full**, **delta**: stored / logical bytes of the later snapshot, saved in full and as a delta to the earlier one
+- **entropy**: of the differences, of their logical bytes: what a coder could reach that knows how often each occurs.
+  Where a difference would not pay (Adam m), a delta stores the array itself, in fewer bytes than that
+- **restore reads**: bytes read for a whole restore of the delta, of those for its keyframe
+- **encode**, **decode**: GB/s of decoded bytes with one thread on tmpfs, of a whole save with its base in memory and a
+  whole load into arrays that were there
+- **durable**: GB/s of decoded bytes saved to the disk by all threads, the base in memory
+- **stall ms**: until `save_async` of numpy arrays, which have to be copied, returns"""
 
 
 def _figure(row: Row, name: str, form: str) -> str:
@@ -37,7 +55,8 @@ def _figure(row: Row, name: str, form: str) -> str:
 
 def line(row: Row) -> str:
     """One measurement, for those who wait."""
-    return f"{row['run']}, {row['part']}: " + ", ".join(f"{name} {cell(row)}" for name, cell in COLUMNS.items())
+    figures = ((name, cell(row)) for name, cell in COLUMNS.items())
+    return f"{row['run']}, {row['part']}, {row['steps']} steps: " + ", ".join(f"{n} {f}" for n, f in figures if f)
 
 
 def text(document: Row) -> str:
@@ -50,23 +69,94 @@ def text(document: Row) -> str:
         f"{document['date']}; `{document['command']}`. {cpu}, {machine['file_system']}, Linux {machine['kernel']}.",
         f"Versions: {', '.join(f'{name} {version}' for name, version in document['versions'].items())}.",
         "",
-        "Full and delta: stored / logical bytes of the later snapshot; read / keyframe: bytes read for a whole",
-        "restore, of those for the keyframe's. GB/s of decoded bytes. Encode: one thread, tmpfs, the base in memory.",
-        "Decode: one thread, tmpfs, into warm arrays. Durable: all threads, the disk, the base in memory. Stall:",
-        "`save_async` of numpy arrays.",
+        "Snapshots 1, 10 and 100 steps apart:",
+        "",
+        *_summary(document["rows"]),
+        "",
+        LEGEND,
+        *_training(document["training"]),
+        *_moves(document["training"]),
+        *_totals(document["totals"]),
+        *_unchanged(document["unchanged"]),
+        "",
+        "# Every part, at every distance",
     ]
     for run, title in RUNS.items():
         rows = [row for row in document["rows"] if row["run"] == run]
         if rows:
             lines += ["", f"## {title}", "", *_table(rows)]
-    return "\n".join(lines + _totals(document["totals"]) + _unchanged(document["unchanged"])) + "\n"
+    return "\n".join(lines) + "\n"
+
+
+def _header(columns: Iterable[str]) -> list[str]:
+    names = list(columns)
+    return [f"| | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+
+
+def _summary(rows: list[Row]) -> list[str]:
+    lines = _header(COLUMNS)
+    for run, parts in SUMMARY.items():
+        for part in parts:
+            found = {row["steps"]: row for row in rows if (row["run"], row["part"]) == (run, part)}
+            chosen = [found[steps] for steps in training.STEPS if steps in found]
+            if chosen:
+                cells = (" / ".join(filter(None, (cell(row) for row in chosen))) for cell in COLUMNS.values())
+                lines.append(f"| {RUNS[run]}: {part} | {' | '.join(_once(cell) for cell in cells)} |")
+    return lines
+
+
+def _once(cell: str) -> str:
+    """`a` for `a / a / a`."""
+    values = cell.split(" / ")
+    return values[0] if len(set(values)) == 1 else cell
+
+
+def _training(accounts: list[Row]) -> list[str]:
+    lines = ["", "## How they were trained", "", "Loss: mean of 50 steps, in nats a byte.", ""]
+    lines += _header(["tokens a step", "learning rate", "at the first snapshot", "100 steps on", "loss after step"])
+    for found in accounts:
+        plan, losses = found["plan"], {int(step): loss for step, loss in found["losses"].items()}
+        shown = [step for step in sorted(losses) if step % 100 == 0 or step == max(losses)]
+        if len(shown) > 9:
+            shown = [step for step in shown if step % 1000 == 0 or step == max(losses)]
+        course = f"{plan['rate']:g}, {'constant' if plan['end'] is None else 'cosine'} after {plan['warm_up']} steps"
+        cells = [
+            str(found["tokens"] or plan["batch"]),
+            course,
+            f"step {plan['before']}: {found['rates']['0']:.2g}",
+            f"{found['rates']['100']:.2g}",
+            ", ".join(f"{step}: {losses[step]:.2f}" for step in shown),
+        ]
+        lines.append(f"| {RUNS[found['run']]} | {' | '.join(cells)} |")
+    return lines
+
+
+def _moves(accounts: list[Row]) -> list[str]:
+    lines = [
+        "",
+        "## How far a step moves the weights",
+        "",
+        "Relative step: the median of |difference| / |weight| over one step. Changed: elements whose bf16 value one",
+        "step changes. Entropy: of the differences 1, 10 and 100 steps apart, of their bytes. The model has no biases.",
+        "",
+    ]
+    lines += _header(["elements", "mean", "std", "relative step", "bf16 changed", "entropy, bf16", "entropy, fp32"])
+    for found in accounts:
+        for row in found["moves"]:
+            cells = [f"{row['elements']:,}", f"{row['mean']:.3f}", f"{row['std']:.4f}"]
+            cells += [f"{row['median_relative_step']:.2e}", f"{row['bf16_changed']:.1%}"]
+            cells += [" / ".join(f"{e:.3f}" for e in row["entropy"][kind].values()) for kind in ("bf16", "fp32")]
+            lines.append(f"| {RUNS[found['run']]}: {row['group']} | {' | '.join(cells)} |")
+    return lines
 
 
 def _table(rows: list[Row]) -> list[str]:
     order = {part: number for number, part in reversed(list(enumerate(row["part"] for row in rows)))}
-    lines = [f"| | {' | '.join(COLUMNS)} |", "|---|" + "---|" * len(COLUMNS)]
+    columns = {"steps apart": lambda row: str(row["steps"]), "MB": lambda row: f"{row['logical_bytes'] / 1e6:.1f}"}
+    columns |= COLUMNS
+    lines = _header(columns)
     for row in sorted(rows, key=lambda row: (order[row["part"]], row["steps"])):
-        lines.append(f"| {row['part']} | {' | '.join(cell(row) for cell in COLUMNS.values())} |")
+        lines.append(f"| {row['part']} | {' | '.join(cell(row) for cell in columns.values())} |")
     return lines
 
 
@@ -81,8 +171,7 @@ def _totals(totals: list[Row]) -> list[str]:
         f"Ostraca: a keyframe every {measure.EVERY}; one keyframe and deltas 10 to 190 steps from it were measured,",
         "those between them are interpolated in the logarithm of the steps. The peers: one checkpoint, times 100.",
         "",
-        f"| | {' | '.join(titles[name] for name in names)} |",
-        "|---|" + "---|" * len(names),
+        *_header(titles[name] for name in names),
     ]
     for found in totals:
         cells = ["absent" if found[name] is None else f"{found[name] / 1e9:.2f}" for name in names]
@@ -109,10 +198,11 @@ def _targets(document: Row) -> Iterator[Target]:
         return row[above] / row[below] if row else None
 
     bounds = {"bf16 weights": (0.16, 0.33, 0.46), "fp32 weights": (0.58, 0.67, 0.73)}
-    for part, limits in bounds.items():
-        for steps, limit in zip((1, 10, 100), limits, strict=True):
-            what = f"dense, {part}, {steps} steps apart: stored / logical"
-            yield Target(what, limit, ratio("dense", part, steps, "delta_bytes"), at_most=True)
+    for run in ("dense", "peak", "agitated"):
+        for part, limits in bounds.items():
+            for steps, limit in zip(training.STEPS, limits, strict=True):
+                figure = ratio(run, part, steps, "delta_bytes")
+                yield Target(f"{run}, {part}, {steps} steps apart: stored / logical", limit, figure, at_most=True)
     figure = ratio("finetune", "bf16 weights", 1, "delta_bytes")
     yield Target("fine-tuning at 1e-5, bf16 weights, one step: stored / logical", 0.06, figure, at_most=True)
     for run in ("dense", "finetune"):
@@ -129,10 +219,13 @@ def _targets(document: Row) -> Iterator[Target]:
         slowest = min(found, key=found.__getitem__) if found else None
         note = f"{slowest[1]}, {slowest[2]} steps: the slowest of the weights" if slowest else ""
         yield Target(f"delta {what}, one core", bound, found[slowest] if slowest else None, "GB/s", note=note)
-    for part, limit, most in (("bf16 weights", 1.5, (1, 10)), ("fp32 weights", 1.9, training_runs.DISTANCES)):
-        read = [row["restore_bytes"] for k, row in rows.items() if k[1] == part and k[2] in most]
-        what = f"{part}: bytes read to restore a delta / its keyframe's"
-        yield Target(what, limit, max(read, default=None), at_most=True)
+    for run in training.TRANSFORMERS:
+        for part, limit, apart in (("bf16 weights", 1.5, (1, 10)), ("fp32 weights", 1.9, training_runs.DISTANCES)):
+            read = {k[2]: row["restore_bytes"] for k, row in rows.items() if k[:2] == (run, part) and k[2] in apart}
+            most_read = max(read, key=read.__getitem__, default=None)
+            what = f"{run}, {part}, up to {max(apart)} steps apart: bytes read to restore a delta / its keyframe's"
+            note = f"{most_read} steps" if most_read else ""
+            yield Target(what, limit, read.get(most_read), at_most=True, note=note)
 
 
 def _dense_weights(rows: list[Row]) -> list[Row]:

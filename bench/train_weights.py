@@ -10,6 +10,7 @@ import json
 import shutil
 import sysconfig
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ VOCABULARY, WIDTH, HEADS, LAYERS, CONTEXT, BATCH = 256, 384, 6, 6, 128, 8
 STEPS, SNAPSHOT_EVERY, WARM_UP, LEARNING_RATE = 104, 13, 20, 1e-3
 BETA1, BETA2, EPSILON, DECAY = 0.9, 0.95, 1e-8, 0.1
 CORPUS_BYTES = 8_000_000
+EMBEDDINGS = ("embedding", "position")
 
 Params = dict[str, Any]
 
@@ -30,23 +32,34 @@ def corpus() -> np.ndarray:
     return np.frombuffer(b"".join(file.read_bytes() for file in files)[:CORPUS_BYTES], dtype=np.uint8)
 
 
-def initial(seed: int = 0) -> Params:
+def small(name: str, shape: tuple[int, ...]) -> float:
+    """GPT-2's standard deviations, made for a width of 768 and more."""
+    return 0.02 / (2 * LAYERS) ** 0.5 if name.endswith((".out", ".down")) else 0.02
+
+
+def fan_in(name: str, shape: tuple[int, ...]) -> float:
+    """Flax's default: 1 / sqrt(inputs) for a matrix, 1 / sqrt(row length) for an embedding."""
+    inputs = shape[1] if name in EMBEDDINGS else shape[0]
+    return float(inputs**-0.5)
+
+
+def initial(seed: int = 0, std: Callable[[str, tuple[int, ...]], float] = small) -> Params:
     rng = np.random.default_rng(seed)
-
-    def normal(*shape: int, scale: float = 0.02) -> np.ndarray:
-        return (rng.standard_normal(shape) * scale).astype(np.float32)
-
-    params = {"embedding": normal(VOCABULARY, WIDTH), "position": normal(CONTEXT, WIDTH)}
+    shapes: dict[str, tuple[int, ...]] = {"embedding": (VOCABULARY, WIDTH), "position": (CONTEXT, WIDTH)}
     for layer in range(LAYERS):
-        shrink = 0.02 / (2 * LAYERS) ** 0.5
-        params[f"layer{layer}.qkv"] = normal(WIDTH, 3 * WIDTH)
-        params[f"layer{layer}.out"] = normal(WIDTH, WIDTH, scale=shrink)
-        params[f"layer{layer}.up"] = normal(WIDTH, 4 * WIDTH)
-        params[f"layer{layer}.down"] = normal(4 * WIDTH, WIDTH, scale=shrink)
-        params[f"layer{layer}.norm1"] = np.ones(WIDTH, np.float32)
-        params[f"layer{layer}.norm2"] = np.ones(WIDTH, np.float32)
-    params["norm"] = np.ones(WIDTH, np.float32)
-    return params
+        shapes[f"layer{layer}.qkv"] = (WIDTH, 3 * WIDTH)
+        shapes[f"layer{layer}.out"] = (WIDTH, WIDTH)
+        shapes[f"layer{layer}.up"] = (WIDTH, 4 * WIDTH)
+        shapes[f"layer{layer}.down"] = (4 * WIDTH, WIDTH)
+        shapes |= {f"layer{layer}.norm{i}": (WIDTH,) for i in (1, 2)}
+    shapes["norm"] = (WIDTH,)
+
+    def array(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        if len(shape) == 1:
+            return np.ones(shape, np.float32)
+        return (rng.standard_normal(shape) * std(name, shape)).astype(np.float32)
+
+    return {name: array(name, shape) for name, shape in shapes.items()}
 
 
 def loss(params: Params, tokens: Any) -> Any:
