@@ -5,12 +5,12 @@ from typing import Any
 
 import incremental_measure as measure
 import incremental_training as training
-import training_runs
 from contenders import CONTENDERS
 from system import GIB
 from targets import Target
 
 Row = dict[str, Any]
+Rows = dict[tuple[str, str, int], Row]  # run, part, steps apart
 
 RUNS = {
     "dense": "Pre-training, in the middle",
@@ -30,6 +30,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "durable": lambda row: _figure(row, "durable_gb_s", ".2f"),
     "stall ms": lambda row: _figure(row, "stall_ms", ".1f"),
 }
+SUMMARY_COLUMNS = ("full", "delta", "entropy", "restore reads", "encode", "decode")
 SUMMARY = {  # run -> parts, in the table of docs/benchmarks.md
     "dense": ("bf16 weights", "fp32 weights", "adam m", "adam v", "whole state"),
     "peak": ("bf16 weights", "fp32 weights"),
@@ -69,7 +70,7 @@ def text(document: Row) -> str:
         f"{document['date']}; `{document['command']}`. {cpu}, {machine['file_system']}, Linux {machine['kernel']}.",
         f"Versions: {', '.join(f'{name} {version}' for name, version in document['versions'].items())}.",
         "",
-        "Snapshots 1, 10 and 100 steps apart:",
+        "Snapshots 1 / 10 / 100 steps apart (one figure: all three alike):",
         "",
         *_summary(document["rows"]),
         "",
@@ -94,14 +95,14 @@ def _header(columns: Iterable[str]) -> list[str]:
 
 
 def _summary(rows: list[Row]) -> list[str]:
-    lines = _header(COLUMNS)
+    lines = _header(["", *SUMMARY_COLUMNS])
     for run, parts in SUMMARY.items():
         for part in parts:
             found = {row["steps"]: row for row in rows if (row["run"], row["part"]) == (run, part)}
             chosen = [found[steps] for steps in training.STEPS if steps in found]
             if chosen:
-                cells = (" / ".join(filter(None, (cell(row) for row in chosen))) for cell in COLUMNS.values())
-                lines.append(f"| {RUNS[run]}: {part} | {' | '.join(_once(cell) for cell in cells)} |")
+                cells = (" / ".join(filter(None, (COLUMNS[c](row) for row in chosen))) for c in SUMMARY_COLUMNS)
+                lines.append(f"| {RUNS[run]} | {part} | {' | '.join(_once(cell) for cell in cells)} |")
     return lines
 
 
@@ -112,23 +113,33 @@ def _once(cell: str) -> str:
 
 
 def _training(accounts: list[Row]) -> list[str]:
-    lines = ["", "## How they were trained", "", "Loss: mean of 50 steps, in nats a byte.", ""]
-    lines += _header(["tokens a step", "learning rate", "at the first snapshot", "100 steps on", "loss after step"])
+    lines = [
+        "",
+        "## How they were trained",
+        "",
+        "Loss: nats a byte, the mean of the 50 steps that end with that one.",
+        "",
+    ]
+    lines += _header(["examples a step", "learning rate", "of the first snapshot", "100 steps on", "loss"])
     for found in accounts:
         plan, losses = found["plan"], {int(step): loss for step, loss in found["losses"].items()}
-        shown = [step for step in sorted(losses) if step % 100 == 0 or step == max(losses)]
-        if len(shown) > 9:
-            shown = [step for step in shown if step % 1000 == 0 or step == max(losses)]
-        course = f"{plan['rate']:g}, {'constant' if plan['end'] is None else 'cosine'} after {plan['warm_up']} steps"
+        every = 100 if max(losses) < 1000 else 1000
+        shown = [step for step in sorted(losses) if step % every == 0 or step == max(losses)]
+        course = "constant" if plan["end"] is None else f"cosine to a tenth at step {plan['end']}"
+        warm_up = f" after {plan['warm_up']} steps" if plan["warm_up"] > 1 else ""
         cells = [
-            str(found["tokens"] or plan["batch"]),
-            course,
-            f"step {plan['before']}: {found['rates']['0']:.2g}",
-            f"{found['rates']['100']:.2g}",
+            f"{found['tokens']:,} tokens" if found["tokens"] else str(plan["batch"]),
+            f"{_rate(plan['rate'])}{warm_up}, {course}",
+            f"{_rate(found['rates']['0'])} (step {plan['before']})",
+            _rate(found["rates"]["100"]),
             ", ".join(f"{step}: {losses[step]:.2f}" for step in shown),
         ]
         lines.append(f"| {RUNS[found['run']]} | {' | '.join(cells)} |")
     return lines
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:.1e}".replace(".0e", "e").replace("e-0", "e-")
 
 
 def _moves(accounts: list[Row]) -> list[str]:
@@ -143,8 +154,8 @@ def _moves(accounts: list[Row]) -> list[str]:
     lines += _header(["elements", "mean", "std", "relative step", "bf16 changed", "entropy, bf16", "entropy, fp32"])
     for found in accounts:
         for row in found["moves"]:
-            cells = [f"{row['elements']:,}", f"{row['mean']:.3f}", f"{row['std']:.4f}"]
-            cells += [f"{row['median_relative_step']:.2e}", f"{row['bf16_changed']:.1%}"]
+            cells = [f"{row['elements']:,}", f"{round(row['mean'], 3) + 0:.3f}", f"{row['std']:.4f}"]
+            cells += [_rate(row["median_relative_step"]), f"{row['bf16_changed']:.1%}"]
             cells += [" / ".join(f"{e:.3f}" for e in row["entropy"][kind].values()) for kind in ("bf16", "fp32")]
             lines.append(f"| {RUNS[found['run']]}: {row['group']} | {' | '.join(cells)} |")
     return lines
@@ -187,26 +198,45 @@ def _unchanged(found: Row) -> list[str]:
 
 
 def check(document: Row) -> str:
-    return "".join(f"{target}\n" for target in _targets(document))
-
-
-def _targets(document: Row) -> Iterator[Target]:
     rows = {(row["run"], row["part"], row["steps"]): row for row in document["rows"]}
+    lines = [str(target) for target in _targets(document, rows)]
+    lines += ["", "The same limits at the highest learning rate, and on the agitated run:", ""]
+    lines += [str(t) for run in ("peak", "agitated") for t in (*_ratios(rows, run), *_restores(rows, run))]
+    return "\n".join(lines) + "\n"
 
-    def ratio(run: str, part: str, steps: int, above: str, below: str = "logical_bytes") -> float | None:
-        row = rows.get((run, part, steps))
-        return row[above] / row[below] if row else None
 
-    bounds = {"bf16 weights": (0.16, 0.33, 0.46), "fp32 weights": (0.58, 0.67, 0.73)}
-    for run in ("dense", "peak", "agitated"):
-        for part, limits in bounds.items():
-            for steps, limit in zip(training.STEPS, limits, strict=True):
-                figure = ratio(run, part, steps, "delta_bytes")
-                yield Target(f"{run}, {part}, {steps} steps apart: stored / logical", limit, figure, at_most=True)
-    figure = ratio("finetune", "bf16 weights", 1, "delta_bytes")
-    yield Target("fine-tuning at 1e-5, bf16 weights, one step: stored / logical", 0.06, figure, at_most=True)
+def _ratio(rows: Rows, run: str, part: str, steps: int, above: str, below: str = "logical_bytes") -> float | None:
+    row = rows.get((run, part, steps))
+    return row[above] / row[below] if row else None
+
+
+def _ratios(rows: Rows, run: str) -> Iterator[Target]:
+    for part, limits in (("bf16 weights", (0.16, 0.33, 0.46)), ("fp32 weights", (0.58, 0.67, 0.73))):
+        for steps, limit in zip(training.STEPS, limits, strict=True):
+            figure = _ratio(rows, run, part, steps, "delta_bytes")
+            note = f"entropy {rows[run, part, steps]['entropy']:.3f}" if figure else ""
+            what = f"{run}, {part}, {_apart(steps)}: stored / logical"
+            yield Target(what, limit, figure, at_most=True, note=note)
+
+
+def _apart(steps: int) -> str:
+    return f"{steps} step{'s' * (steps > 1)} apart"
+
+
+def _restores(rows: Rows, run: str) -> Iterator[Target]:
+    for part, limit, apart in (("bf16 weights", 1.5, (1, 10)), ("fp32 weights", 1.9, training.STEPS)):
+        read = {k[2]: row["restore_bytes"] for k, row in rows.items() if k[:2] == (run, part) and k[2] in apart}
+        most = max(read, key=read.__getitem__, default=0)
+        what = f"{run}, {part}, up to {_apart(max(apart))}: bytes read to restore a delta / its keyframe's"
+        yield Target(what, limit, read.get(most), at_most=True, note=f"most at {most}")
+
+
+def _targets(document: Row, rows: Rows) -> Iterator[Target]:
+    yield from _ratios(rows, "dense")
+    figure = _ratio(rows, "finetune", "bf16 weights", 1, "delta_bytes")
+    yield Target("fine-tuning at 1e-5, bf16 weights, 1 step apart: stored / logical", 0.06, figure, at_most=True)
     for run in ("dense", "finetune"):
-        figure = ratio(run, "whole state", 10, "delta_bytes", "full_bytes")
+        figure = _ratio(rows, run, "whole state", 10, "delta_bytes", "full_bytes")
         yield Target(f"{run}, whole state, 10 steps apart: delta / full", None, figure)
     worst = max(document["rows"], key=lambda row: row["delta_bytes"] / row["full_bytes"])
     note = f"{worst['run']}, {worst['part']}, {worst['steps']} steps"
@@ -219,23 +249,18 @@ def _targets(document: Row) -> Iterator[Target]:
         slowest = min(found, key=found.__getitem__) if found else None
         note = f"{slowest[1]}, {slowest[2]} steps: the slowest of the weights" if slowest else ""
         yield Target(f"delta {what}, one core", bound, found[slowest] if slowest else None, "GB/s", note=note)
-    for run in training.TRANSFORMERS:
-        for part, limit, apart in (("bf16 weights", 1.5, (1, 10)), ("fp32 weights", 1.9, training_runs.DISTANCES)):
-            read = {k[2]: row["restore_bytes"] for k, row in rows.items() if k[:2] == (run, part) and k[2] in apart}
-            most_read = max(read, key=read.__getitem__, default=None)
-            what = f"{run}, {part}, up to {max(apart)} steps apart: bytes read to restore a delta / its keyframe's"
-            note = f"{most_read} steps" if most_read else ""
-            yield Target(what, limit, read.get(most_read), at_most=True, note=note)
+    for run in ("dense", "finetune"):
+        yield from _restores(rows, run)
 
 
 def _dense_weights(rows: list[Row]) -> list[Row]:
     return [r for r in rows if r["run"] == "dense" and r["part"].endswith("weights") and "encode_gb_s" in r]
 
 
-def _frozen(rows: dict[tuple[str, str, int], Row]) -> Iterator[Target]:
-    for steps in (1, 10, 100):
+def _frozen(rows: Rows) -> Iterator[Target]:
+    for steps in training.STEPS:
         whole, changed = rows.get(("lora", "whole state", steps)), rows.get(("lora", "changed", steps))
         if whole and changed:
             share = 1 - changed["logical_bytes"] / whole["logical_bytes"]
-            what = f"LoRA, {share:.1%} frozen, {steps} steps apart: written / the changed share's full coding"
+            what = f"LoRA, {share:.1%} frozen, {_apart(steps)}: written / the changed share's full coding"
             yield Target(what, 1.02, whole["delta_bytes"] / changed["full_bytes"], at_most=True)
