@@ -68,4 +68,29 @@ std::vector<std::uint64_t> Grid::touched(DimsView start, DimsView extent) const 
   return numbers;
 }
 
+Grid::Run Grid::common_run(std::uint64_t corner, std::uint64_t length, std::uint64_t chunk, std::uint64_t other_corner,
+                           std::uint64_t other_length, std::uint64_t other_chunk) {
+  const std::uint64_t end = corner + length, other_end = other_corner + other_length;
+  const std::uint64_t low = std::max(corner, other_corner), high = std::min(end, other_end);
+  if (low >= high) return {};
+  chunk = std::min(chunk, length);
+  other_chunk = std::min(other_chunk, other_length);
+  if (chunk == other_chunk) {
+    if ((low - corner) % chunk != 0 || (low - other_corner) % chunk != 0) return {};
+    const std::uint64_t cut_off = end == other_end && (high - low) % chunk != 0;
+    return {(low - corner) / chunk, (low - other_corner) / chunk, (high - low) / chunk + cut_off};
+  }
+  // Chunks of different lengths agree only where one is cut off, and that is the last of its grid.
+  const auto at = [](std::uint64_t begin, std::uint64_t to, std::uint64_t c) {
+    return begin + (to - begin - 1) / c * c;
+  };
+  const std::uint64_t last = at(corner, end, chunk), other_last = at(other_corner, other_end, other_chunk);
+  for (const std::uint64_t start : {last, other_last}) {
+    if (start < low || (start - corner) % chunk != 0 || (start - other_corner) % other_chunk != 0) continue;
+    if (std::min(start + chunk, end) != std::min(start + other_chunk, other_end)) continue;
+    return {(start - corner) / chunk, (start - other_corner) / other_chunk, 1};
+  }
+  return {};
+}
+
 }  // namespace ostraca

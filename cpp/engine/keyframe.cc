@@ -61,22 +61,24 @@ Result<std::string> Keyframe::name() const {
   return std::move(siblings.own);
 }
 
-const ShardRecord* Keyframe::find(const ArraySource& source, const Dims& chunk_shape) const {
+BaseChunks Keyframe::find(const ArraySource& source, const Grid& grid) const {
   const Directory& d = stored_.directory;
   const auto number =
       leaves_.find(path_hash(source.path), [&](std::uint32_t i) { return d.path(d.leaves[i]) == source.path; });
-  if (!number) return nullptr;
+  if (!number) return {};
   const LeafRecord& leaf = d.leaves[*number];
   // The kind does not matter: bytes are bytes.
   if (leaf.dtype != source.dtype || d.detail(leaf) != source.detail ||
       !std::ranges::equal(d.shape(leaf), source.global_shape))
-    return nullptr;
+    return {};
+  BaseChunks chunks;
   for (const ShardRecord& shard : d.shards_of(leaf))
-    if (std::ranges::equal(d.shard_offset(leaf, shard), source.offset) &&
-        std::ranges::equal(d.shard_shape(leaf, shard), source.shape) &&
-        std::ranges::equal(d.chunk_shape(leaf, shard), chunk_shape))
-      return &shard;
-  return nullptr;
+    grid.match(source.offset, Grid(d.shard_shape(leaf, shard), d.chunk_shape(leaf, shard)), d.shard_offset(leaf, shard),
+               [&](std::uint64_t chunk, std::uint64_t its_chunk) {
+                 if (chunks.empty()) chunks.assign(grid.count(), std::nullopt);
+                 chunks[chunk] = d.refs[shard.first_ref + its_chunk];
+               });
+  return chunks;
 }
 
 Result<const Extent*> Keyframe::extent(std::uint32_t file, std::uint32_t number) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <unordered_map>
 
@@ -12,12 +13,16 @@
 #include "base/hash_index.h"
 #include "codec/codec.h"
 #include "engine/data_files.h"
+#include "engine/grid.h"
 #include "engine/stored_file.h"
 #include "ostraca/base_snapshot.h"
 #include "ostraca/writer.h"
 #include "storage/storage.h"
 
 namespace ostraca {
+
+// Where the base has each chunk of a shard, in the order of its grid. Empty: nowhere.
+using BaseChunks = ShortVector<std::optional<ChunkRef>, 1>;
 
 // BaseSnapshot's only kind. Thread-safe.
 class Keyframe final : public BaseSnapshot {
@@ -31,11 +36,9 @@ class Keyframe final : public BaseSnapshot {
   Result<std::string> name() const;
   const FileRecord& file(std::uint32_t number) const { return stored_.directory.files[number]; }
 
-  // The keyframe's shard that is the same box of the same array, cut into the same grid; null if there is none.
-  const ShardRecord* find(const ArraySource& source, const Dims& chunk_shape) const;
-  const ChunkRef& ref(const ShardRecord& shard, std::uint64_t chunk) const {
-    return stored_.directory.refs[shard.first_ref + chunk];
-  }
+  // The keyframe's chunks that are the same boxes of the same array, whatever shards and files they are in. Takes a
+  // look at each shard of the array, as reading the index did.
+  BaseChunks find(const ArraySource& source, const Grid& grid) const;
   Result<const Extent*> extent(std::uint32_t file, std::uint32_t number);
 
   // What reading extents takes: for one thread, used again and again.

@@ -64,20 +64,67 @@ Batch BatchBuilder::take() {
   return std::exchange(batch_, {});
 }
 
+void Packer::add(PlannedSource* source, std::string_view name) {
+  members_.push_back({source->array.dtype, name, source, source->base.empty() ? std::nullopt : source->base[0]});
+}
+
+namespace {
+
+void append(Piece& piece, PlannedSource* source) {
+  const DTypeInfo& info = dtype_info(source->array.dtype);
+  piece.format = {info.scalar_bytes, info.is_float};
+  piece.fragments.push_back({source, 0, piece.decoded_bytes});
+  piece.decoded_bytes += static_cast<std::uint32_t>(source->bytes);
+}
+
+}  // namespace
+
+// Takes the members that lie side by side in one extent of the base, from its start. Whether that is all of the extent
+// is seen when it is compared.
+void Packer::take_packs_of_base(std::vector<Piece>& pieces) {
+  const auto extent = [](const Member& m) { return std::tuple(m.dtype, m.base->file, m.base->extent); };
+  const auto place = [](const Member& m) { return std::tuple(m.dtype, m.base->file, m.base->extent, m.base->offset); };
+  const auto begin = std::ranges::stable_partition(members_, [](const Member& m) { return !m.base; }).begin();
+  const auto end = members_.end();
+  if (!std::ranges::is_sorted(begin, end, {}, place)) std::ranges::stable_sort(begin, end, {}, place);
+  std::vector<Member> left;
+  for (auto first = begin, next = begin; first != end; first = next) {
+    const std::size_t left_before = left.size();
+    Piece piece;
+    bool whole = true;
+    for (; next != end && extent(*next) == extent(*first); ++next) {
+      if (next->base->offset < piece.decoded_bytes) {
+        left.push_back(*next);  // the base has it tied to one that is taken
+        continue;
+      }
+      whole = whole && next->base->offset == piece.decoded_bytes &&
+              piece.decoded_bytes + next->source->bytes <= kPackBytesMax;
+      if (whole) append(piece, next->source);
+    }
+    if (whole) {
+      pieces.push_back(std::move(piece));
+    } else {
+      left.resize(left_before);
+      left.insert(left.end(), first, next);
+    }
+  }
+  members_.erase(begin, end);
+  members_.insert(members_.end(), left.begin(), left.end());
+}
+
 std::vector<Piece> Packer::take() {
   std::vector<Piece> pieces;
+  take_packs_of_base(pieces);
+  const std::size_t first = pieces.size();
   DType dtype = DType::kNone;
   const auto place = [](const Member& m) { return std::tuple(m.dtype, m.name); };
   if (!std::ranges::is_sorted(members_, {}, place)) std::ranges::stable_sort(members_, {}, place);
   for (const Member& member : members_) {
-    const auto size = static_cast<std::uint32_t>(member.source->bytes);
-    if (pieces.empty() || member.dtype != dtype || pieces.back().decoded_bytes + size > kPackBytesMax) {
-      dtype = member.dtype;
-      const DTypeInfo& info = dtype_info(dtype);
-      pieces.push_back({{info.scalar_bytes, info.is_float}, 0, {}});
-    }
-    pieces.back().fragments.push_back({member.source, 0, pieces.back().decoded_bytes});
-    pieces.back().decoded_bytes += size;
+    if (pieces.size() == first || member.dtype != dtype ||
+        pieces.back().decoded_bytes + member.source->bytes > kPackBytesMax)
+      pieces.emplace_back();
+    dtype = member.dtype;
+    append(pieces.back(), member.source);
   }
   members_.clear();
   return pieces;

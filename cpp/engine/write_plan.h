@@ -11,6 +11,7 @@
 #include "codec/codec.h"
 #include "container/directory.h"
 #include "engine/grid.h"
+#include "engine/keyframe.h"
 #include "ostraca/writer.h"
 
 namespace ostraca {
@@ -43,7 +44,7 @@ struct PlannedSource {
   std::uint64_t bytes;
   Dims chunk_shape;
   Grid grid;
-  const ShardRecord* base = nullptr;    // the same box in the base
+  BaseChunks base;
   std::vector<DeltaWorth> delta_worth;  // of each group of chunks; guarded by the pipeline's mutex
   ShortVector<ChunkRef, 1> refs;        // filled in by the pipeline, one for each chunk
   std::uint64_t unread_chunks;          // guarded by the pipeline's mutex
@@ -86,11 +87,12 @@ class BatchBuilder {
   std::size_t room_ = kBlockBytes - kHeaderBytes;
 };
 
-// Small arrays, to be packed when all of them are known: those of one dtype share pieces, in the order of names.
+// Small arrays, to be packed when all of them are known. Packs that the base has are made again, whatever came and went
+// elsewhere, so that they can be compared; of the others those of one dtype share pieces, in the order of names.
 class Packer {
  public:
   // REQUIRES: the name lives until take().
-  void add(PlannedSource* source, std::string_view name) { members_.push_back({source->array.dtype, name, source}); }
+  void add(PlannedSource* source, std::string_view name);
   std::vector<Piece> take();
 
  private:
@@ -98,7 +100,10 @@ class Packer {
     DType dtype;
     std::string_view name;  // a leaf's small shards share it
     PlannedSource* source;
+    std::optional<ChunkRef> base;
   };
+  void take_packs_of_base(std::vector<Piece>& pieces);
+
   std::vector<Member> members_;
 };
 

@@ -101,7 +101,7 @@ class WriterImpl final : public Writer {
 
  private:
   Status check_base();
-  std::optional<BasePlace> base_place(const Piece& piece) const;
+  static std::optional<BasePlace> base_place(const Piece& piece);
   Result<Dims> chunk_shape(const ArraySource& source, std::uint32_t item) const;
   void push(Piece piece);
   Status complete();
@@ -186,11 +186,11 @@ Status WriterImpl::check_base() {
 }
 
 // Where the base has the same chunk, or a pack of the same arrays.
-std::optional<BasePlace> WriterImpl::base_place(const Piece& piece) const {
+std::optional<BasePlace> WriterImpl::base_place(const Piece& piece) {
   std::optional<BasePlace> place;
   for (const Fragment& f : piece.fragments) {
-    if (!f.source->base) return std::nullopt;
-    const ChunkRef& ref = base_->ref(*f.source->base, f.chunk);
+    if (f.source->base.empty() || !f.source->base[f.chunk]) return std::nullopt;
+    const ChunkRef& ref = *f.source->base[f.chunk];
     if (!place) place = BasePlace{ref.file, ref.extent};
     if (ref.file != place->file || ref.extent != place->extent || ref.offset != f.offset) return std::nullopt;
   }
@@ -237,7 +237,7 @@ Status WriterImpl::add(ArraySource source) {
     }
   PlannedSource* planned = &sources_.emplace_back(std::move(source), item, chunks.take());
   if (base_) {
-    planned->base = base_->find(planned->array, planned->chunk_shape);
+    planned->base = base_->find(planned->array, planned->grid);
     planned->delta_worth.resize((planned->grid.count() + kDeltaGroup - 1) / kDeltaGroup);
   }
   leaves_.add_shard(leaf, planned->array, *planned);
