@@ -104,6 +104,35 @@ def compressible() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def keyframe() -> dict[str, Any]:
+    """Arrays of chunks of their own, for each element width, and packs."""
+    chunked: dict[str, Any] = {name: bits(name, (40, 25)) for name in ("u1", "i2", "f4", "f8")}
+    chunked |= {
+        "bfloat16": bits(ml_dtypes.bfloat16, (40, 25)),
+        "frozen": bits("f4", (40, 25)),
+        "redrawn": bits("u1", (2000,)),
+    }
+    return {
+        "chunked": chunked,
+        "moving": [bits("f4", (150,)) for _ in range(3)],
+        "kept": [bits("i8", (60,))] * 2,
+        "n": 1,
+    }
+
+
+def delta() -> dict[str, Any]:
+    """What some steps make of it: most elements move by a few units in the last place."""
+    tree = keyframe()
+    tree["chunked"] |= {name: moved(tree["chunked"][name]) for name in ("u1", "i2", "f4", "f8", "bfloat16")}
+    tree["chunked"]["redrawn"] = bits("u1", (2000,))
+    return tree | {"moving": [moved(array) for array in tree["moving"]], "fresh": bits("f2", (10, 10)), "n": 2}
+
+
+def moved(array: np.ndarray) -> np.ndarray:
+    integers = array.view(f"u{array.itemsize}")
+    return (integers + RANDOM.integers(-2, 3, array.shape).astype(integers.dtype)).view(array.dtype)
+
+
 METADATA = {
     "big": [1 << 53, -(1 << 70), (1 << 53) - 1], "odd": [math.nan, math.inf, -math.inf, 1e-300], "$tag": {"$$": "$"},
     "text": "ü\u2028\"\\", "none": None, "nested": [[], {}, [True, False]],
@@ -115,6 +144,8 @@ SAVES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "raw": (compressible, {"codec": "raw"}),
     "zstd": (compressible, {"codec": "zstd", "chunk_shape": (7, 50)}),
     "chunks": (compressible, {"chunk_shape": (16, 7)}),
+    "keyframe": (keyframe, {"step": 100, "chunk_shape": (16, 25)}),
+    "delta": (delta, {"step": 101, "chunk_shape": (16, 25), "base": "keyframe"}),
     "one-leaf": (lambda: np.arange(3.0), {}),
     "no-leaf": (dict, {}),
 }
@@ -156,7 +187,8 @@ def write(directory: Path, name: str) -> None:
     if name in SAVES:
         make, options = SAVES[name]
         tree = make()
-        ostraca.save(directory / name, tree, **options)
+        beside = {"base": directory / options["base"]} if "base" in options else {}
+        ostraca.save(directory / name, tree, **options | beside)
     else:
         tree = {"processes": processes, "tiny": tiny}[name](directory / name)
     same = name in ("raw", "zstd", "chunks")

@@ -60,7 +60,24 @@ def test_they_use_every_codec() -> None:
     for path in GOLDEN:
         with ostraca.Reader(str(path)) as reader:
             codecs |= {chunk.codec for info in reader.arrays() for chunk in reader.chunks(info.name)}
-    assert codecs == {0, 1, 2}
+    assert codecs == {0, 1, 2, 3}
+
+
+def test_the_delta_has_everything_that_a_delta_can_have() -> None:
+    path = ROOT / "golden" / "v1" / "delta"
+    with ostraca.Reader(str(path)) as reader:
+        chunks = {info.name: reader.chunks(info.name) for info in reader.arrays()}
+        widths = {
+            info.dtype.itemsize
+            for info in reader.arrays()
+            for chunk in chunks[info.name]
+            if chunk.codec == 3 and not chunk.offset_in_extent and info.name.startswith("chunked/")
+        }
+    assert widths == {1, 2, 4, 8}
+    assert all(chunk.in_base for chunk in chunks["chunked/frozen"])
+    assert not any(chunk.in_base or chunk.codec == 3 for name in ("chunked/redrawn", "fresh") for chunk in chunks[name])
+    packs = [chunks["moving/2"][0], chunks["kept/0"][0]]
+    assert packs[0].codec == 3 and packs[0].offset_in_extent > 0 and packs[1].in_base
 
 
 def test_the_trees_are_still_made_alike() -> None:
