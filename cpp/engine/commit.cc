@@ -106,7 +106,7 @@ Manifest describe(const std::vector<Part>& parts, const std::vector<FileReport>&
   manifest.base_directory = reports.front().base_directory;
   manifest.base_id = reports.front().base_id;
   manifest.step = options.step;
-  manifest.created = utc_now();
+  manifest.created = options.created.empty() ? utc_now() : options.created;
   manifest.writer = std::string("ostraca ") + OSTRACA_VERSION;
   manifest.process_count = reports.front().process_count;
   manifest.index = {index_file_name(manifest.id), index.bytes.size(), index.footer_crc};

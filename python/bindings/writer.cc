@@ -239,8 +239,8 @@ WriterOptions writer_options(std::uint32_t process_index, std::uint32_t process_
 
 std::string commit_reports(const std::string& path, const std::vector<FileReport>& reports,
                            std::optional<std::int64_t> step, const std::optional<std::string>& metadata, bool overwrite,
-                           double seconds, double stall_seconds) {
-  const CommitOptions options{step, metadata.value_or("null"), overwrite, seconds, stall_seconds};
+                           double seconds, double stall_seconds, const std::string& created) {
+  const CommitOptions options{step, metadata.value_or("null"), overwrite, seconds, stall_seconds, created};
   Result<std::string> manifest = invalid_argument("");
   {
     const py::gil_scoped_release release;
@@ -299,7 +299,8 @@ void bind_writer(py::module_& m) {
       .def("abort", &PyWriter::abort)
       .def("progress", [](PyWriter& w) { return std::pair(w.get().bytes_done(), w.get().bytes_total()); });
   m.def("commit", &commit_reports, arg("path"), arg("reports"), py::kw_only(), arg("step") = py::none(),
-        arg("metadata") = py::none(), arg("overwrite") = false, arg("seconds") = 0.0, arg("stall_seconds") = 0.0);
+        arg("metadata") = py::none(), arg("overwrite") = false, arg("seconds") = 0.0, arg("stall_seconds") = 0.0,
+        arg("created") = "");
 }
 
 }  // namespace ostraca::python

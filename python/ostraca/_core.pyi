@@ -90,6 +90,7 @@ def commit(
     overwrite: bool = False,
     seconds: float = 0.0,
     stall_seconds: float = 0.0,
+    created: str = "",  # UTC, "2026-11-20T12:00:00Z"; empty: now
 ) -> str:
     """Checks the reported files, writes index and manifest, publishes. Returns the manifest's JSON text."""
 

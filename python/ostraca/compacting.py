@@ -47,7 +47,8 @@ _POLL_SECONDS: Final = 0.2
 def compact(path: StrPath, *, dry_run: bool = False) -> CompactReport:
     """Makes a checkpoint that has a base self-contained, in place: afterwards it needs no other.
 
-    It is read and written again, as a save that overwrites it: with the same leaves, step and metadata, and a new id.
+    It is read and written again, as a save that overwrites it: with the same leaves, step, metadata and time
+    of creation, and a new id.
     At most 256 MiB of its arrays are in memory at a time. When it is killed the checkpoint is as it was, or done. A
     checkpoint without a base stays as it is. dry_run: change nothing, report what would be done.
 
@@ -64,10 +65,7 @@ def compact(path: StrPath, *, dry_run: bool = False) -> CompactReport:
             return CompactReport(where, bool(dry_run), None, before, before, 0, [], time.monotonic() - started)
         own = os.path.basename(os.path.realpath(where))  # noqa: PTH119
         others = [name for name in lineage.deltas_of(where, base.id) if name != own]
-        if dry_run:
-            after = _most_bytes(reader, manifest)
-        else:
-            after = _rewrite(reader, manifest, where, started).info.stored_bytes
+        after = _most_bytes(reader, manifest) if dry_run else _rewrite(reader, manifest, where).info.stored_bytes
     base_bytes = base.manifest.info.stored_bytes if base.manifest else 0
     return CompactReport(
         where, bool(dry_run), base.directory, before, after, base_bytes, others, time.monotonic() - started
@@ -117,7 +115,7 @@ class _Piece(NamedTuple):
         return self.info.nbytes <= SMALL_BYTES
 
 
-def _rewrite(reader: Reader, manifest: Manifest, where: str, started: float) -> Manifest:
+def _rewrite(reader: Reader, manifest: Manifest, where: str) -> Manifest:
     parts = _parts(reader.arrays())
     chunk_shape = _chunk_shape(reader)
     writers: list[_core.Writer] = []
@@ -139,16 +137,15 @@ def _rewrite(reader: Reader, manifest: Manifest, where: str, started: float) -> 
         with Reader(where, threads=1) as now:
             if now.manifest().id != manifest.id:
                 raise ExistsError(f"{where!r} was overwritten by somebody else meanwhile; it was not compacted")
-        seconds = time.monotonic() - started
-        notes = metadata.encode(manifest.metadata)
         text = _core.commit(
             where,
             reports,
             step=manifest.info.step,
-            metadata=notes,
+            metadata=metadata.encode(manifest.metadata),
             overwrite=True,
-            seconds=seconds,
-            stall_seconds=seconds,
+            seconds=manifest.info.seconds,
+            stall_seconds=manifest.info.stall_seconds,
+            created=manifest.created,
         )
     except CommitUncertainError:
         raise

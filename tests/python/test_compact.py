@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,7 @@ def test_compact(run: Path) -> None:
     assert report.base_bytes == dry.base_bytes == ostraca.open(run / "0").info.stored_bytes
     with ostraca.open(run / "1") as now:
         assert now.id != attempt and now.step == 1
+        assert (now.info.seconds, now.info.stall_seconds) == (before.seconds, before.stall_seconds)
         assert np.isnan(now.metadata["loss"]) and now.metadata["n"] == 1 << 60
         assert report.stored_bytes_before == dry.stored_bytes_before == before.stored_bytes
         assert report.stored_bytes_after == now.info.stored_bytes <= dry.stored_bytes_after
@@ -61,6 +64,22 @@ def test_compact(run: Path) -> None:
     check(run / "1", expected)
     full = ostraca.save(run / "full", expected)
     assert ostraca.open(run / "1").info.stored_bytes <= full.stored_bytes * 1.01
+
+
+def test_what_prune_goes_by_stays(run: Path) -> None:
+    """Without steps the newest is the one that was created last, whatever was compacted since."""
+    for name in "12":
+        shutil.rmtree(run / name)
+    ostraca.save(run / "0", state(), overwrite=True)
+    tree = state()
+    ostraca.save(run / "first", changed(tree), base=run / "0")
+    created = json.loads((run / "first" / "manifest.json").read_text())["created"]
+    time.sleep(1.1)  # times are in seconds
+    ostraca.save(run / "second", tree, base=run / "0")
+    time.sleep(1.1)
+    ostraca.compact(run / "first")
+    assert json.loads((run / "first" / "manifest.json").read_text())["created"] == created
+    assert "first" in [removed.name for removed in ostraca.prune(run, keep=1, dry_run=True).removed]
 
 
 def test_nothing_to_do(run: Path) -> None:

@@ -103,6 +103,7 @@ struct CommitOptions {
   bool overwrite = false;
   double seconds = 0;  // for the manifest
   double stall_seconds = 0;
+  std::string created = {};  // UTC, "2026-11-20T12:00:00Z"; empty: now
 };
 
 // Checks the reported files (which proves that all processes wrote to one directory), writes index and manifest and
