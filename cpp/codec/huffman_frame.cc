@@ -91,7 +91,11 @@ Survey survey_block(Bytes block, const Kernels& kernels) {
   return survey;
 }
 
-// Whether a tree of the block's own may be worth its description, by two estimates of what it may save. How far the
+// What a tree has to save, beyond its description, of a block's bits: reading a table's tree takes the decoder about as
+// long as a tenth of a block, and streams of one tree are decoded side by side.
+constexpr std::uint64_t kTreeWorthDivisor = 2048;
+
+// Whether a tree of the block's own may be worth that, by two estimates of what it may save. How far the
 // counts are from those of the whole frame is measured as chi squared, which is 2 ln 2 times the bits that another
 // distribution's code costs; a sample is off by chance, and flatters the tree made from it as much. And codes for
 // symbols that the block does not have take their share, at least 2^-11 each, from all others.
@@ -108,7 +112,8 @@ bool stands_out(const Survey& block, const SymbolCounts& total, const HuffmanTre
     chi_squared += off * off / (expected + 1);
   }
   const std::uint64_t idle = block_sum * whole.idle_share(block.counts) / HuffmanTree::kWholeShare;
-  return chi_squared + 2 * idle > kDescriptionBits + 2 * std::uint64_t{block.step} * block.symbols;
+  return chi_squared + 2 * idle >
+         kDescriptionBits + 2 * std::uint64_t{block.step} * block.symbols + 2 * 8 * block_sum / kTreeWorthDivisor;
 }
 
 // ---- writing
@@ -250,7 +255,7 @@ const HuffmanTree* HuffmanFrameEncoder::State::choose_tree(const Survey& survey,
     std::optional<HuffmanTree>& spare = own[0] && in_use == &*own[0] ? own[1] : own[0];
     spare.emplace(survey.counts);
     // A sample flatters the tree that was made from it, by about half a symbol's count for every symbol.
-    consider(*spare, std::uint64_t{survey.symbols} * (survey.step - 1));
+    consider(*spare, std::uint64_t{survey.symbols} * (survey.step - 1) + raw_bits / kTreeWorthDivisor);
   }
   return best;
 }

@@ -7,17 +7,16 @@
 
 #include "base/bytes.h"
 #include "codec/huffman_kernels.h"
+#include "codec/huffman_weights.h"
 
 namespace ostraca {
-
-inline constexpr unsigned kCodeBitsMax = 11;  // RFC 8878, 4.2.1
 
 using SymbolCounts = std::array<std::uint32_t, 256>;
 
 // An optimal length-limited code for given counts. A value; building it allocates nothing.
 class HuffmanTree {
  public:
-  static constexpr std::size_t kDescriptionBytesMax = 128;
+  static constexpr std::size_t kDescriptionBytesMax = kWeightsBytesMax;
 
   // Depends on the counts alone. REQUIRES: at least two of them are not zero.
   explicit HuffmanTree(const SymbolCounts& counts);

@@ -16,6 +16,7 @@
 #include "base/limits.h"
 #include "codec/codec.h"
 #include "codec/huffman_frame.h"
+#include "codec/huffman_frame_decoder.h"
 
 namespace ostraca {
 namespace {
@@ -202,13 +203,18 @@ std::size_t FrameEncoder::zero_runs(Bytes data, MutableBytes out) {
 }
 
 struct FrameDecoder::Context {
-  DecompressContext dctx = make_decompress_context();
+  HuffmanFrameDecoder huffman;
+  DecompressContext general = make_decompress_context();
 };
 
 FrameDecoder::FrameDecoder() : context_(std::make_unique<Context>()) {}
 FrameDecoder::~FrameDecoder() = default;
 
-Status FrameDecoder::decode(Bytes frame, MutableBytes out) { return decode_frame(context_->dctx.get(), frame, out); }
+// Whatever is not plainly of our own kind, libzstd decodes or says what is wrong with it.
+Status FrameDecoder::decode(Bytes frame, MutableBytes out) {
+  if (context_->huffman.decode(frame, out)) return {};
+  return decode_frame(context_->general.get(), frame, out);
+}
 
 Result<std::size_t> zstd_compress(Bytes data, int level, MutableBytes out) {
   const CompressContext context = make_compress_context();

@@ -1,4 +1,5 @@
-// Our own Huffman-only frames: standard ones that libzstd decodes, of libzstd's size, alike from every kernel.
+// Our own Huffman-only frames: standard ones that libzstd decodes as our decoder does, of libzstd's size, alike from
+// every kernel.
 #include "codec/huffman_frame.h"
 
 #include <gtest/gtest.h>
@@ -17,6 +18,7 @@
 
 #include "base/cpu.h"
 #include "base/limits.h"
+#include "codec/huffman_frame_decoder.h"
 #include "codec/huffman_tree.h"
 
 namespace ostraca {
@@ -76,6 +78,11 @@ Buffer frame_of(const Buffer& data) {
   EXPECT_EQ(back.back(), kGuard);
   back.resize(data.size());
   EXPECT_TRUE(back == data);
+  static HuffmanFrameDecoder decoder;
+  Buffer ours(data.size() + 64, kGuard);
+  EXPECT_TRUE(decoder.decode(first, MutableBytes(ours).first(data.size())));
+  EXPECT_TRUE(std::equal(data.begin(), data.end(), ours.begin()));
+  EXPECT_EQ(std::count(ours.end() - 64, ours.end(), kGuard), 64);
   return first;
 }
 

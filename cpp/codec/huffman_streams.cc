@@ -1,0 +1,169 @@
+#include "codec/huffman_streams.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace ostraca {
+namespace {
+
+// ---- the table
+
+// The entry for a symbol and what an entry for the bits after it says. Of seven symbols the last one is dropped.
+std::uint64_t prepend(unsigned symbol, unsigned length, std::uint64_t rest, const std::uint8_t* lengths) {
+  if (rest >> 56 == DecodeTable::kSymbolsMax) rest -= (std::uint64_t{1} << 56) + lengths[rest >> 48 & 0xFF];
+  constexpr std::uint64_t kLaterSymbols = 0x00FF'FFFF'FFFF'0000, kSums = 0xFF00'0000'0000'00FF;
+  return ((rest << 8 & kLaterSymbols) | (rest & kSums)) + (std::uint64_t{1} << 56 | symbol << 8 | length);
+}
+
+}  // namespace
+
+// For each number of bits from none to 11, what they decode to on their own: a symbol, then what the table of the bits
+// after it says. Codes count upwards from the longest ones, in the order of the symbols (RFC 8878, 4.2.1.3), so that
+// the ones which a table has no room for come first in it.
+void fill_decode_table(const std::array<std::uint8_t, 256>& lengths, DecodeTable* table) {
+  constexpr unsigned kBits = DecodeTable::kIndexBits;
+  std::array<std::uint8_t, 256> order;
+  std::array<unsigned, kBits + 1> first{};  // in `order`, of the codes of a length
+  unsigned symbols = 0;
+  for (unsigned length = kBits; length > 0; --length) {
+    first[length] = symbols;
+    for (unsigned s = 0; s < 256; ++s)
+      if (lengths[s] == length) order[symbols++] = static_cast<std::uint8_t>(s);
+  }
+  std::array<std::uint64_t, 1u << kBits> smaller;  // that of b bits begins at 2^b
+  smaller[1] = 0;
+  for (unsigned bits = 1; bits <= kBits; ++bits) {
+    std::uint64_t* const begin = bits == kBits ? table->entries : smaller.data() + (std::size_t{1} << bits);
+    std::uint64_t* entry = begin + (std::size_t{1} << bits);
+    for (unsigned i = symbols; i-- > first[bits];) {
+      const unsigned symbol = order[i], length = lengths[symbol];
+      const std::size_t size = std::size_t{1} << (bits - length);
+      const std::uint64_t* const rest = smaller.data() + size;
+      entry -= size;
+      for (std::size_t k = 0; k < size; ++k) entry[k] = prepend(symbol, length, rest[k], lengths.data());
+    }
+    std::fill(begin, entry, 0);
+  }
+  std::copy(lengths.begin(), lengths.end(), table->lengths);
+}
+
+// ---- the streams
+
+namespace {
+
+constexpr unsigned kLookups = 5;           // 11 bits each, of the 63 - 8 that a refilled word has at least
+constexpr std::size_t kRoundBytesMax = 7;  // of a stream that they use
+constexpr std::size_t kRoundSymbolsMax = kLookups * DecodeTable::kSymbolsMax;  // that they give
+constexpr std::size_t kStoreBytes = 8;
+
+// Where a stream is: the bits of the word at `word` that are left, on top, and under them a one that was the word's
+// lowest bit. The zeros under that tell how many bits of the word are used.
+struct Lane {
+  std::uint64_t bits;
+  const std::byte* word;
+  std::byte* out;
+  const BitSource* source;
+};
+
+Lane start(const BitSource* source) {
+  const std::byte* const word = source->end - sizeof(std::uint64_t);
+  const std::uint64_t bits = load_le<std::uint64_t>(word);
+  return {(bits | 1) << (std::countl_zero(bits) + 1), word, source->out, source};
+}
+
+void refill(Lane& lane) {
+  const auto used = static_cast<unsigned>(std::countr_zero(lane.bits));
+  lane.word -= used / 8;
+  lane.bits = (load_le<std::uint64_t>(lane.word) | 1) << used % 8;
+}
+
+// The count of bits is the entry's lowest byte, so that it needs no extraction before the shift, which takes it modulo
+// 64: up to there and back, this is all that one lookup waits for.
+void lookup(Lane& lane, const std::uint64_t* entries) {
+  const std::uint64_t entry = entries[lane.bits >> (64 - DecodeTable::kIndexBits)];
+  lane.bits <<= entry & 63;
+  store_le(lane.out, entry >> 8);
+  lane.out += entry >> 56;
+}
+
+// How many rounds of refill and kLookups stay within the stream and its room, whatever the bits are.
+std::size_t safe_rounds(const Lane& lane) {
+  const BitSource& s = *lane.source;
+  const auto room = static_cast<std::size_t>(s.out_end - lane.out);
+  if (lane.word < s.begin || room < kRoundSymbolsMax + kStoreBytes) return 0;
+  const std::size_t by_bits = static_cast<std::size_t>(lane.word - s.begin) / kRoundBytesMax + 1;
+  const std::size_t by_room = (room - kStoreBytes) / kRoundSymbolsMax;
+  return by_bits < by_room ? by_bits : by_room;
+}
+
+// The rest of a stream; where it may end, every step is checked.
+bool finish(Lane lane, const DecodeTable& table) {
+  for (std::size_t rounds; (rounds = safe_rounds(lane)) > 0;)
+    for (; rounds > 0; --rounds) {
+      for (unsigned i = 0; i < kLookups; ++i) lookup(lane, table.entries);
+      refill(lane);
+    }
+  const BitSource& s = *lane.source;
+  for (;;) {
+    const std::ptrdiff_t left = 8 * (lane.word + sizeof(std::uint64_t) - s.begin) - std::countr_zero(lane.bits);
+    if (left < 0) return false;
+    if (lane.out == s.out_end) return left == 0;
+    refill(lane);
+    if (left >= static_cast<std::ptrdiff_t>(DecodeTable::kIndexBits) &&
+        s.out_end - lane.out >= static_cast<std::ptrdiff_t>(kStoreBytes)) {
+      lookup(lane, table.entries);
+      continue;
+    }
+    const auto symbol = static_cast<std::uint8_t>(table.entries[lane.bits >> (64 - DecodeTable::kIndexBits)] >> 8);
+    lane.bits <<= table.lengths[symbol] & 63;
+    *lane.out++ = static_cast<std::byte>(symbol);
+  }
+}
+
+// The first lanes take each step together. They are copied so that the compiler may keep them in registers, as far as
+// these go: the lanes' bits and places of output, mostly.
+template <std::size_t kTogether>
+void run(Lane* lanes, const std::uint64_t* entries) {
+  std::size_t rounds = safe_rounds(lanes[0]);
+  for (std::size_t k = 1; k < kTogether; ++k) rounds = std::min(rounds, safe_rounds(lanes[k]));
+  std::array<Lane, kTogether> local;
+  std::copy_n(lanes, kTogether, local.begin());
+  for (; rounds > 0; --rounds) {
+#pragma GCC unroll 5
+    for (unsigned i = 0; i < kLookups; ++i)
+#pragma GCC unroll 8
+      for (Lane& lane : local) lookup(lane, entries);
+#pragma GCC unroll 8
+    for (Lane& lane : local) refill(lane);
+  }
+  std::copy_n(local.begin(), kTogether, lanes);
+}
+
+}  // namespace
+
+// Lanes in turns keep the machine busy while each waits for its lookups; one that ends makes room for the next stream.
+// Measured on Zen 5, exponents of weights: 7.5 GB/s with eight lanes, 6.2 with four to six; BMI2 changes nothing.
+bool decode_streams(const DecodeTable& table, std::span<const BitSource> streams) {
+  constexpr std::size_t kMost = 8, kSome = 4;
+  std::array<Lane, kMost> lanes;
+  std::size_t count = 0, next = 0;
+  while (count < kMost && next < streams.size()) lanes[count++] = start(&streams[next++]);
+  while (count >= kSome) {
+    for (std::size_t k = 0; k < count;) {
+      if (safe_rounds(lanes[k]) > 0) {
+        ++k;
+        continue;
+      }
+      if (!finish(lanes[k], table)) return false;
+      lanes[k] = next < streams.size() ? start(&streams[next++]) : lanes[--count];
+    }
+    if (count == kMost)
+      run<kMost>(lanes.data(), table.entries);
+    else if (count >= kSome)
+      run<kSome>(lanes.data(), table.entries);
+  }
+  return std::all_of(lanes.begin(), lanes.begin() + static_cast<std::ptrdiff_t>(count),
+                     [&](const Lane& lane) { return finish(lane, table); });
+}
+
+}  // namespace ostraca
