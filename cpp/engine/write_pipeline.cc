@@ -170,12 +170,13 @@ void WritePipeline::place_ready() {
 }
 
 // Gives the block its offset and its pieces their extents. A piece whose content is in the file already, because an
-// earlier batch brought it, is dropped here, and the block closed up.
+// earlier batch brought it, is dropped here, and the block closed up. Only the last batch's block is kept back, so that
+// where the tail goes depends on the batches alone.
 void WritePipeline::place(Job& job, bool first) {
   bool brings_content = first;
   for (std::size_t i = 0; i < job.coded.size(); ++i)
     brings_content |= !job.coded[i].in_base && !known_.contains({job.coded[i].hash, job.batch.pieces[i].decoded_bytes});
-  if (brings_content) submit_last_block();
+  submit_last_block();
   const std::uint64_t offset = last_.offset;
   std::size_t end = first ? kHeaderBytes : 0;
   if (first) std::memcpy(job.block.data(), header_.data(), header_.size());
@@ -215,6 +216,7 @@ void WritePipeline::place(Job& job, bool first) {
     bytes_done_ += job.batch.decoded_bytes;
   }
   job = Job{.state = Job::State::kCoded};
+  if (next_to_place_ + 1 < jobs_.size()) submit_last_block();
 }
 
 // The place of one of the base's files among those that are used.
@@ -265,7 +267,12 @@ void WritePipeline::io_loop() {
       if (!status.ok()) fail(std::move(status));
       work_changed_.notify_all();
       io_changed_.notify_all();
-    } else if (all_placed() && writing_ == 0 && !completing_) {
+    } else if (reserves_early() && reserved_bytes_ == 0) {
+      const std::uint64_t reserve = reserved_bytes_ = expected_bytes_ + kReservedBeyond;
+      lock.unlock();
+      file_.reserve(reserve);
+      lock.lock();
+    } else if (all_placed() && !completing_) {
       completing_ = true;
       lock.unlock();
       Status status = complete_();
@@ -291,18 +298,19 @@ Status WritePipeline::write_tail(std::uint64_t offset, Bytes tail) {
   std::byte* end = last_.buffer.data() + last_.bytes;
   if (fits) {
     std::memcpy(end, tail.data(), tail.size());
-  } else {
+  } else if (padded > 0) {
     std::memset(end, 0, padded - last_.bytes);
   }
   if (padded > 0) OSTRACA_RETURN_IF_ERROR(file_.write_at(last_.offset, Bytes(last_.buffer.data(), padded)));
-  {
-    Lock lock(mutex_);
-    bytes_done_ += last_.decoded_bytes;
+  if (!fits) {
+    OSTRACA_ASSIGN_OR_RETURN(AlignedBuffer aligned, AlignedBuffer::allocate(tail.size()));
+    std::memcpy(aligned.data(), tail.data(), tail.size());
+    OSTRACA_RETURN_IF_ERROR(file_.write_at(offset, aligned.bytes()));
   }
-  if (fits) return {};
-  OSTRACA_ASSIGN_OR_RETURN(AlignedBuffer aligned, AlignedBuffer::allocate(tail.size()));
-  std::memcpy(aligned.data(), tail.data(), tail.size());
-  return file_.write_at(offset, aligned.bytes());
+  Lock lock(mutex_);
+  bytes_done_ += last_.decoded_bytes;
+  io_changed_.wait(lock, [this] { return (to_write_.empty() && writing_ == 0) || !status_.ok(); });
+  return status_;
 }
 
 void WritePipeline::fail(Status status) {

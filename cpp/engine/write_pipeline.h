@@ -26,7 +26,7 @@ namespace ostraca {
 
 // Coding threads take batches in order, each with a block to code it into. Whatever order they finish in, blocks get
 // their offsets in the order of the batches, so that the file depends on the data alone. I/O threads write blocks
-// as they are placed; the one that finds everything written runs `complete`.
+// as they are placed; the first that finds everything placed runs `complete`, beside the last writes.
 //
 // With a staging budget, a coding thread copies mutable memory as long as the budget lasts before it codes anything;
 // beyond it, coding a batch is what reads its memory.
@@ -43,7 +43,7 @@ class WritePipeline {
     std::shared_ptr<Keyframe> base;  // set: pieces may be references to it or deltas against it
   };
 
-  // `complete` runs once, in an I/O thread, when all blocks but the last are written: it calls write_tail.
+  // `complete` runs once, in an I/O thread, when all blocks have their places: it calls write_tail.
   WritePipeline(WritableFile& file, const Options& options, std::function<Status()> complete);
   ~WritePipeline();
 
@@ -64,7 +64,8 @@ class WritePipeline {
 
   // For `complete` only. Where a tail of at most `size_max` bytes is to begin.
   std::uint64_t tail_offset(std::size_t size_max) const;
-  // Writes the last block and the tail. REQUIRES: `offset` is from tail_offset; the tail ends on the file's alignment.
+  // Writes the last block and the tail, and waits for all other writes. REQUIRES: `offset` is from tail_offset; the
+  // tail ends on the file's alignment.
   Status write_tail(std::uint64_t offset, Bytes tail);
   const std::vector<Extent>& extents() const { return extents_; }
   // The base's files that are referred to. References to them are numbered from 1 in this order.
@@ -116,6 +117,8 @@ class WritePipeline {
   void guard(void (WritePipeline::*loop)());
   void fail(Status status);
   bool all_placed() const { return sealed_ && next_to_place_ == jobs_.size(); }
+  // While the first blocks are coded. Not where a caller waits for the stage, or where perhaps nothing will be written.
+  bool reserves_early() const { return sealed_ && jobs_.size() > 1 && !staging_ && !options_.base; }
 
   WritableFile& file_;
   const Options options_;
@@ -138,7 +141,7 @@ class WritePipeline {
   std::map<std::pair<ContentHash, std::uint32_t>, std::uint32_t> known_;  // content and size -> extent
   std::vector<Extent> extents_;
   std::vector<std::uint32_t> base_files_;  // those used, as numbered in the base
-  PlacedBlock last_;                       // kept back: the tail may still fit into it
+  PlacedBlock last_;                       // kept back if no batch follows: the tail may still fit into it
   std::deque<PlacedBlock> to_write_;
   unsigned writing_ = 0;
   std::unique_ptr<WorkerPool> coders_, writers_;

@@ -94,6 +94,24 @@ TEST(EnginePipelineTest, IdenticalChunksAreStoredOnceAcrossBatches) {
   }
 }
 
+TEST(EnginePipelineTest, TheTailsPlaceDependsOnTheDataAlone) {
+  // All but the first block bring nothing new: whether the tail joins it must not depend on when it was placed.
+  TestArray a = make_array("a", DType::kUint8, {4 << 20}, 1);
+  TestArray b = make_array("b", DType::kUint8, {48 << 20}, 2);
+  for (std::size_t i = 0; i < b.memory.size(); ++i) b.memory[i] = a.memory[i % (4 << 20)];
+  b.expected.assign(b.memory.begin(), b.memory.begin() + (48 << 20));
+  std::map<std::string, MemoryDisk::Content> expected;
+  for (const unsigned threads : {1u, 2u, 4u})
+    for (const std::size_t coding_bytes : {std::size_t{1}, std::size_t{0}}) {
+      const auto disk = new_disk();
+      ASSERT_TRUE(save_on(on(disk), {a, b}, fixed_id({.threads = threads, .coding_bytes = coding_bytes})).ok());
+      if (expected.empty()) expected = contents(*disk);
+      EXPECT_TRUE(contents(*disk) == expected) << threads << " threads, coding_bytes " << coding_bytes;
+      EXPECT_EQ(differences(on(disk)(), {a, b}, true), "");
+      EXPECT_EQ(damage(disk), "");
+    }
+}
+
 TEST(EnginePipelineTest, IdenticalChunksAreStoredOnceWithinABatch) {
   // Both are coded before either is placed; what follows the second one moves up.
   constexpr std::uint64_t kRows = 200, kWidth = 70'000;
