@@ -29,6 +29,7 @@ from .loading import load, verify
 from .lowlevel import ArrayInfo, ChunkInfo, FileReport, Reader, Writer, commit
 from .reports import Damage, SaveInfo, VerifyReport
 from .saving import save, save_async
+from .tree import PerProcess
 
 if TYPE_CHECKING:
     from .compacting import compact
@@ -75,6 +76,7 @@ __all__ = [
     "MismatchError",
     "NotFoundError",
     "OstracaError",
+    "PerProcess",
     "PruneReport",
     "Reader",
     "Removed",

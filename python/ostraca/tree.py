@@ -1,14 +1,15 @@
 """Trees and their leaves: containers to key paths and names, and back (docs/format.md, section 5).
 
-Containers are dicts and other Mappings, lists, tuples, and objects: namedtuples and dataclass instances. Everything
-else is a leaf, and so is a container without children. No walk recurses: depth is bounded by the key path's length.
+Containers are dicts and other Mappings, lists, tuples, and objects: namedtuples and dataclass instances; and what a
+framework says are containers of its own (`Nodes`). Everything else is a leaf, and so is a container without children.
+No walk recurses: depth is bounded by the key path's length.
 """
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from .errors import FormatError, UnsupportedError
 
@@ -35,43 +36,81 @@ class Kind(IntEnum):
     EMPTY_TUPLE = 11
 
 
-class _Role(IntEnum):
-    """What a node is; the values of the containers are the types of the parts below them."""
+class Role(IntEnum):
+    """What a node is; up to OBJECT the values are the types of the parts below it."""
 
     LEAF = 0
     DICT = 1
     LIST = 3
     TUPLE = 4
     OBJECT = 5
+    PER_PROCESS = 6
+    FRAMEWORK = 7  # a framework's own container
+
+
+class Nodes(Protocol):
+    """What a framework knows of its own containers."""
+
+    def __contains__(self, kind: type) -> bool:
+        """Whether instances of a class are containers that are opened and refilled as follows."""
+
+    def open(self, node: Any) -> tuple[Role, Sequence[str | int], Sequence[Any]]:
+        """What a node resembles (DICT, LIST or OBJECT), and the keys (of a LIST unused) and values of its children."""
+
+    def refill(self, node: Any, values: Sequence[Any]) -> Any:
+        """A node like this one, with other children."""
+
+
+class PerProcess:
+    """In a tree that several processes save together: a value of which each process stores its own.
+
+    It is stored as a dict: process index -> value.
+    """
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"ostraca.PerProcess({self.value!r})"
 
 
 _EMPTY: Final = {
-    _Role.DICT: Kind.EMPTY_DICT,
-    _Role.LIST: Kind.EMPTY_LIST,
-    _Role.TUPLE: Kind.EMPTY_TUPLE,
-    _Role.OBJECT: Kind.EMPTY_DICT,
+    Role.DICT: Kind.EMPTY_DICT,
+    Role.LIST: Kind.EMPTY_LIST,
+    Role.TUPLE: Kind.EMPTY_TUPLE,
+    Role.OBJECT: Kind.EMPTY_DICT,
 }
 _INT_KEY: Final = 2
-_CONTAINERS: Final = {1: _Role.DICT, 2: _Role.DICT, 3: _Role.LIST, 4: _Role.TUPLE, 5: _Role.OBJECT}
+_CONTAINERS: Final = {1: Role.DICT, 2: Role.DICT, 3: Role.LIST, 4: Role.TUPLE, 5: Role.OBJECT}
 
 _text_part: Final = Struct("<BI").pack
 _int_part: Final = Struct("<Bq").pack
 _index_part: Final = Struct("<BQ").pack
 
 
-class _Roles(dict[type, _Role]):
+class _Roles(dict[type, Role]):
     """Remembers what the types met on a walk are."""
 
-    def __missing__(self, kind: type) -> _Role:
-        role = self[kind] = _role_of(kind)
+    def __init__(self, nodes: Nodes | None) -> None:
+        self._nodes = nodes
+
+    def __missing__(self, kind: type) -> Role:
+        is_framework = self._nodes is not None and kind in self._nodes
+        role = self[kind] = Role.FRAMEWORK if is_framework else _role_of(kind)
         return role
 
 
-class _Flattener:
-    """One walk: remembers what types are and how string keys are written."""
+class Flattener:
+    """Walks for the process of an index: remembers what types are, how string keys are written, and meanwhile notes
+    the key paths of `PerProcess` values."""
 
-    def __init__(self) -> None:
-        self._roles = _Roles()
+    def __init__(self, nodes: Nodes | None = None, process_index: int = 0) -> None:
+        self.per_process: list[bytes] = []
+        self._nodes = nodes
+        self._process_index = process_index
+        self._roles = _Roles(nodes)
         self._texts: dict[int, dict[str, tuple[bytes, str]]] = {1: {}, 5: {}}  # by the part's type
 
     def flatten(self, tree: Any) -> list[Leaf]:
@@ -91,7 +130,7 @@ class _Flattener:
                 continue
             children = self._children(node, role, path, name)
             if not children:
-                leaves.append((path, name, _EMPTY[role]))
+                leaves.append((path, name, _EMPTY.get(role, Kind.EMPTY_DICT)))
                 continue
             if id(node) in above:
                 raise UnsupportedError(f"{quoted(name)} contains itself; a tree cannot have cycles")
@@ -112,20 +151,34 @@ class _Flattener:
                 return i
         return len(children)
 
-    def _children(self, node: Any, role: _Role, path: bytes, name: str) -> list[Leaf]:
+    def _children(self, node: Any, role: Role, path: bytes, name: str) -> list[Leaf]:
         prefix = name + "/" if path else ""
-        if role is _Role.DICT:
-            return self._dict_children(node, path, name, prefix)
-        if role is _Role.OBJECT:
-            parts = [(self._text(5, field, name), child) for field, child in _fields(node, name)]
-            return [(path + part, prefix + label, child) for (part, label), child in parts]
-        return [(path + _index_part(role, i), f"{prefix}{i}", child) for i, child in enumerate(node)]
+        if role is Role.DICT:
+            return self._dict_children(node.items(), path, name, prefix)
+        if role is Role.OBJECT:
+            return self._object_children(_fields(node, name), path, name, prefix)
+        if role is Role.PER_PROCESS:
+            self.per_process.append(path)
+            return self._dict_children([(self._process_index, node.value)], path, name, prefix)
+        items = node
+        if role is Role.FRAMEWORK:
+            assert self._nodes is not None
+            role, keys, items = self._nodes.open(node)
+            if role is Role.DICT:
+                return self._dict_children(zip(keys, items, strict=True), path, name, prefix)
+            if role is Role.OBJECT:
+                return self._object_children(zip(keys, items, strict=True), path, name, prefix)
+        return [(path + _index_part(role, i), f"{prefix}{i}", child) for i, child in enumerate(items)]
 
-    def _dict_children(self, node: Mapping[Any, Any], path: bytes, name: str, prefix: str) -> list[Leaf]:
+    def _object_children(self, fields: Iterable[tuple[Any, Any]], path: bytes, name: str, prefix: str) -> list[Leaf]:
+        parts = [(self._text(5, field, name), child) for field, child in fields]
+        return [(path + part, prefix + label, child) for (part, label), child in parts]
+
+    def _dict_children(self, items: Iterable[tuple[Any, Any]], path: bytes, name: str, prefix: str) -> list[Leaf]:
         children: list[Leaf] = []
         has_ints = False
         texts = self._texts[1]
-        for key, child in node.items():
+        for key, child in items:
             if type(key) is str:
                 part, label = texts.get(key) or self._text(1, key, name)
             elif isinstance(key, str):
@@ -152,13 +205,13 @@ class _Flattener:
         return known
 
 
-def flatten(tree: Any) -> list[Leaf]:
+def flatten(tree: Any, nodes: Nodes | None = None) -> list[Leaf]:
     """The leaves of a tree, in its order. An empty container's value is its `Kind`.
 
     Raises `UnsupportedError`, naming the place, for keys other than str and int (of 64 bits), for keys or names that
     collide, for cycles, and for paths that are too long.
     """
-    return _Flattener().flatten(tree)
+    return Flattener(nodes).flatten(tree)
 
 
 def encode_path(parts: Iterable[tuple[int, str | int]]) -> bytes:
@@ -188,21 +241,21 @@ class _Node:
     def __init__(self, parent: "_Node | None", key: str | int) -> None:
         self.parent = parent
         self.key = key
-        self.role = _Role.LEAF
+        self.role = Role.LEAF
         self.children: dict[str | int, Any] = {}
 
     def enter(self, kind: int, name: str) -> None:
-        role = _CONTAINERS.get(kind, _Role.LEAF)
-        if not role or self.role not in (_Role.LEAF, role):
+        role = _CONTAINERS.get(kind, Role.LEAF)
+        if not role or self.role not in (Role.LEAF, role):
             raise FormatError(f"{quoted(name)}: the leaves beside it disagree about what contains them")
         self.role = role
 
     def value(self) -> Any:
-        if self.role in (_Role.LIST, _Role.TUPLE):
+        if self.role in (Role.LIST, Role.TUPLE):
             indices = sorted(self.children)
             if indices[-1] == len(indices) - 1:
                 items = [self.children[i] for i in indices]
-                return items if self.role is _Role.LIST else tuple(items)
+                return items if self.role is Role.LIST else tuple(items)
             return {i: self.children[i] for i in indices}
         return self.children
 
@@ -242,40 +295,42 @@ def unflatten(leaves: Sequence[tuple[Path, str, Any]]) -> Any:
     return root.value()
 
 
-def rebuild(tree: Any, values: Iterator[Any]) -> Any:
+def rebuild(tree: Any, values: Iterator[Any], nodes: Nodes | None = None) -> Any:
     """`tree` with its leaves replaced, in the order of `flatten`, in containers of the same classes.
 
     Dataclass instances are copied and filled without calling `__init__`. An empty container consumes a value and stays.
     """
-    roles = _Roles()
+    roles = _Roles(nodes)
     done: list[Any] = []
-    stack: list[tuple[Any, _Role, int]] = [(tree, roles[type(tree)], -1)]  # a count of children: they are done
+    stack: list[tuple[Any, Role, int]] = [(tree, roles[type(tree)], -1)]  # a count of children: they are done
     while stack:
         node, role, count = stack.pop()
         if count >= 0:
             items = done[len(done) - count :]
             del done[len(done) - count :]
-            done.append(_refilled(node, role, items))
+            done.append(_refilled(node, role, items, nodes))
             continue
-        children = _values(node, role)
+        children = _values(node, role, nodes)
         if not children:
             value = next(values)
-            done.append(_refilled(node, role, []) if role else value)
+            done.append(_refilled(node, role, [], nodes) if role else value)
             continue
         stack.append((node, role, len(children)))
         stack.extend((child, roles[type(child)], -1) for child in reversed(children))
     return done[0]
 
 
-def _role_of(kind: type) -> _Role:
+def _role_of(kind: type) -> Role:
     if issubclass(kind, tuple):
-        return _Role.OBJECT if hasattr(kind, "_fields") else _Role.TUPLE
+        return Role.OBJECT if hasattr(kind, "_fields") else Role.TUPLE
     if issubclass(kind, list):
-        return _Role.LIST
+        return Role.LIST
     if issubclass(kind, Mapping):
-        return _Role.DICT
+        return Role.DICT
+    if kind is PerProcess:
+        return Role.PER_PROCESS
     is_array = hasattr(kind, "__array_interface__") or hasattr(kind, "__dlpack__")
-    return _Role.OBJECT if hasattr(kind, "__dataclass_fields__") and not is_array else _Role.LEAF
+    return Role.OBJECT if hasattr(kind, "__dataclass_fields__") and not is_array else Role.LEAF
 
 
 def _fields(node: Any, name: str) -> list[tuple[str, Any]]:
@@ -301,19 +356,21 @@ def _integer(key: Any, name: str) -> tuple[bytes, str]:
     return _int_part(_INT_KEY, number), str(number)
 
 
-def _values(node: Any, role: _Role) -> Sequence[Any]:
-    if role is _Role.LEAF:
+def _values(node: Any, role: Role, nodes: Nodes | None) -> Sequence[Any]:
+    if role is Role.LEAF:
         return ()
-    if role is _Role.DICT:
+    if role is Role.DICT:
         return list(node.values())
-    if role is _Role.OBJECT:
+    if role is Role.OBJECT:
         return [value for _, value in _fields(node, "")]
-    return list(node)
+    if role < Role.PER_PROCESS:
+        return list(node)
+    return [node.value] if nodes is None or role is Role.PER_PROCESS else nodes.open(node)[2]
 
 
-def _refilled(node: Any, role: _Role, items: list[Any]) -> Any:
+def _refilled(node: Any, role: Role, items: list[Any], nodes: Nodes | None) -> Any:
     kind = type(node)
-    if role is _Role.DICT:
+    if role is Role.DICT:
         pairs = dict(zip(node, items, strict=True))
         if kind is dict:
             return pairs
@@ -322,11 +379,13 @@ def _refilled(node: Any, role: _Role, items: list[Any]) -> Any:
             filled.update(pairs)
             return filled
         return kind(pairs)
-    if role is _Role.OBJECT:
+    if role is Role.OBJECT:
         if isinstance(node, tuple):
             return kind(*items)
         filled = copy.copy(node)
         for (field, _), value in zip(_fields(node, ""), items, strict=True):
             object.__setattr__(filled, field, value)
         return filled
-    return items if kind is list else kind(items)
+    if role < Role.PER_PROCESS:
+        return items if kind is list else kind(items)
+    return PerProcess(*items) if nodes is None or role is Role.PER_PROCESS else nodes.refill(node, items)
