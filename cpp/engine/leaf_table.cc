@@ -35,7 +35,7 @@ Result<std::size_t> LeafTable::add(const ArraySource& source, std::string name) 
 void LeafTable::add_shard(std::size_t leaf, const ArraySource& source, const PlannedSource& planned) {
   shards_.push_back({leaf, directory_.add_dims(source.offset), &planned});
   directory_.add_dims(source.shape);
-  directory_.add_dims(planned.chunk_shape);
+  directory_.add_dims(planned.array.chunk_shape);
 }
 
 Directory LeafTable::take_directory(std::uint32_t process_index, const CheckpointId& id,

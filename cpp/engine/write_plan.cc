@@ -8,12 +8,8 @@
 
 namespace ostraca {
 
-PlannedSource::PlannedSource(ArraySource source, std::uint32_t item, Dims chunks)
-    : array(std::move(source)),
-      item_bytes(item),
-      bytes(item),
-      chunk_shape(std::move(chunks)),
-      grid(array.shape, chunk_shape) {
+PlannedSource::PlannedSource(ArraySource source, std::uint32_t item)
+    : array(std::move(source)), item_bytes(item), bytes(item), grid(array.shape, array.chunk_shape) {
   for (std::uint64_t d : array.shape) bytes *= d;
   refs.resize(grid.count());
   unread_chunks = grid.count();

@@ -29,7 +29,8 @@ struct BasePlace {
 
 // A source with its grid. Its address is stable; fragments point at it.
 struct PlannedSource {
-  PlannedSource(ArraySource array, std::uint32_t item_bytes, Dims chunk_shape);
+  // REQUIRES: the array's chunk shape is set.
+  PlannedSource(ArraySource array, std::uint32_t item_bytes);
   PlannedSource(const PlannedSource&) = delete;
   PlannedSource& operator=(const PlannedSource&) = delete;
 
@@ -42,7 +43,6 @@ struct PlannedSource {
   ArraySource array;
   std::uint32_t item_bytes;
   std::uint64_t bytes;
-  Dims chunk_shape;
   Grid grid;
   BaseChunks base;
   std::vector<DeltaWorth> delta_worth;  // of each group of chunks; guarded by the pipeline's mutex

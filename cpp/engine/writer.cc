@@ -102,7 +102,7 @@ class WriterImpl final : public Writer {
  private:
   Status check_base();
   static std::optional<BasePlace> base_place(const Piece& piece);
-  Result<Dims> chunk_shape(const ArraySource& source, std::uint32_t item) const;
+  Status set_chunk_shape(ArraySource& source, std::uint32_t item) const;
   void push(Piece piece);
   Status complete();
   bool is_committed();
@@ -197,16 +197,21 @@ std::optional<BasePlace> WriterImpl::base_place(const Piece& piece) {
   return place;
 }
 
-Result<Dims> WriterImpl::chunk_shape(const ArraySource& source, std::uint32_t item) const {
-  if (options_.chunk_shape.empty() || options_.chunk_shape.size() != source.shape.size())
-    return default_chunk_shape(source.shape, item, kChunkBytesMax);
-  Dims chunk = options_.chunk_shape;
+// REQUIRES: the source holds data.
+Status WriterImpl::set_chunk_shape(ArraySource& source, std::uint32_t item) const {
+  Dims& chunk = source.chunk_shape;
+  if (chunk.empty() && options_.chunk_shape.size() == source.shape.size()) chunk = options_.chunk_shape;
+  if (chunk.empty()) {
+    chunk = default_chunk_shape(source.shape, item, kChunkBytesMax);
+    return {};
+  }
+  if (chunk.size() != source.shape.size()) return invalid_argument("the chunk shape and the array differ in rank");
   for (std::size_t d = 0; d < chunk.size(); ++d) chunk[d] = std::clamp<std::uint64_t>(chunk[d], 1, source.shape[d]);
   std::uint64_t bytes = 0;
   if (!checked_volume(chunk, item, &bytes) || bytes > kChunkBytesMax)
     return invalid_argument("chunks of the given chunk_shape hold " + std::to_string(bytes) + " bytes, more than " +
                             std::to_string(kChunkBytesMax));
-  return chunk;
+  return {};
 }
 
 Status WriterImpl::add(ArraySource source) {
@@ -223,8 +228,8 @@ Status WriterImpl::add(ArraySource source) {
     if (source.on_copied) source.on_copied();
     return {};
   }
-  Result<Dims> chunks = chunk_shape(source, item);
-  if (!chunks.ok()) return chunks.status().with_context("leaf '" + std::string(leaves_.name(leaf)) + "'");
+  if (Status status = set_chunk_shape(source, item); !status.ok())
+    return status.with_context("leaf '" + std::string(leaves_.name(leaf)) + "'");
   logical_bytes_ += bytes;
 
   const bool pinned = !source.on_copied;
@@ -235,7 +240,7 @@ Status WriterImpl::add(ArraySource source) {
       tied_bytes_ += bytes;
       return {};
     }
-  PlannedSource* planned = &sources_.emplace_back(std::move(source), item, chunks.take());
+  PlannedSource* planned = &sources_.emplace_back(std::move(source), item);
   if (base_) {
     planned->base = base_->find(planned->array, planned->grid);
     planned->delta_worth.resize((planned->grid.count() + kDeltaGroup - 1) / kDeltaGroup);

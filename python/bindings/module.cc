@@ -1,4 +1,5 @@
 #include "base/cpu.h"
+#include "checksum/content_hash.h"
 #include "convert.h"
 
 namespace ostraca::python {
@@ -17,6 +18,17 @@ std::vector<std::string> feature_names() {
   return names;
 }
 
+py::bytes hash_of(const py::array& array) {
+  if (!(array.flags() & py::array::c_style)) throw py::value_error("only an array in C order can be hashed");
+  const Bytes memory(static_cast<const std::byte*>(array.data()), static_cast<std::size_t>(array.nbytes()));
+  ContentHash hash;
+  {
+    const py::gil_scoped_release release;
+    hash = content_hash(memory);
+  }
+  return {reinterpret_cast<const char*>(hash.data()), hash.size()};
+}
+
 }  // namespace
 }  // namespace ostraca::python
 
@@ -27,6 +39,7 @@ PYBIND11_MODULE(_core, m) {
   bind_writer(m);
   bind_reader(m);
   m.def("allocate", &allocate, py::arg("nbytes"));
+  m.def("content_hash", &hash_of, py::arg("array"));
   m.def("usable_cores", &ostraca::usable_cores);
   m.def("available_memory_bytes", &ostraca::available_memory_bytes);
   m.def("cpu_features", [] {

@@ -58,15 +58,16 @@ class CopiedCallback {
   std::atomic<std::size_t> left_;
 };
 
-constexpr Py_ssize_t kFields = 5;  // of a leaf, and of a description
+constexpr Py_ssize_t kLeafFields = 6;
+constexpr Py_ssize_t kDescriptionFields = 5;
 
 // Borrows a field of a tuple that was checked. Python's own calls: pybind11's take longer than all of the engine's work
 // for a small array.
 py::handle field(const py::handle& tuple, Py_ssize_t i) { return PyTuple_GET_ITEM(tuple.ptr(), i); }
 
-void check_fields(const py::handle& tuple) {
-  if (!PyTuple_Check(tuple.ptr()) || PyTuple_GET_SIZE(tuple.ptr()) != kFields)
-    throw py::value_error("a leaf has 5 fields, the second of which has 5 too");
+void check_fields(const py::handle& tuple, Py_ssize_t count) {
+  if (!PyTuple_Check(tuple.ptr()) || PyTuple_GET_SIZE(tuple.ptr()) != count)
+    throw py::value_error("a leaf has 6 fields, the second of which has 5");
 }
 
 // Converts leaves. Those of one description usually follow each other, and share it: it is converted once.
@@ -74,7 +75,7 @@ class SourceConverter {
  public:
   // REQUIRES: the spec before is still alive.
   ArraySource operator()(const py::handle& spec) {
-    check_fields(spec);
+    check_fields(spec, kLeafFields);
     if (field(spec, 1).ptr() != described_) describe(field(spec, 1));
     ArraySource source = common_;
     const py::handle path = field(spec, 0);
@@ -82,6 +83,7 @@ class SourceConverter {
     source.path.assign(PyBytes_AS_STRING(path.ptr()), static_cast<std::size_t>(PyBytes_GET_SIZE(path.ptr())));
     source.global_shape = dims(field(spec, 3));
     source.offset = dims(field(spec, 4));
+    source.chunk_shape = dims(field(spec, 5));
     if (field(spec, 2).is_none()) return source;
     const auto array = py::reinterpret_borrow<py::array>(field(spec, 2));
     source.shape = array_shape(array);
@@ -95,7 +97,7 @@ class SourceConverter {
 
  private:
   void describe(const py::handle& what) {
-    check_fields(what);
+    check_fields(what, kDescriptionFields);
     const auto dtype = py::cast<unsigned>(field(what, 1));
     if (dtype >= kDTypeCount) throw py::value_error("unknown dtype code");
     common_ = {.kind = static_cast<LeafKind>(py::cast<int>(field(what, 0))),

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 # Kind, dtype code, detail, big-endian, immutable.
 Description = tuple[int, int, str, bool, bool]
 # Key path as stored (docs/format.md, section 5), description, the shard's memory (any strides; None for kinds without
-# data), global shape and offset (None: the array is the whole leaf). Fastest where leaves share their description.
-LeafSpec = tuple[bytes, Description, NDArray[Any] | None, tuple[int, ...] | None, tuple[int, ...] | None]
+# data), global shape and offset (None: the array is the whole leaf), chunk shape (None: the writer's). Fastest where
+# leaves share their description.
+Dims = tuple[int, ...]
+LeafSpec = tuple[bytes, Description, NDArray[Any] | None, Dims | None, Dims | None, Dims | None]
 # File name, offset in it, stored and decoded bytes, codec, content hash (hex), offset in the decoded extent, whether
 # the file is the base's, stored bytes of a delta's base extent, origin and shape of the box in the leaf.
 ChunkInfo = tuple[str, int, int, int, int, str, int, bool, int, tuple[int, ...], tuple[int, ...]]
@@ -130,6 +132,9 @@ def base_of(text: bytes) -> tuple[str, str] | None:
 
 def allocate(nbytes: int) -> NDArray[np.uint8]:
     """Fresh, 64-byte aligned memory, backed by huge pages when large. Contents are unspecified."""
+
+def content_hash(array: NDArray[Any]) -> bytes:
+    """16 bytes that name what a C-ordered array holds: the format's content hash. Guards against accidents only."""
 
 def usable_cores() -> int: ...
 def available_memory_bytes() -> int: ...

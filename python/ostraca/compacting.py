@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -20,6 +19,7 @@ import numpy as np
 
 from . import _core, dtypes, lineage, metadata, options
 from .boxes import boxes
+from .budget import Budget
 from .errors import CommitUncertainError, ExistsError
 from .lowlevel import ArrayInfo, Reader, allocate
 from .options import StrPath
@@ -41,7 +41,6 @@ CHUNK_BYTES: Final = 4 << 20  # the most that a chunk holds
 _BATCHES_BYTES: Final = 2 * (8 << 20)
 assert HELD_BYTES + _BATCHES_BYTES + 2 * PIECE_BYTES <= ALIVE_BYTES  # else it might wait for itself
 
-_POLL_SECONDS: Final = 0.2
 
 
 def compact(path: StrPath, *, dry_run: bool = False) -> CompactReport:
@@ -79,27 +78,6 @@ def _most_bytes(reader: Reader, manifest: Manifest) -> int:
     chunks = sum(2 + info.nbytes // (2 << 20) for info in infos)
     text = sum(2 * (len(encode_path(info.path)) + len(info.detail) + 32 * len(info.shape)) for info in infos)
     return manifest.info.logical_bytes + chunks * per_chunk + len(infos) * per_leaf + text + alignment
-
-
-class _Budget:
-    """Bytes of pieces that the writer has not let go of."""
-
-    def __init__(self, limit: int) -> None:
-        self._left = limit
-        self._changed = threading.Condition()
-
-    def take(self, count: int, writer: _core.Writer) -> None:
-        """Waits for them. Raises the writer's error: it would never let go."""
-        with self._changed:
-            while self._left < count:
-                if not self._changed.wait(_POLL_SECONDS):
-                    writer.wait_copied(0)
-            self._left -= count
-
-    def give(self, count: int) -> None:
-        with self._changed:
-            self._left += count
-            self._changed.notify()
 
 
 class _Piece(NamedTuple):
@@ -227,7 +205,7 @@ def _groups(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
 
 
 def _copy(reader: Reader, infos: list[ArrayInfo], writer: _core.Writer) -> None:
-    budget = _Budget(ALIVE_BYTES - HELD_BYTES)
+    budget = Budget(ALIVE_BYTES - HELD_BYTES)
     for group in _groups(_pieces(reader, infos)):
         budget.take(sum(piece.nbytes for piece in group if not piece.is_small), writer)
         arrays = [_memory(piece) for piece in group]
@@ -262,5 +240,5 @@ def _spec(piece: _Piece, memory: NDArray[Any] | None) -> LeafSpec:
     description = (int(info.kind), info.dtype_code, info.detail, info.big_endian, True)
     path = encode_path(info.path)
     if piece.shape == info.shape:
-        return path, description, memory, None, None
-    return path, description, memory, info.shape, piece.start
+        return path, description, memory, None, None, None
+    return path, description, memory, info.shape, piece.start, None

@@ -53,12 +53,12 @@ def specs(leaves: Iterable[Leaf]) -> list[LeafSpec]:
         try:
             if type(leaf) is not np.ndarray:
                 found = piece(leaf)
-                result.append((path, found.description, found.memory, None, None))
+                result.append((path, found.description, found.memory, None, None, None))
                 continue
             if leaf.dtype is not dtype or description is None:
                 description = _array(leaf).description
                 dtype = leaf.dtype
-            result.append((path, description, leaf, None, None))
+            result.append((path, description, leaf, None, None, None))
         except UnsupportedError as error:
             raise UnsupportedError(f"cannot store {quoted(name)}: {error}") from None
     return result
@@ -66,7 +66,7 @@ def specs(leaves: Iterable[Leaf]) -> list[LeafSpec]:
 
 def mutable_bytes(specs: Iterable[LeafSpec]) -> int:
     """Bytes of memory that an asynchronous save has to copy before its caller may go on."""
-    return sum(memory.nbytes for _, (*_, immutable), memory, _, _ in specs if memory is not None and not immutable)
+    return sum(memory.nbytes for _, (*_, immutable), memory, *_ in specs if memory is not None and not immutable)
 
 
 def piece(leaf: Any) -> Piece:

@@ -105,7 +105,7 @@ class Writer:
             coded = coded._replace(big_endian=buffer.dtype.byteorder == ">")
         memory = _memory(buffer, coded, tuple(shape))
         box = [None if sizes is None else tuple(sizes) for sizes in (global_shape, offset)]
-        spec = (_path_of(name), (int(Kind.ARRAY), *coded, False), memory, box[0], box[1])
+        spec = (_path_of(name), (int(Kind.ARRAY), *coded, False), memory, box[0], box[1], None)
         self._writer.add([spec], on_copied)
 
     def wait_copied(self, timeout: float | None = None) -> bool:

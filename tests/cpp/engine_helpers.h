@@ -118,7 +118,7 @@ struct TestArray {
   std::vector<std::byte> expected;  // C order, little-endian
   LeafKind kind = LeafKind::kArray;
   bool immutable = false;
-  Dims global_shape = {}, offset = {};
+  Dims global_shape = {}, offset = {}, chunk_shape = {};
 
   std::uint32_t item() const { return *item_bytes(dtype, detail); }
   ArraySource source(std::function<void()> on_copied = {}) const {
@@ -131,6 +131,7 @@ struct TestArray {
             .strides = strides,
             .global_shape = global_shape,
             .offset = offset,
+            .chunk_shape = chunk_shape,
             .data = memory.data() + origin,
             .immutable = immutable,
             .on_copied = std::move(on_copied)};

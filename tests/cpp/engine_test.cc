@@ -118,6 +118,21 @@ TEST(EngineTest, ReadsRandomBoxesOfArraysInManyChunks) {
   }
 }
 
+TEST(EngineTest, EachArrayMayHaveChunksOfItsOwn) {
+  std::vector<TestArray> arrays;
+  for (const char* name : {"a", "b", "c"}) arrays.push_back(make_array(name, DType::kFloat32, {200, 300}));
+  arrays[1].chunk_shape = {64, 1000};
+  const auto disk = new_disk();
+  ASSERT_TRUE(save_on(on(disk), arrays, {.chunk_shape = {200, 100}}).ok());
+  auto reader = open_reader(on(disk)(), {});
+  ASSERT_TRUE(reader.ok());
+  EXPECT_EQ(differences(**reader, arrays), "");
+  EXPECT_EQ((*reader)->chunks(0)->size(), 3u);
+  EXPECT_EQ((*reader)->chunks(1)->size(), 4u);
+  EXPECT_EQ((*reader)->chunks(1)->front().shape, (Dims{64, 300}));
+  EXPECT_EQ((*reader)->chunks(2)->size(), 3u);
+}
+
 TEST(EngineTest, ManyRequestsForOneArrayEachGetTheirPart) {
   const std::vector<TestArray> arrays = {make_array("a", DType::kInt16, {100, 64}),
                                          make_array("b", DType::kInt16, {100, 64}, 2)};
@@ -233,6 +248,7 @@ TEST(EngineTest, RefusesWhatDoesNotFitTogether) {
   refused([](ArraySource& s) { s.global_shape = {1ull << 62, 4}; });
   refused([](ArraySource& s) { s.strides = {4}; });
   refused([](ArraySource& s) { s.offset = {0}; });
+  refused([](ArraySource& s) { s.chunk_shape = {4}; });
   refused([](ArraySource& s) { s.dtype = DType::kNone; });
   refused([](ArraySource& s) { s.kind = LeafKind::kNone; });
   refused([](ArraySource& s) { s.shape.assign(65, 1), s.strides = {}; });

@@ -36,7 +36,7 @@ def arrays(version: int) -> dict[str, np.ndarray]:
 
 def specs(state: dict[str, np.ndarray]) -> list[tuple]:
     return [
-        (key(n), KIND_ARRAY, UINT8 if a.dtype == np.uint8 else FLOAT32, "", False, a, None, None, False)
+        (key(n), (KIND_ARRAY, UINT8 if a.dtype == np.uint8 else FLOAT32, "", False, False), a, None, None, None)
         for n, a in state.items()
     ]
 

@@ -46,6 +46,7 @@ struct ArraySource {
   Strides strides;                  // bytes; empty: C order
   Dims global_shape;                // empty: `shape`
   Dims offset;                      // in the global shape; empty: zeros
+  Dims chunk_shape;                 // of this source; empty: as the options say
   const std::byte* data = nullptr;  // element [0, ..., 0]
   bool immutable = false;           // nobody writes to it while the Writer needs it
   // The memory must stay valid until this is called, once: from an engine thread, or from add() where there is nothing
@@ -85,7 +86,7 @@ class Writer {
   virtual void seal() = 0;
   // Whether all mutable memory has been read: it may change from here on. After a failure it never will be.
   virtual bool copied() const = 0;
-  // Waits for copied() or a failure, at most `timeout`. REQUIRES: seal() was called.
+  // Waits for copied(), which is not before seal(), or for a failure; at most `timeout`.
   virtual Result<bool> wait_copied(std::optional<std::chrono::nanoseconds> timeout) = 0;
   // Seals and waits until the file is complete and durable. A failure leaves the file for abort() to remove.
   virtual Result<FileReport> finish(const Poll& poll = {}) = 0;

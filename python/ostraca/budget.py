@@ -1,0 +1,33 @@
+"""Memory that is on its way to the disk."""
+
+import threading
+from typing import Final
+
+from . import _core
+
+_POLL_SECONDS: Final = 0.1  # how often a wait looks whether the writer has failed
+
+
+class Budget:
+    """Bytes handed to a writer that it has not let go of. Thread-safe, for one that takes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = self._left = limit
+        self._changed = threading.Condition()
+
+    def has(self, count: int) -> bool:
+        """Whether `take` would not wait. What is more than all of it gets all of it."""
+        return self._left >= min(count, self._limit)
+
+    def take(self, count: int, writer: _core.Writer) -> None:
+        """Waits for them. Raises the writer's error: it would never let go."""
+        with self._changed:
+            while not self.has(count):
+                if not self._changed.wait(_POLL_SECONDS):
+                    writer.wait_copied(0)
+            self._left -= count
+
+    def give(self, count: int) -> None:
+        with self._changed:
+            self._left += count
+            self._changed.notify()
