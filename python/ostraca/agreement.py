@@ -1,0 +1,480 @@
+"""What the processes of a save or a load tell each other, over a key-value service that all of them reach.
+
+Keys lie below "ostraca/<n>/"; n counts the agreements of a process, and all make theirs in the same order. A save:
+  1. process 0 makes its Writer, and with it directory and intent; then it publishes the attempt id as `begin`;
+  2. the others compare their trees with its, look for the intent, and make their Writers;
+  3. each says every second how far it is (`<p>/beat`), and looks whether the save has failed elsewhere;
+  4. each hands in its `<p>/report` when its file is durable;
+  5. process 0 waits for all reports, commits, and publishes the `outcome`, for which the others wait.
+A load has steps 3 to 5, with nothing to commit.
+
+`outcome` is set once, and whoever sets it first decides for all: a process that fails before it has reported; process
+0, when another shows no progress for too long, or with what became of its commit. Who has reported decides nothing any
+more, so that process 0 may commit once it has all reports.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import secrets
+import socket
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Final, NamedTuple, NoReturn, Protocol, TypeVar
+
+from ._core import FileReport
+from .errors import CommitUncertainError, CoordinationError, MismatchError
+
+TIMEOUT_SECONDS: Final = 60.0  # below the 100 after which jax ends the neighbours of a process that died
+BEAT_SECONDS: Final = 1.0
+VISIBLE_SECONDS: Final = 5.0  # within which a shared directory shows one process what another made
+POLL_SECONDS_MIN: Final = 0.0005
+POLL_SECONDS_MAX: Final = 0.25  # and a millisecond for each process: all of them ask one service
+LISTED_MAX: Final = 8  # silent processes, or differences between trees, that a message names
+NUMBER_BYTES: Final = 8
+
+Answer = TypeVar("Answer")
+Opened = TypeVar("Opened")
+
+
+class Service(Protocol):
+    """A key-value store that all processes share. Calls raise `CoordinationError` when it is lost; they may hang."""
+
+    @property
+    def process_index(self) -> int: ...
+
+    @property
+    def process_count(self) -> int: ...
+
+    def set(self, key: str, value: bytes, *, overwrite: bool = False) -> bool:
+        """False when there is a value already; then that one stays."""
+
+    def try_get(self, key: str) -> bytes | None: ...
+
+    def delete(self, key: str) -> None:
+        """With all keys below it."""
+
+
+class Alone:
+    """The service of a single process."""
+
+    process_index, process_count = 0, 1
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytes] = {}
+
+    def set(self, key: str, value: bytes, *, overwrite: bool = False) -> bool:
+        if key in self.values and not overwrite:
+            return False
+        self.values[key] = value
+        return True
+
+    def try_get(self, key: str) -> bytes | None:
+        return self.values.get(key)
+
+    def delete(self, key: str) -> None:
+        for other in list(self.values):
+            if other == key or other.startswith(key + "/"):
+                del self.values[other]
+
+
+class LeafFact(NamedTuple):
+    """What must be alike in all processes about a leaf."""
+
+    name: str
+    description: str  # kind, dtype, global shape: for people
+    digest: str = ""  # of its content; empty for a global array, of which each process has its own part
+
+
+class Group:
+    """The processes that agree, as one of them sees it. Thread-safe."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self._lock = threading.Lock()
+        self._next = 0
+        self._running: set[int] = set()
+        self._deleted = 0  # keys of agreements before this one are gone
+
+    def agreement(self, what: str, *, timeout: float | None = None) -> Agreement:
+        """For the next save or load; `what` it is, for messages: "the save to '/run/3'". None: 60 seconds.
+
+        To be called in the same order in all processes, and before anything that could fail in one of them alone.
+        """
+        with self._lock:
+            number = self._next
+            self._next += 1
+            self._running.add(number)
+        return Agreement(self, number, what, TIMEOUT_SECONDS if timeout is None else float(timeout))
+
+    def oldest_running(self) -> int:
+        with self._lock:
+            return min(self._running, default=self._next)
+
+    def ended(self, number: int) -> None:
+        with self._lock:
+            self._running.discard(number)
+
+    def take_deletable(self, end: int) -> range:
+        """The agreements before `end`, where all have ended in all processes; each is returned once."""
+        with self._lock:
+            numbers = range(self._deleted, end)
+            self._deleted = max(self._deleted, end)
+        return numbers
+
+
+class Agreement:
+    """One save or load, in one of its processes.
+
+    A save calls `begin`, `writing`, `publish`; a load `writing` and `agree`. Whatever fails on the way is handed to
+    `fail`. `publish`, `agree` and `fail` end it; until then a thread of its own says how far this process is.
+    """
+
+    def __init__(self, group: Group, number: int, what: str, timeout: float) -> None:
+        self._group = group
+        self._service = group.service
+        self._index, self._count = self._service.process_index, self._service.process_count
+        self._number, self._what, self._timeout = number, what, timeout
+        self._progress: Callable[[], object] = lambda: "begun"
+        self._polls = 0
+        self._on_failure: Callable[[], object] | None = None
+        self._reported = False  # process 0: it has begun to commit
+        self._lost = False  # the service
+        self._outcome: _Outcome | None = None  # when it is known
+        self._heard: dict[int, _Heard] = {}
+        self._swept = -math.inf
+        self._beat_seconds = min(BEAT_SECONDS, timeout / 5)
+        self._silenced = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="ostraca-agreement", daemon=True)
+        if self._count > 1:
+            self._thread.start()
+
+    # --- For savers and loaders -------------------------------------------------------------------------------------
+
+    def begin(self, path: str, leaves: Sequence[LeafFact], open_writer: Callable[[str], Opened]) -> Opened:
+        """Returns `open_writer(attempt)`: this process's writer for the attempt id that process 0 draws.
+
+        Raises its error; `MismatchError` in all processes when their trees differ; `CoordinationError` when another
+        process failed, when process 0 does not begin, or when `path` is not the same directory here as there.
+        """
+        listing = _listing(leaves) if self._count > 1 else b""
+        if self._index == 0:
+            attempt = secrets.token_hex(16)
+            writer = open_writer(attempt)
+            begun = {"attempt": attempt, "tree": _digest(listing), "host": socket.gethostname()}
+            self._ask(self._service.set, self._key("leaves"), zlib.compress(listing, 1))
+            self._ask(self._service.set, self._key("begin"), json.dumps(begun).encode())
+            return writer
+        begun = json.loads(self._wait_for("begin"))
+        if begun["tree"] != _digest(listing):
+            theirs = zlib.decompress(self._wait_for("leaves"))
+            self._decide(_Outcome("mismatch", f"{self._what}: {_difference(theirs, listing, self._index)}"))
+        self._look_for_intent(Path(path), begun)
+        return open_writer(begun["attempt"])
+
+    def writing(self, progress: Callable[[], object], on_failure: Callable[[], object] | None = None) -> None:
+        """From now on this process makes progress when what `progress` returns changes.
+
+        `on_failure` is called, from another thread, when it is known that another process failed: to stop this one.
+        """
+        self._on_failure = on_failure
+        self._progress = progress
+
+    def publish(self, report: FileReport, commit: Callable[[list[FileReport]], str]) -> str:
+        """Hands in what this process wrote. Returns what `commit` does, which process 0 calls with all reports.
+
+        Raises its error in process 0, and `CoordinationError` in the others; that also where any process failed or
+        shows no progress; `CommitUncertainError` in all.
+        """
+        return self._conclude(report.to_bytes(), lambda parts: commit([FileReport.from_bytes(part) for part in parts]))
+
+    def agree(self) -> None:
+        """Returns when all processes have called it. Raises `CoordinationError` when one failed, or is silent."""
+        self._conclude(b"", lambda _: "")
+
+    def fail(self, error: BaseException) -> bool:
+        """Tells the others of an error, and ends. Returns whether what this process wrote may be removed.
+
+        It may not where a manifest that names it may have been published, or may be yet.
+        """
+        if self._outcome is None and not self._reported and not self._lost:
+            with contextlib.suppress(CoordinationError, MismatchError, CommitUncertainError):
+                self._decide(self._failed(_brief(error)))
+        self._end()
+        return not self._reported or (self._outcome is not None and self._outcome.kind in ("failed", "mismatch"))
+
+    # --- Steps ------------------------------------------------------------------------------------------------------
+
+    def _look_for_intent(self, directory: Path, begun: dict[str, str]) -> None:
+        intent = directory / f"intent-{begun['attempt']}.json"
+        end = time.monotonic() + min(VISIBLE_SECONDS, self._timeout)
+        while not _is_seen(intent):
+            self._raise_if_decided()
+            if time.monotonic() > end:
+                why = (
+                    f"process 0 on {begun['host']} wrote '{intent.name}', which process {self._index} on"
+                    f" {socket.gethostname()} does not see in '{directory}'; the directory is not shared between"
+                    " them. Save to a file system that all processes share, under a path that means the same to all"
+                )
+                self._decide(self._failed(why))
+            time.sleep(POLL_SECONDS_MAX)
+
+    def _conclude(self, part: bytes, act: Callable[[list[bytes]], str]) -> str:
+        part = self._group.oldest_running().to_bytes(NUMBER_BYTES, "big") + part
+        if self._index == 0:
+            parts = self._collect(part)
+            return self._act(act, parts)
+        self._raise_if_decided()
+        self._silenced.set()  # from here on it is process 0 that is waited for
+        self._reported = True  # it may arrive even if this call fails
+        self._ask(self._service.set, self._key("report", self._index), part)
+        self._outcome = _Outcome.decode(self._wait_for("outcome"))
+        self._end()
+        return self._outcome.result()
+
+    def _collect(self, own: bytes) -> list[bytes]:
+        """All reports. Meanwhile process 0 makes progress by asking: it is what ends the wait."""
+        self._progress = lambda: self._polls
+        parts = [own]
+        started = self._start_waiting()
+        while (process := len(parts)) < self._count:
+            part = self._ask(self._service.try_get, self._key("report", process))
+            if part is not None:
+                parts.append(part)
+                continue
+            self._raise_if_decided()
+            silent = self._silent(range(process, self._count))
+            silent = [p for p in silent if self._ask(self._service.try_get, self._key("report", p)) is None]
+            if silent:
+                self._decide(self._failed(self._silence(silent, "to write their part")))
+            self._pause(started)
+        return parts
+
+    def _act(self, act: Callable[[list[bytes]], str], parts: list[bytes]) -> str:
+        self._progress = lambda: "committing"  # for the timeout at most
+        self._reported = True
+        try:
+            text = act([part[NUMBER_BYTES:] for part in parts])
+        except CommitUncertainError as error:
+            self._tell(_Outcome("uncertain", str(error)))
+            raise
+        except Exception as error:
+            self._tell(self._failed(_brief(error)))
+            raise
+        except BaseException:  # Ctrl-C, before or after the publication
+            self._tell(_Outcome("uncertain", f"{self._what} was interrupted in process 0 while it was committed"))
+            raise
+        self._tell(_Outcome("done", text))
+        for number in self._group.take_deletable(min(int.from_bytes(part[:NUMBER_BYTES], "big") for part in parts)):
+            with contextlib.suppress(CoordinationError):  # it is committed all the same
+                self._ask(self._service.delete, f"ostraca/{number}")
+        self._end()
+        return text
+
+    def _end(self) -> None:
+        self._silenced.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(self._beat_seconds)  # it may hang in the service
+        self._group.ended(self._number)
+
+    # --- Outcomes ---------------------------------------------------------------------------------------------------
+
+    def _decide(self, outcome: _Outcome) -> NoReturn:
+        """Decides that it failed, unless another process decided before; raises what was decided."""
+        if not self._ask(self._service.set, self._key("outcome"), outcome.encode()):
+            self._raise_if_decided()
+        self._outcome = outcome
+        outcome.result()
+        raise AssertionError("only process 0 can decide on success, after all have reported")
+
+    def _tell(self, outcome: _Outcome) -> None:
+        """Process 0's outcome, which stands even if the others cannot be told."""
+        self._outcome = outcome
+        with contextlib.suppress(CoordinationError):
+            self._ask(self._service.set, self._key("outcome"), outcome.encode())
+
+    def _raise_if_decided(self) -> None:
+        decided = self._ask(self._service.try_get, self._key("outcome"))
+        if decided is not None:
+            self._outcome = _Outcome.decode(decided)
+            self._outcome.result()
+
+    def _failed(self, why: str) -> _Outcome:
+        return _Outcome("failed", f"{self._what} failed in process {self._index}: {why}")
+
+    # --- Waiting ----------------------------------------------------------------------------------------------------
+
+    def _wait_for(self, key: str) -> bytes:
+        """Something of process 0's."""
+        started = self._start_waiting()
+        while (value := self._ask(self._service.try_get, self._key(key))) is None:
+            if key != "outcome":
+                self._raise_if_decided()
+            if self._silent([0]):
+                if self._reported:
+                    raise CoordinationError(
+                        f"{self._what}: {self._silence([0], 'to commit')}. Whether it did is not known: look whether"
+                        " the checkpoint is there"
+                    )
+                self._decide(self._failed(self._silence([0], "to begin")))
+            self._pause(started)
+        return value
+
+    def _start_waiting(self) -> float:
+        self._heard, self._swept = {}, -math.inf
+        return time.monotonic()
+
+    def _silent(self, processes: Iterable[int]) -> list[int]:
+        """Those that showed no progress for the timeout, counted from the start of the wait."""
+        now = time.monotonic()
+        if now - self._swept >= self._beat_seconds:
+            self._swept = now
+            for process in processes:
+                beat = self._ask(self._service.try_get, self._key("beat", process)) or b""
+                self._heard[process] = self._heard.get(process, _Heard(beat, now, now)).after(beat, now)
+        return [process for process in processes if now - self._heard[process].progressed > self._timeout]
+
+    def _silence(self, processes: Sequence[int], doing: str) -> str:
+        now = time.monotonic()
+
+        def state(process: int) -> str:
+            heard = self._heard[process]
+            if not heard.beat:
+                return "it has not come to this call"
+            return "it runs, but makes no progress" if now - heard.spoke < self._timeout / 2 else "it died or hangs"
+
+        names = _some([f"process {process} ({state(process)})" for process in processes])
+        return f"waited {self._timeout:g} s for {names} {doing}"
+
+    def _pause(self, started: float) -> None:
+        """Polling costs a quarter of the wait at most, and leaves nothing behind in the service; Ctrl-C ends it."""
+        self._polls += 1
+        longest = POLL_SECONDS_MAX + self._count / 1000
+        time.sleep(min(max((time.monotonic() - started) / 4, POLL_SECONDS_MIN), longest))
+
+    def _ask(self, call: Callable[..., Answer], *arguments: Any) -> Answer:
+        """A call of the service, which may hang: where the process that runs it is stopped."""
+        if self._count == 1:
+            return call(*arguments)
+        answers: list[Answer] = []
+        errors: list[BaseException] = []
+
+        def ask() -> None:
+            try:
+                answers.append(call(*arguments))
+            except BaseException as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=ask, name="ostraca-service", daemon=True)
+        thread.start()
+        thread.join(self._timeout)
+        if answers:
+            return answers[0]
+        self._lost = True
+        if errors:
+            raise errors[0]
+        uncertain = ". Whether it was committed is not known: look whether the checkpoint is there"
+        raise CoordinationError(
+            f"{self._what}: the coordination service, which process 0 runs, has not answered process {self._index} for"
+            f" {self._timeout:g} s: process 0 hangs, or was stopped{uncertain if self._reported else ''}"
+        )
+
+    def _beat(self) -> None:
+        """In a thread of its own; without `_ask`, since it may hang."""
+        tick = 0
+        while not self._silenced.is_set():
+            beat = f"{tick} {self._progress()}"
+            with contextlib.suppress(CoordinationError):  # who waits will notice
+                self._service.set(self._key("beat", self._index), beat.encode(), overwrite=True)
+                if self._on_failure is not None and not self._reported and self._service.try_get(self._key("outcome")):
+                    self._on_failure()
+                    return
+            tick += 1
+            self._silenced.wait(self._beat_seconds)
+
+    def _key(self, name: str, process: int | None = None) -> str:
+        return f"ostraca/{self._number}/{name}" if process is None else f"ostraca/{self._number}/{process}/{name}"
+
+
+class _Heard(NamedTuple):
+    """What is known of another process: its last beat, when that came, and when its progress last changed."""
+
+    beat: bytes
+    spoke: float
+    progressed: float
+
+    def after(self, beat: bytes, now: float) -> _Heard:
+        if beat == self.beat:
+            return self
+        moved = beat.partition(b" ")[2] != self.beat.partition(b" ")[2]
+        return _Heard(beat, now, now if moved else self.progressed)
+
+
+class _Outcome(NamedTuple):
+    kind: str  # "done", "failed", "mismatch", "uncertain"
+    text: str  # what `commit` returned, or why not
+
+    def encode(self) -> bytes:
+        return json.dumps(self).encode()
+
+    @staticmethod
+    def decode(data: bytes) -> _Outcome:
+        return _Outcome(*json.loads(data))
+
+    def result(self) -> str:
+        if self.kind == "done":
+            return self.text
+        if self.kind == "uncertain":
+            raise CommitUncertainError(self.text)
+        error = MismatchError if self.kind == "mismatch" else CoordinationError
+        raise error(f"{self.text}. Nothing was committed; earlier checkpoints are as they were")
+
+
+def _is_seen(file: Path) -> bool:
+    if file.exists():
+        return True
+    for directory in (file.parent.parent, file.parent):  # opened, NFS asks its server anew
+        with contextlib.suppress(OSError):
+            os.close(os.open(directory, os.O_RDONLY | os.O_DIRECTORY))
+    return file.exists()
+
+
+def _listing(leaves: Iterable[LeafFact]) -> bytes:
+    return json.dumps(list(leaves)).encode()
+
+
+def _digest(listing: bytes) -> str:
+    return blake2b(listing, digest_size=16).hexdigest()
+
+
+def _difference(first: bytes, other: bytes, index: int) -> str:
+    """Between the leaves of process 0 and of another."""
+    theirs, ours = ({leaf.name: leaf for leaf in (LeafFact(*each) for each in json.loads(x))} for x in (first, other))
+    found = [f"{name!r} is only in process 0's tree" for name in theirs if name not in ours]
+    found += [f"{name!r} is only in process {index}'s tree" for name in ours if name not in theirs]
+    for name, leaf in theirs.items():
+        mine = ours.get(name, leaf)
+        if mine.description != leaf.description:
+            found.append(f"{name!r} is {leaf.description} in process 0, {mine.description} in process {index}")
+        elif mine.digest != leaf.digest:
+            found.append(
+                f"{name!r} is not a global array, and its values differ between processes 0 and {index}: make them the"
+                " same, or store one for each process with ostraca.PerProcess"
+            )
+    return _some(found or [f"the trees of processes 0 and {index} have their leaves in different orders"], "; ")
+
+
+def _some(items: Sequence[str], separator: str = ", ") -> str:
+    more = f"{separator}and {len(items) - LISTED_MAX} more" if len(items) > LISTED_MAX else ""
+    return separator.join(items[:LISTED_MAX]) + more
+
+
+def _brief(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
