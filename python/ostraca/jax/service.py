@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import jax
 
-from ..agreement import Alone, Group, Service
+from ..agreement import Alone, Group
 from ..errors import CoordinationError
 
 _CALLS: Final = ("key_value_set_bytes", "key_value_try_get_bytes", "key_value_delete")
@@ -28,11 +28,8 @@ def group() -> Group:
     return _group
 
 
-class JaxService(Service):
+class JaxService:
     """Calls hang while process 0, which runs the service, is stopped; they have no timeouts."""
-
-    process_index: int
-    process_count: int
 
     def __init__(self, client: Any) -> None:
         self.process_index, self.process_count = jax.process_index(), jax.process_count()
