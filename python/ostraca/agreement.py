@@ -25,19 +25,20 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn, Protocol, TypeVar
 
+from . import likeness
 from ._core import FileReport
 from .errors import CommitUncertainError, CoordinationError, MismatchError
+from .likeness import LeafFact
 
 TIMEOUT_SECONDS: Final = 60.0  # below the 100 after which jax ends the neighbours of a process that died
 BEAT_SECONDS: Final = 1.0
 VISIBLE_SECONDS: Final = 5.0  # within which a shared directory shows one process what another made
 POLL_SECONDS_MIN: Final = 0.0005
 POLL_SECONDS_MAX: Final = 0.25  # and a millisecond for each process: all of them ask one service
-LISTED_MAX: Final = 8  # silent processes, or differences between trees, that a message names
+TROUBLE_SECONDS: Final = 0.05
 NUMBER_BYTES: Final = 8
 
 Answer = TypeVar("Answer")
@@ -83,14 +84,6 @@ class Alone:
         for other in list(self.values):
             if other == key or other.startswith(key + "/"):
                 del self.values[other]
-
-
-class LeafFact(NamedTuple):
-    """What must be alike in all processes about a leaf."""
-
-    name: str
-    description: str  # kind, dtype, global shape: for people
-    digest: str = ""  # of its content; empty for a global array, of which each process has its own part
 
 
 class Group:
@@ -164,18 +157,18 @@ class Agreement:
         Raises its error; `MismatchError` in all processes when their trees differ; `CoordinationError` when another
         process failed, when process 0 does not begin, or when `path` is not the same directory here as there.
         """
-        listing = _listing(leaves) if self._count > 1 else b""
+        listing = likeness.listing(leaves) if self._count > 1 else b""
         if self._index == 0:
             attempt = secrets.token_hex(16)
             writer = open_writer(attempt)
-            begun = {"attempt": attempt, "tree": _digest(listing), "host": socket.gethostname()}
+            begun = {"attempt": attempt, "tree": likeness.digest(listing), "host": socket.gethostname()}
             self._ask(self._service.set, self._key("leaves"), zlib.compress(listing, 1))
             self._ask(self._service.set, self._key("begin"), json.dumps(begun).encode())
             return writer
         begun = json.loads(self._wait_for("begin"))
-        if begun["tree"] != _digest(listing):
+        if begun["tree"] != likeness.digest(listing):
             theirs = zlib.decompress(self._wait_for("leaves"))
-            self._decide(_Outcome("mismatch", f"{self._what}: {_difference(theirs, listing, self._index)}"))
+            self._decide(_Outcome("mismatch", f"{self._what}: {likeness.difference(theirs, listing, self._index)}"))
         self._look_for_intent(Path(path), begun)
         return open_writer(begun["attempt"])
 
@@ -231,7 +224,6 @@ class Agreement:
         if self._index == 0:
             parts = self._collect(part)
             return self._act(act, parts)
-        self._raise_if_decided()
         self._silenced.set()  # from here on it is process 0 that is waited for
         self._reported = True  # it may arrive even if this call fails
         self._ask(self._service.set, self._key("report", self._index), part)
@@ -248,13 +240,12 @@ class Agreement:
             part = self._ask(self._service.try_get, self._key("report", process))
             if part is not None:
                 parts.append(part)
-                continue
-            self._raise_if_decided()
-            silent = self._silent(range(process, self._count))
-            silent = [p for p in silent if self._ask(self._service.try_get, self._key("report", p)) is None]
-            if silent:
-                self._decide(self._failed(self._silence(silent, "to write their part")))
-            self._pause(started)
+            elif self._pause(started):
+                self._raise_if_decided()
+                silent = self._silent(range(process, self._count))
+                silent = [p for p in silent if self._ask(self._service.try_get, self._key("report", p)) is None]
+                if silent:
+                    self._decide(self._failed(self._silence(silent, "to finish writing")))
         return parts
 
     def _act(self, act: Callable[[list[bytes]], str], parts: list[bytes]) -> str:
@@ -315,6 +306,8 @@ class Agreement:
         """Something of process 0's."""
         started = self._start_waiting()
         while (value := self._ask(self._service.try_get, self._key(key))) is None:
+            if not self._pause(started):
+                continue
             if key != "outcome":
                 self._raise_if_decided()
             if self._silent([0]):
@@ -324,7 +317,6 @@ class Agreement:
                         " the checkpoint is there"
                     )
                 self._decide(self._failed(self._silence([0], "to begin")))
-            self._pause(started)
         return value
 
     def _start_waiting(self) -> float:
@@ -350,14 +342,18 @@ class Agreement:
                 return "it has not come to this call"
             return "it runs, but makes no progress" if now - heard.spoke < self._timeout / 2 else "it died or hangs"
 
-        names = _some([f"process {process} ({state(process)})" for process in processes])
+        names = likeness.some([f"process {process} ({state(process)})" for process in processes])
         return f"waited {self._timeout:g} s for {names} {doing}"
 
-    def _pause(self, started: float) -> None:
-        """Polling costs a quarter of the wait at most, and leaves nothing behind in the service; Ctrl-C ends it."""
+    def _pause(self, started: float) -> bool:
+        """Between polls, for a fifth of the wait so far; says when it is time to look for trouble too.
+
+        Polling, since a waiting read that times out stays in jax's service for good; and so that Ctrl-C ends it.
+        """
         self._polls += 1
-        longest = POLL_SECONDS_MAX + self._count / 1000
-        time.sleep(min(max((time.monotonic() - started) / 4, POLL_SECONDS_MIN), longest))
+        waited = time.monotonic() - started
+        time.sleep(min(max(waited / 4, POLL_SECONDS_MIN), POLL_SECONDS_MAX + self._count / 1000))
+        return waited > min(TROUBLE_SECONDS, self._timeout / 10)
 
     def _ask(self, call: Callable[..., Answer], *arguments: Any) -> Answer:
         """A call of the service, which may hang: where the process that runs it is stopped."""
@@ -444,36 +440,6 @@ def _is_seen(file: Path) -> bool:
         with contextlib.suppress(OSError):
             os.close(os.open(directory, os.O_RDONLY | os.O_DIRECTORY))
     return file.exists()
-
-
-def _listing(leaves: Iterable[LeafFact]) -> bytes:
-    return json.dumps(list(leaves)).encode()
-
-
-def _digest(listing: bytes) -> str:
-    return blake2b(listing, digest_size=16).hexdigest()
-
-
-def _difference(first: bytes, other: bytes, index: int) -> str:
-    """Between the leaves of process 0 and of another."""
-    theirs, ours = ({leaf.name: leaf for leaf in (LeafFact(*each) for each in json.loads(x))} for x in (first, other))
-    found = [f"{name!r} is only in process 0's tree" for name in theirs if name not in ours]
-    found += [f"{name!r} is only in process {index}'s tree" for name in ours if name not in theirs]
-    for name, leaf in theirs.items():
-        mine = ours.get(name, leaf)
-        if mine.description != leaf.description:
-            found.append(f"{name!r} is {leaf.description} in process 0, {mine.description} in process {index}")
-        elif mine.digest != leaf.digest:
-            found.append(
-                f"{name!r} is not a global array, and its values differ between processes 0 and {index}: make them the"
-                " same, or store one for each process with ostraca.PerProcess"
-            )
-    return _some(found or [f"the trees of processes 0 and {index} have their leaves in different orders"], "; ")
-
-
-def _some(items: Sequence[str], separator: str = ", ") -> str:
-    more = f"{separator}and {len(items) - LISTED_MAX} more" if len(items) > LISTED_MAX else ""
-    return separator.join(items[:LISTED_MAX]) + more
 
 
 def _brief(error: BaseException) -> str:

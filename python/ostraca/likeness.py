@@ -1,0 +1,48 @@
+"""Whether all processes save the same tree, and where not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import Final, NamedTuple
+
+LISTED_MAX: Final = 8  # things that a message names
+
+
+class LeafFact(NamedTuple):
+    """What must be alike in all processes about a leaf."""
+
+    name: str
+    description: str  # kind, dtype, global shape: for people
+    digest: str = ""  # of its content; empty for a global array, of which each process has its own part
+
+
+def listing(leaves: Iterable[LeafFact]) -> bytes:
+    return json.dumps(list(leaves)).encode()
+
+
+def digest(text: bytes) -> str:
+    return blake2b(text, digest_size=16).hexdigest()
+
+
+def difference(first: bytes, other: bytes, index: int) -> str:
+    """Between the leaves of process 0 and of another."""
+    theirs, ours = ({leaf.name: leaf for leaf in (LeafFact(*each) for each in json.loads(x))} for x in (first, other))
+    found = [f"{name!r} is only in process 0's tree" for name in theirs if name not in ours]
+    found += [f"{name!r} is only in process {index}'s tree" for name in ours if name not in theirs]
+    for name, leaf in theirs.items():
+        mine = ours.get(name, leaf)
+        if mine.description != leaf.description:
+            found.append(f"{name!r} is {leaf.description} in process 0, {mine.description} in process {index}")
+        elif mine.digest != leaf.digest:
+            found.append(
+                f"{name!r} is not a global array, and its values differ between processes 0 and {index}: make them the"
+                " same, or store one for each process with ostraca.PerProcess"
+            )
+    return some(found or [f"the trees of processes 0 and {index} have their leaves in different orders"], "; ")
+
+
+def some(items: Sequence[str], separator: str = ", ") -> str:
+    more = f"{separator}and {len(items) - LISTED_MAX} more" if len(items) > LISTED_MAX else ""
+    return separator.join(items[:LISTED_MAX]) + more
