@@ -29,9 +29,10 @@ std::uint64_t features(const FileReport& report) { return report.base_directory.
 Result<Part> read_part(Storage& storage, const FileReport& report) {
   Result<std::unique_ptr<ReadableFile>> file = storage.open(report.file_name());
   if (!file.ok() && file.status().code() == Code::kNotFound)
-    return Status(Code::kCoordination, "process " + std::to_string(report.process_index) + " reported '" +
-                                           report.file_name() + "', which is not in '" + storage.path() +
-                                           "' here: do all processes see the same directory?");
+    return Status(Code::kCoordination,
+                  "process " + std::to_string(report.process_index) + " wrote '" + report.file_name() +
+                      "', which process 0 does not see in '" + storage.path() +
+                      "': the directory is not shared between them. Save to a file system that all processes share");
   if (!file.ok()) return file.status();
   Part part{.record = {report.file_bytes, report.footer_crc, report.process_index, report.attempt}};
   OSTRACA_ASSIGN_OR_RETURN(FileStructure structure, read_structure(**file));
