@@ -80,7 +80,8 @@ test-python: $(VENV)/.built $(VENV)/.test
 
 # Random saves, prunes, kills and damage, and several processes at once: longer than `make test` has time for.
 stress: $(VENV)/.built $(VENV)/.test
-	OSTRACA_STRESS=1 $(PY) -m pytest tests/python/test_incremental_machine.py tests/python/test_two_processes.py
+	OSTRACA_STRESS=1 $(PY) -m pytest tests/python/test_incremental_machine.py \
+	  tests/python/test_two_processes.py tests/python/test_many_processes.py
 
 # Results go to build/bench-results/. bench is under five minutes, bench-full an hour; leave the machine alone meanwhile.
 bench-setup: $(VENV)/.built $(VENV)/.bench

@@ -3,30 +3,29 @@
 Keys lie below "ostraca/<n>/"; n counts the agreements of a process, and all make theirs in the same order. A save:
   1. process 0 makes its Writer, and with it directory and intent; then it publishes the attempt id as `begin`;
   2. the others compare their trees with its, look for the intent, and make their Writers;
-  3. each says every second how far it is (`<p>/beat`), and looks whether the save has failed elsewhere;
+  3. each says every second how far it is (`<p>/beat`), and looks whether it has failed elsewhere;
   4. each hands in its `<p>/report` when its file is durable;
   5. process 0 waits for all reports, commits, and publishes the `outcome`, for which the others wait.
 A load has steps 3 to 5, with nothing to commit.
 
-`outcome` is set once, and whoever sets it first decides for all: a process that fails before it has reported; process
-0, when another shows no progress for too long, or with what became of its commit. Who has reported decides nothing any
-more, so that process 0 may commit once it has all reports.
+`outcome` is set once, and whoever sets it first decides for all: a process that fails, or finds that another shows no
+progress, before it has reported; process 0 with what became of its commit. Who has reported decides nothing any more,
+so that process 0 may commit once it has all reports.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import secrets
 import socket
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, NoReturn, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from . import likeness
 from ._core import FileReport
@@ -38,7 +37,7 @@ BEAT_SECONDS: Final = 1.0
 VISIBLE_SECONDS: Final = 5.0  # within which a shared directory shows one process what another made
 POLL_SECONDS_MIN: Final = 0.0005
 POLL_SECONDS_MAX: Final = 0.25  # and a millisecond for each process: all of them ask one service
-TROUBLE_SECONDS: Final = 0.05
+UNKNOWN: Final = "Whether it was committed is not known: look whether the checkpoint is there"
 NUMBER_BYTES: Final = 8
 
 Answer = TypeVar("Answer")
@@ -127,7 +126,8 @@ class Agreement:
     """One save or load, in one of its processes.
 
     A save calls `begin`, `writing`, `publish`; a load `writing` and `agree`. Whatever fails on the way is handed to
-    `fail`. `publish`, `agree` and `fail` end it; until then a thread of its own says how far this process is.
+    `fail`. `publish`, `agree` and `fail` end it; until then a thread of its own tells the others how far this process
+    is, and listens: process 0 to all others, those to process 0.
     """
 
     def __init__(self, group: Group, number: int, what: str, timeout: float) -> None:
@@ -135,17 +135,18 @@ class Agreement:
         self._service = group.service
         self._index, self._count = self._service.process_index, self._service.process_count
         self._number, self._what, self._timeout = number, what, timeout
-        self._progress: Callable[[], object] = lambda: "begun"
-        self._polls = 0
-        self._on_failure: Callable[[], object] | None = None
+        self._lock = threading.Lock()  # of the next three: either this process reports, or it decides
         self._reported = False  # process 0: it has begun to commit
-        self._lost = False  # the service
         self._outcome: _Outcome | None = None  # when it is known
+        self._lost = False  # the service
+        self._progress: Callable[[], object] = lambda: "begun"
+        self._polls = 0  # to wait is progress too: who is waited for is watched
+        self._on_failure: Callable[[], object] | None = None
         self._heard: dict[int, _Heard] = {}
-        self._swept = -math.inf
+        self._silence = ""  # who shows no progress; empty: nobody
         self._beat_seconds = min(BEAT_SECONDS, timeout / 5)
-        self._silenced = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="ostraca-agreement", daemon=True)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="ostraca-agreement", daemon=True)
         if self._count > 1:
             self._thread.start()
 
@@ -168,7 +169,9 @@ class Agreement:
         begun = json.loads(self._wait_for("begin"))
         if begun["tree"] != likeness.digest(listing):
             theirs = zlib.decompress(self._wait_for("leaves"))
-            self._decide(_Outcome("mismatch", f"{self._what}: {likeness.difference(theirs, listing, self._index)}"))
+            difference = likeness.difference(theirs, listing, self._index)
+            self._decide(_Outcome("mismatch", f"{self._what}: {difference}"))
+            self._raise_if_decided()
         self._look_for_intent(Path(path), begun)
         return open_writer(begun["attempt"])
 
@@ -197,8 +200,8 @@ class Agreement:
 
         It may not where a manifest that names it may have been published, or may be yet.
         """
-        if self._outcome is None and not self._reported and not self._lost:
-            with contextlib.suppress(CoordinationError, MismatchError, CommitUncertainError):
+        if not self._lost:
+            with contextlib.suppress(CoordinationError):  # they notice that this process is silent
                 self._decide(self._failed(_brief(error)))
         self._end()
         return not self._reported or (self._outcome is not None and self._outcome.kind in ("failed", "mismatch"))
@@ -207,9 +210,8 @@ class Agreement:
 
     def _look_for_intent(self, directory: Path, begun: dict[str, str]) -> None:
         intent = directory / f"intent-{begun['attempt']}.json"
-        end = time.monotonic() + min(VISIBLE_SECONDS, self._timeout)
+        end = time.monotonic() + min(VISIBLE_SECONDS, self._timeout / 2)
         while not _is_seen(intent):
-            self._raise_if_decided()
             if time.monotonic() > end:
                 why = (
                     f"process 0 on {begun['host']} wrote '{intent.name}', which process {self._index} on"
@@ -217,40 +219,30 @@ class Agreement:
                     " them. Save to a file system that all processes share, under a path that means the same to all"
                 )
                 self._decide(self._failed(why))
+            self._raise_if_decided()
             time.sleep(POLL_SECONDS_MAX)
 
     def _conclude(self, part: bytes, act: Callable[[list[bytes]], str]) -> str:
         part = self._group.oldest_running().to_bytes(NUMBER_BYTES, "big") + part
-        if self._index == 0:
-            parts = self._collect(part)
-            return self._act(act, parts)
-        self._silenced.set()  # from here on it is process 0 that is waited for
-        self._reported = True  # it may arrive even if this call fails
-        self._ask(self._service.set, self._key("report", self._index), part)
-        self._outcome = _Outcome.decode(self._wait_for("outcome"))
-        self._end()
-        return self._outcome.result()
+        try:
+            if self._index == 0:
+                parts = [part, *(self._wait_for("report", process) for process in range(1, self._count))]
+                self._report()
+                return self._act(act, parts)
+            self._report()
+            self._ask(self._service.set, self._key("report", self._index), part)
+            self._outcome = _Outcome.decode(self._wait_for("outcome"))
+            return self._outcome.result()
+        finally:
+            self._end()
 
-    def _collect(self, own: bytes) -> list[bytes]:
-        """All reports. Meanwhile process 0 makes progress by asking: it is what ends the wait."""
-        self._progress = lambda: self._polls
-        parts = [own]
-        started = self._start_waiting()
-        while (process := len(parts)) < self._count:
-            part = self._ask(self._service.try_get, self._key("report", process))
-            if part is not None:
-                parts.append(part)
-            elif self._pause(started):
-                self._raise_if_decided()
-                silent = self._silent(range(process, self._count))
-                silent = [p for p in silent if self._ask(self._service.try_get, self._key("report", p)) is None]
-                if silent:
-                    self._decide(self._failed(self._silence(silent, "to finish writing")))
-        return parts
+    def _report(self) -> None:
+        """From here on this process decides nothing, unless it is process 0, with what becomes of its commit."""
+        with self._lock:
+            self._raise_if_decided()
+            self._reported = True
 
     def _act(self, act: Callable[[list[bytes]], str], parts: list[bytes]) -> str:
-        self._progress = lambda: "committing"  # for the timeout at most
-        self._reported = True
         try:
             text = act([part[NUMBER_BYTES:] for part in parts])
         except CommitUncertainError as error:
@@ -266,24 +258,25 @@ class Agreement:
         for number in self._group.take_deletable(min(int.from_bytes(part[:NUMBER_BYTES], "big") for part in parts)):
             with contextlib.suppress(CoordinationError):  # it is committed all the same
                 self._ask(self._service.delete, f"ostraca/{number}")
-        self._end()
         return text
 
     def _end(self) -> None:
-        self._silenced.set()
+        self._ended.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(self._beat_seconds)  # it may hang in the service
+        self._progress, self._on_failure = lambda: "ended", None  # they may hold a writer
         self._group.ended(self._number)
 
     # --- Outcomes ---------------------------------------------------------------------------------------------------
 
-    def _decide(self, outcome: _Outcome) -> NoReturn:
-        """Decides that it failed, unless another process decided before; raises what was decided."""
-        if not self._ask(self._service.set, self._key("outcome"), outcome.encode()):
-            self._raise_if_decided()
-        self._outcome = outcome
-        outcome.result()
-        raise AssertionError("only process 0 can decide on success, after all have reported")
+    def _decide(self, outcome: _Outcome) -> None:
+        """Decides for all that it failed, unless that is decided already, or this process has reported."""
+        with self._lock:
+            if self._reported or self._outcome is not None:
+                return
+            if not self._ask(self._service.set, self._key("outcome"), outcome.encode()):
+                outcome = self._decided() or outcome
+            self._outcome = outcome
 
     def _tell(self, outcome: _Outcome) -> None:
         """Process 0's outcome, which stands even if the others cannot be told."""
@@ -291,69 +284,32 @@ class Agreement:
         with contextlib.suppress(CoordinationError):
             self._ask(self._service.set, self._key("outcome"), outcome.encode())
 
+    def _decided(self) -> _Outcome | None:
+        found = self._ask(self._service.try_get, self._key("outcome"))
+        return None if found is None else _Outcome.decode(found)
+
     def _raise_if_decided(self) -> None:
-        decided = self._ask(self._service.try_get, self._key("outcome"))
-        if decided is not None:
-            self._outcome = _Outcome.decode(decided)
+        if self._outcome is not None:
             self._outcome.result()
 
     def _failed(self, why: str) -> _Outcome:
         return _Outcome("failed", f"{self._what} failed in process {self._index}: {why}")
 
-    # --- Waiting ----------------------------------------------------------------------------------------------------
+    # --- Waiting and watching ---------------------------------------------------------------------------------------
 
-    def _wait_for(self, key: str) -> bytes:
-        """Something of process 0's."""
-        started = self._start_waiting()
-        while (value := self._ask(self._service.try_get, self._key(key))) is None:
-            if not self._pause(started):
-                continue
-            if key != "outcome":
+    def _wait_for(self, name: str, process: int | None = None) -> bytes:
+        """A key's value. Polls for it: a waiting read that times out stays in jax's service for good."""
+        key = self._key(name, process)
+        started = time.monotonic()
+        while (value := self._ask(self._service.try_get, key)) is None:
+            if self._reported and self._silence:
+                raise CoordinationError(f"{self._what}: {self._silence}. {UNKNOWN}")
+            if not self._reported:
                 self._raise_if_decided()
-            if self._silent([0]):
-                if self._reported:
-                    raise CoordinationError(
-                        f"{self._what}: {self._silence([0], 'to commit')}. Whether it did is not known: look whether"
-                        " the checkpoint is there"
-                    )
-                self._decide(self._failed(self._silence([0], "to begin")))
+            self._polls += 1
+            longest = POLL_SECONDS_MAX + self._count / 1000
+            time.sleep(min(max((time.monotonic() - started) / 4, POLL_SECONDS_MIN), longest))
         return value
-
-    def _start_waiting(self) -> float:
-        self._heard, self._swept = {}, -math.inf
-        return time.monotonic()
-
-    def _silent(self, processes: Iterable[int]) -> list[int]:
-        """Those that showed no progress for the timeout, counted from the start of the wait."""
-        now = time.monotonic()
-        if now - self._swept >= self._beat_seconds:
-            self._swept = now
-            for process in processes:
-                beat = self._ask(self._service.try_get, self._key("beat", process)) or b""
-                self._heard[process] = self._heard.get(process, _Heard(beat, now, now)).after(beat, now)
-        return [process for process in processes if now - self._heard[process].progressed > self._timeout]
-
-    def _silence(self, processes: Sequence[int], doing: str) -> str:
-        now = time.monotonic()
-
-        def state(process: int) -> str:
-            heard = self._heard[process]
-            if not heard.beat:
-                return "it has not come to this call"
-            return "it runs, but makes no progress" if now - heard.spoke < self._timeout / 2 else "it died or hangs"
-
-        names = likeness.some([f"process {process} ({state(process)})" for process in processes])
-        return f"waited {self._timeout:g} s for {names} {doing}"
-
-    def _pause(self, started: float) -> bool:
-        """Between polls, for a fifth of the wait so far; says when it is time to look for trouble too.
-
-        Polling, since a waiting read that times out stays in jax's service for good; and so that Ctrl-C ends it.
-        """
-        self._polls += 1
-        waited = time.monotonic() - started
-        time.sleep(min(max(waited / 4, POLL_SECONDS_MIN), POLL_SECONDS_MAX + self._count / 1000))
-        return waited > min(TROUBLE_SECONDS, self._timeout / 10)
 
     def _ask(self, call: Callable[..., Answer], *arguments: Any) -> Answer:
         """A call of the service, which may hang: where the process that runs it is stopped."""
@@ -376,24 +332,45 @@ class Agreement:
         self._lost = True
         if errors:
             raise errors[0]
-        uncertain = ". Whether it was committed is not known: look whether the checkpoint is there"
         raise CoordinationError(
             f"{self._what}: the coordination service, which process 0 runs, has not answered process {self._index} for"
-            f" {self._timeout:g} s: process 0 hangs, or was stopped{uncertain if self._reported else ''}"
+            f" {self._timeout:g} s: process 0 hangs, or was stopped{'. ' + UNKNOWN if self._reported else ''}"
         )
 
-    def _beat(self) -> None:
-        """In a thread of its own; without `_ask`, since it may hang."""
+    def _watch(self) -> None:
         tick = 0
-        while not self._silenced.is_set():
-            beat = f"{tick} {self._progress()}"
+        while not self._ended.is_set():
+            beat = f"{tick} {self._progress()} {self._polls}"
             with contextlib.suppress(CoordinationError):  # who waits will notice
-                self._service.set(self._key("beat", self._index), beat.encode(), overwrite=True)
-                if self._on_failure is not None and not self._reported and self._service.try_get(self._key("outcome")):
-                    self._on_failure()
+                self._ask(self._beat, self._key("beat", self._index), beat.encode())
+                self._listen()
+                if not self._reported and self._outcome is not None:
+                    if self._on_failure is not None:
+                        self._on_failure()
                     return
             tick += 1
-            self._silenced.wait(self._beat_seconds)
+            self._ended.wait(self._beat_seconds)
+
+    def _beat(self, key: str, value: bytes) -> None:
+        self._service.set(key, value, overwrite=True)
+
+    def _listen(self) -> None:
+        """Looks for an outcome, and for processes that show no progress."""
+        if not self._reported and self._outcome is None and (decided := self._decided()) is not None:
+            self._outcome = decided
+        now = time.monotonic()
+        silent = []
+        for process in [0] if self._index else range(1, self._count):
+            beat = self._ask(self._service.try_get, self._key("beat", process)) or b""
+            heard = self._heard[process] = self._heard.get(process, _Heard(beat, now, now)).after(beat, now)
+            if now - heard.progressed > self._timeout and not self._has_reported(process):
+                silent.append(f"process {process} ({heard.state(now - self._timeout / 2)})")
+        if silent:
+            self._silence = f"no progress for {self._timeout:g} s of {likeness.some(silent)}"
+            self._decide(self._failed(self._silence))
+
+    def _has_reported(self, process: int) -> bool:
+        return process != 0 and self._ask(self._service.try_get, self._key("report", process)) is not None
 
     def _key(self, name: str, process: int | None = None) -> str:
         return f"ostraca/{self._number}/{name}" if process is None else f"ostraca/{self._number}/{process}/{name}"
@@ -411,6 +388,11 @@ class _Heard(NamedTuple):
             return self
         moved = beat.partition(b" ")[2] != self.beat.partition(b" ")[2]
         return _Heard(beat, now, now if moved else self.progressed)
+
+    def state(self, recently: float) -> str:
+        if not self.beat:
+            return "it has not come to this call"
+        return "it runs: does its storage hang?" if self.spoke > recently else "it died or hangs"
 
 
 class _Outcome(NamedTuple):

@@ -232,7 +232,7 @@ def test_a_process_dies(tmp_path: Path, process: int, after: bool) -> None:
 
 
 @pytest.mark.parametrize("process", range(COUNT))
-def test_a_process_stops_for_long_and_goes_on(tmp_path: Path, process: int) -> None:
+def test_a_process_is_cut_off_for_long(tmp_path: Path, process: int) -> None:
     strikes = [Strike(process, call, "stops", call % 2 == 0) for call in range(1, CALLS)]
     found = set()
     for program in in_parallel(tmp_path, [Program(tmp_path / str(s.call), s, s.call) for s in strikes]):
@@ -241,7 +241,7 @@ def test_a_process_stops_for_long_and_goes_on(tmp_path: Path, process: int) -> N
         if what == "not committed":
             assert all(isinstance(result, ostraca.CoordinationError) for result in program.results), program
             assert all(f"process {process} " in str(error) for error in program.errors), program
-            assert program.data_files() == [] or process == 0, program
+            assert program.data_files() in ([], [process]) or process == 0, program
         elif process != 0:
             assert program.errors == [], program
     assert found == {"committed", "not committed"}
@@ -414,7 +414,7 @@ def test_a_process_that_makes_no_progress(tmp_path: Path) -> None:
     assert errors[2] is None
     for error in errors[:2]:
         assert isinstance(error, ostraca.CoordinationError)
-        assert "process 2 (it runs, but makes no progress)" in str(error)
+        assert "process 2 (it runs: does its storage hang?)" in str(error)
 
 
 def test_a_service_that_hangs() -> None:
@@ -433,6 +433,7 @@ def test_one_process_needs_no_service(tmp_path: Path) -> None:
     agreed = group.agreement("the save")
     writer = agreed.begin(str(tmp_path / "c"), [], lambda attempt: ostraca.Writer(tmp_path / "c", attempt=attempt))
     writer.add("w", np.ones(3), dtype="float64", shape=(3,))
-    assert "manifest" in agreed.publish(writer.finish(), lambda reports: _core.commit(str(tmp_path / "c"), reports))
+    text = agreed.publish(writer.finish(), lambda reports: _core.commit(str(tmp_path / "c"), reports))
+    assert '"format": "ostraca"' in text
     assert threading.active_count() < 20
     assert np.array_equal(ostraca.load(tmp_path / "c")["w"], np.ones(3))
