@@ -38,6 +38,7 @@ QUICK_SECONDS: Final = 0.05  # what ends within this costs no beats
 VISIBLE_SECONDS: Final = 5.0  # within which a shared directory shows one process what another made
 POLL_SECONDS_MIN: Final = 0.0005
 POLL_SECONDS_MAX: Final = 0.25  # and a millisecond for each process: all of them ask one service
+UNCOMMITTED: Final = "Nothing was committed; earlier checkpoints are as they were"
 UNKNOWN: Final = "Whether it was committed is not known: look whether the checkpoint is there"
 NUMBER_BYTES: Final = 8
 
@@ -96,8 +97,10 @@ class Group:
         self._running: set[int] = set()
         self._deleted = 0  # keys of agreements before this one are gone
 
-    def agreement(self, what: str, *, timeout: float | None = None) -> Agreement:
-        """For the next save or load; `what` it is, for messages: "the save to '/run/3'". None: 60 seconds.
+    def agreement(self, what: str, *, timeout: float | None = None, consequence: str = UNCOMMITTED) -> Agreement:
+        """For the next save or load; `what` it is, for messages: "the save to '/run/3'". timeout: None is 60 seconds.
+
+        consequence: a sentence on what it means that it failed.
 
         To be called in the same order in all processes, and before anything that could fail in one of them alone.
         """
@@ -105,7 +108,7 @@ class Group:
             number = self._next
             self._next += 1
             self._running.add(number)
-        return Agreement(self, number, what, TIMEOUT_SECONDS if timeout is None else float(timeout))
+        return Agreement(self, number, what, TIMEOUT_SECONDS if timeout is None else float(timeout), consequence)
 
     def oldest_running(self) -> int:
         with self._lock:
@@ -131,15 +134,16 @@ class Agreement:
     is, and listens: process 0 to all others, those to process 0.
     """
 
-    def __init__(self, group: Group, number: int, what: str, timeout: float) -> None:
+    def __init__(self, group: Group, number: int, what: str, timeout: float, consequence: str) -> None:
         self._group = group
         self._service = group.service
         self._index, self._count = self._service.process_index, self._service.process_count
-        self._number, self._what, self._timeout = number, what, timeout
+        self._number, self._what, self._timeout, self._consequence = number, what, timeout, consequence
         self._lock = threading.Lock()  # of the next three: either this process reports, or it decides
         self._reported = False  # process 0: it has begun to commit
         self._outcome: _Outcome | None = None  # when it is known
         self._lost = False  # the service
+        self._stopped = False  # by `on_failure`
         self._progress: Callable[[], object] = lambda: "begun"
         self._polls = 0  # to wait is progress too: who is waited for is watched
         self._on_failure: Callable[[], object] | None = None
@@ -171,7 +175,7 @@ class Agreement:
         if begun["tree"] != likeness.digest(listing):
             theirs = zlib.decompress(self._wait_for("leaves"))
             difference = likeness.difference(theirs, listing, self._index)
-            self._decide(_Outcome("mismatch", f"{self._what}: {difference}"))
+            self._decide(_Outcome("mismatch", f"{self._what}: {difference}. {self._consequence}"))
             self._raise_if_decided()
         self._look_for_intent(Path(path), begun)
         return open_writer(begun["attempt"])
@@ -180,6 +184,7 @@ class Agreement:
         """From now on this process makes progress when what `progress` returns changes.
 
         `on_failure` is called, from another thread, when it is known that another process failed: to stop this one.
+        The error that this makes here is not the one to raise, but its `cause`.
         """
         self._on_failure = on_failure
         self._progress = progress
@@ -206,6 +211,15 @@ class Agreement:
                 self._decide(self._failed(_brief(error)))
         self._end()
         return not self._reported or (self._outcome is not None and self._outcome.kind in ("failed", "mismatch"))
+
+    def cause(self, error: BaseException) -> BaseException:
+        """After `fail`: what made this process fail, where `error` came of being stopped by `on_failure`."""
+        if self._stopped and self._outcome is not None:
+            try:
+                self._outcome.result()
+            except Exception as cause:
+                return cause
+        return error
 
     # --- Steps ------------------------------------------------------------------------------------------------------
 
@@ -294,7 +308,7 @@ class Agreement:
             self._outcome.result()
 
     def _failed(self, why: str) -> _Outcome:
-        return _Outcome("failed", f"{self._what} failed in process {self._index}: {why}")
+        return _Outcome("failed", f"{self._what} failed in process {self._index}: {why}. {self._consequence}")
 
     # --- Waiting and watching ---------------------------------------------------------------------------------------
 
@@ -348,6 +362,7 @@ class Agreement:
                 self._listen()
                 if not self._reported and self._outcome is not None:
                     if self._on_failure is not None:
+                        self._stopped = True
                         self._on_failure()
                     return
             tick += 1
@@ -413,8 +428,7 @@ class _Outcome(NamedTuple):
             return self.text
         if self.kind == "uncertain":
             raise CommitUncertainError(self.text)
-        error = MismatchError if self.kind == "mismatch" else CoordinationError
-        raise error(f"{self.text}. Nothing was committed; earlier checkpoints are as they were")
+        raise (MismatchError if self.kind == "mismatch" else CoordinationError)(self.text)
 
 
 def _is_seen(file: Path) -> bool:

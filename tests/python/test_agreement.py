@@ -99,6 +99,8 @@ class Program:
         self.paths = [path] * COUNT
         self.facts = [[LeafFact("w", "array float32 (12,)")]] * COUNT
         self.before_commit: Callable[[], object] = lambda: None
+        self.waits: dict[int, Callable[[], object]] = {}  # while it writes
+        self.on_failure: Callable[[], object] = lambda: None
         self.results: list[str | BaseException | None] = [None] * COUNT
         self.seconds = [0.0] * COUNT
 
@@ -176,17 +178,23 @@ class Program:
         try:
             self._may_raise(index, "start")
             writer = agreed.begin(path, self.facts[index], open_writer)
-            agreed.writing(writer.progress, writer.cancel)
+
+            def stop() -> None:
+                writer.cancel()
+                self.on_failure()
+
+            agreed.writing(writer.progress, stop)
             part = np.arange(4 * index, 4 * index + 4, dtype=np.float32)
             writer.add("w", part, dtype="float32", shape=(4,), global_shape=(12,), offset=(4 * index,))
             self._may_raise(index, "write")
+            self.waits.get(index, bool)()
             return agreed.publish(writer.finish(), commit)
         except Gone:
             raise
         except BaseException as error:
             if agreed.fail(error) and writer is not None:
                 writer.abort()
-            raise
+            raise agreed.cause(error) from None
 
     def _may_raise(self, index: int, phase: str) -> None:
         error = self.raises.get((index, phase))
@@ -267,6 +275,18 @@ def test_a_process_fails(tmp_path: Path, process: int, phase: str) -> None:
             assert "Nothing was committed" in str(told)
             assert program.seconds[other] < TIMEOUT, "it was not told, but timed out"
         assert program.data_files() == []
+
+
+def test_who_writes_is_stopped_when_another_fails(tmp_path: Path) -> None:
+    program = Program(tmp_path / "c")
+    program.raises[1, "write"] = OSError(errno.ENOSPC, "No space left", "file")
+    stopped = threading.Event()
+    program.on_failure = stopped.set
+    program.waits[2] = lambda: stopped.wait(20)
+    program.run()
+    assert stopped.is_set(), "it was not told while it wrote"
+    assert program.check() == "not committed" and program.data_files() == []
+    assert isinstance(program.results[2], ostraca.CoordinationError) and "process 1: OSError" in str(program.results[2])
 
 
 def test_the_commit_fails(tmp_path: Path) -> None:
@@ -354,7 +374,7 @@ def test_a_load_is_agreed(failing: int | None) -> None:
     store = Store()
 
     def load(group: agreement.Group) -> None:
-        agreed = group.agreement("the load of 'x'", timeout=TIMEOUT)
+        agreed = group.agreement("the load of 'x'", timeout=TIMEOUT, consequence="No process loads it")
         if group.service.process_index == failing:
             error = ostraca.CorruptionError("chunk 3")
             assert agreed.fail(error)
@@ -369,7 +389,19 @@ def test_a_load_is_agreed(failing: int | None) -> None:
             assert isinstance(error, ostraca.CorruptionError)
         else:
             assert isinstance(error, ostraca.CoordinationError)
-            assert f"the load of 'x' failed in process {failing}: CorruptionError: chunk 3" in str(error)
+            told = f"the load of 'x' failed in process {failing}: CorruptionError: chunk 3. No process loads it"
+            assert str(error) == told
+
+
+def test_the_first_failure_is_what_all_are_told() -> None:
+    store = Store()
+    first, second, third = (
+        agreement.Group(Service(store, i, Strike())).agreement("the save", timeout=TIMEOUT) for i in (2, 0, 1)
+    )
+    first.fail(ValueError("first"))
+    second.fail(ValueError("second"))
+    with pytest.raises(ostraca.CoordinationError, match="failed in process 2: ValueError: first"):
+        third.agree()
 
 
 def test_keys_are_deleted() -> None:

@@ -211,7 +211,8 @@ def save(group: Any, path: Path, step: int, strikes: Strikes) -> None:
     try:
         writer = agreed.begin(str(path), [], open_writer)
         agreed.writing(writer.progress, writer.cancel)
-        part = np.full((ROWS, COLUMNS), index + 100 * step, np.float32)
+        part = np.random.default_rng(index).random((ROWS, COLUMNS), np.float32)
+        part[:, 0] = index + 100 * step
         writer.add(
             "w", part, dtype="float32", shape=part.shape, global_shape=(ROWS * count, COLUMNS), offset=(ROWS * index, 0)
         )
@@ -222,7 +223,7 @@ def save(group: Any, path: Path, step: int, strikes: Strikes) -> None:
     except BaseException as error:
         if agreed.fail(error) and writer is not None:
             writer.abort()
-        raise
+        raise agreed.cause(error) from None
 
 
 def report(step: int, work: Callable[[], None]) -> None:
