@@ -14,11 +14,11 @@ jax = pytest.importorskip("jax")
 pytest.importorskip("ostraca.jax.saving")
 pytest.importorskip("ostraca.jax.loading")
 
-import ostraca
-from processes import Processes, join
+import ostraca  # noqa: E402
+from processes import Processes, join  # noqa: E402
 
 READ_SHARE_MAX = 1.25  # of the checkpoint, by all processes together, where rows were written and columns are read
-SHAPE = (512, 1024)
+SHAPE = (2048, 1024)  # 8 MiB: enough for chunks that fit other meshes
 NAMES = ["rows", "columns", "both", "replicated"]
 
 
