@@ -254,6 +254,9 @@ Status WriterImpl::add(ArraySource source) {
   const DTypeInfo& info = dtype_info(planned->array.dtype);
   for (std::uint64_t i = 0; i < planned->grid.count(); ++i)
     push({{info.scalar_bytes, info.is_float}, planned->chunk_bytes(i), {{planned, i, 0}}});
+  // Who wants the memory back may have nothing more to add until then.
+  if (!pinned && bytes >= kBlockBytes)
+    if (Batch rest = batches_.take(); !rest.pieces.empty()) pipeline_->add(std::move(rest));
   return {};
 }
 

@@ -42,7 +42,6 @@ _BATCHES_BYTES: Final = 2 * (8 << 20)
 assert HELD_BYTES + _BATCHES_BYTES + 2 * PIECE_BYTES <= ALIVE_BYTES  # else it might wait for itself
 
 
-
 def compact(path: StrPath, *, dry_run: bool = False) -> CompactReport:
     """Makes a checkpoint that has a base self-contained, in place: afterwards it needs no other.
 

@@ -1,7 +1,8 @@
 """Running saves: the worker thread behind each, and the handle that a caller holds.
 
-A job finishes its data file, waits until its caller went on, and commits. It outlives its handle: a dropped handle
-finishes its save. Where nobody can look at a failure any more, `sys.unraisablehook` gets it.
+A job feeds its writer what was not added before, finishes its data file, waits until its caller went on, and commits,
+together with other processes where there are some. It outlives its handle: a dropped handle finishes its save. Where
+nobody can look at a failure any more, `sys.unraisablehook` gets it.
 """
 
 import atexit
@@ -9,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from . import _core
 from .errors import CancelledError, CommitUncertainError, OstracaError
@@ -24,12 +25,50 @@ CANCEL_WAIT_SECONDS: Final = 10.0  # and then for their cancellation
 
 _running: set["Job"] = set()
 
+Step = Callable[[], object]
+
+
+class Coordination(Protocol):
+    """The processes of a save, as one of them sees them."""
+
+    def publish(self, report: _core.FileReport, commit: Callable[[list[_core.FileReport]], str]) -> str:
+        """Hands in what this process wrote; what `commit` returned, in the process that calls it with all reports."""
+
+    def fail(self, error: BaseException) -> bool:
+        """Ends the save for all. Returns whether what this process wrote may be removed."""
+
+    def cause(self, error: BaseException) -> BaseException:
+        """After `fail`: what made the save fail, of which `error` may be a consequence."""
+
+
+class _Alone:
+    """A single process."""
+
+    def publish(self, report: _core.FileReport, commit: Callable[[list[_core.FileReport]], str]) -> str:
+        return commit([report])
+
+    def fail(self, error: BaseException) -> bool:
+        return not isinstance(error, CommitUncertainError)
+
+    def cause(self, error: BaseException) -> BaseException:
+        return error
+
+
+ALONE: Final = _Alone()
+
 
 class Job:
-    """One save, from a sealed writer to its outcome. Its members are for any thread."""
+    """One save, from its writer to its outcome. Its members are for any thread."""
 
     def __init__(
-        self, writer: _core.Writer, path: str, commit: dict[str, Any], progress: Progress, started: float
+        self,
+        writer: _core.Writer,
+        path: str,
+        commit: dict[str, Any],
+        progress: Progress,
+        started: float,
+        feed: Callable[[_core.Writer, Step], object] | None = None,  # adds to the writer; else that is sealed
+        coordination: Coordination = ALONE,
     ) -> None:
         self.path = path
         # The process may change its directory before the commit. (pathlib would cost more to import than all of this.)
@@ -43,6 +82,8 @@ class Job:
         self._commit = commit
         self._progress = progress
         self._started = started
+        self._feed = feed
+        self._coordination = coordination
         self._stall_seconds: float | None = None
         self._caller_went_on = threading.Event()
         self._lock = threading.Lock()
@@ -155,23 +196,33 @@ class Job:
         assert writer is not None
         try:
             with reporting(self._progress, f"saving {self.path}") as callback:
+                if (feed := self._feed) is not None:
+                    self._feed = None  # it holds arrays
+                    feed(writer, lambda: callback and callback(*self.progress()))
+                    del feed
+                    writer.seal()
                 report = writer.finish(callback)
             self._caller_went_on.wait()
             with self._lock:
                 if self._cancelled:
                     raise CancelledError(f"the save to {self.path!r} was cancelled")
                 self._publishing = True
-            seconds = time.monotonic() - self._started
-            stall_seconds = seconds if self._stall_seconds is None else self._stall_seconds
-            text = _core.commit(self._directory, [report], seconds=seconds, stall_seconds=stall_seconds, **self._commit)
-        except CommitUncertainError:
-            raise
-        except BaseException:
-            writer.abort()
-            raise
+            text = self._coordination.publish(report, self._publish)
+        except BaseException as error:
+            if self._coordination.fail(error):
+                writer.abort()
+            cause = self._coordination.cause(error)
+            if cause is error:
+                raise
+            raise cause from error
         finally:
             del writer  # an error's traceback keeps this frame
         return Manifest.parse(self.path, text).info
+
+    def _publish(self, reports: list[_core.FileReport]) -> str:
+        seconds = time.monotonic() - self._started
+        stall_seconds = seconds if self._stall_seconds is None else self._stall_seconds
+        return _core.commit(self._directory, reports, seconds=seconds, stall_seconds=stall_seconds, **self._commit)
 
 
 def _has_failed(writer: _core.Writer) -> bool:

@@ -135,6 +135,12 @@ def _imported(module: str, name: str) -> Any:
     return getattr(sys.modules.get(module), name, ())
 
 
+def described(dtype: np.dtype[Any], kind: Kind = Kind.ARRAY, detail: str = "") -> Piece:
+    """An array of immutable memory, which is still to come."""
+    coded = _encode(dtype)
+    return Piece(kind, coded.code, detail or coded.detail, coded.big_endian, None, immutable=True)
+
+
 def _array(memory: NDArray[Any], *, immutable: bool = False) -> Piece:
     return Piece(Kind.ARRAY, *_encode(memory.dtype), memory, immutable=immutable)
 
@@ -163,17 +169,24 @@ def _scalar(leaf: int | float | str | bytes) -> Piece:
     return Piece(kind, dtypes.UINT8, "", False, np.frombuffer(data, np.uint8), immutable=True)
 
 
-def _jax(leaf: Any) -> Piece:
+def check_jax(leaf: Any) -> None:
+    """Whether a jax.Array has data."""
     import jax
 
     if isinstance(leaf, jax.core.Tracer):
         raise UnsupportedError("a value being traced; save outside of jit, grad and vmap")
     if leaf.is_deleted():
         raise UnsupportedError("a jax.Array that was deleted or donated")
+
+
+def _jax(leaf: Any) -> Piece:
+    import jax
+
+    check_jax(leaf)
     if not leaf.is_fully_addressable:
-        raise UnsupportedError("a jax.Array that other processes hold parts of: ostraca.jax, to come, will store it")
+        raise UnsupportedError("a jax.Array that other processes hold parts of; all call ostraca.jax.save")
     if any(device.platform != "cpu" for device in leaf.devices()):
-        raise UnsupportedError("a jax.Array on an accelerator; pass jax.device_get(tree) until ostraca.jax is here")
+        raise UnsupportedError("a jax.Array on an accelerator; use ostraca.jax.save")
     if is_prng_key(leaf.dtype):
         impl = str(jax.random.key_impl(leaf))
         return _jax(jax.random.key_data(leaf))._replace(kind=Kind.PRNG_KEY, detail=impl)

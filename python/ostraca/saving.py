@@ -1,21 +1,29 @@
-"""`save` and `save_async`."""
+"""`save` and `save_async`, and what those of the frameworks share with them."""
+
+from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
-from typing import Any, SupportsIndex
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, SupportsIndex
 
-from . import _core, leaves, metadata, options, tree
+from . import _core, leaves, metadata, options
 from .base import Base, for_save
-from .handles import Job, SaveHandle
+from .handles import ALONE, Coordination, Job, SaveHandle, Step
 from .options import StrPath
 from .progress import Progress, check_progress
 from .reports import SaveInfo
+from .tree import flatten
+
+if TYPE_CHECKING:
+    from ._core import LeafSpec
 
 STAGING_SHARE = 0.5  # of the memory available: the default's upper bound
 BLOCK_BYTES = 8 << 20  # what the engine stages at a time; a block may be half empty, so the default counts twice
+FEED_BYTES = 1 << 30  # of arrays on accelerators that a synchronous save keeps in host memory
+FEED_BYTES_MIN = 64 << 20  # below, a copy would wait for the one before it
 
-_json = metadata.encode  # the functions below have a parameter of the module's name
 _warned_of_staging = False
 
 
@@ -56,30 +64,7 @@ def save(
     `CorruptionError` (of the base).
     A save that fails, or is interrupted (Ctrl-C) before its checkpoint is published, leaves nothing behind.
     """
-    job = _start(
-        path,
-        tree,
-        step,
-        metadata,
-        progress,
-        base=base,
-        codec=codec,
-        chunk_shape=chunk_shape,
-        io=io,
-        threads=threads,
-        coding_bytes=coding_bytes,
-        overwrite=overwrite,
-    )[0]
-    try:
-        job.let_caller_go(stalled=False)
-        job.done.wait()
-    except BaseException:  # a signal's handler raised
-        job.cancel()
-        job.done.wait()
-        raise
-    job.raise_error()
-    assert job.info is not None
-    return job.info
+    return result_of(_start(Request(locals())))
 
 
 def save_async(
@@ -105,22 +90,124 @@ def save_async(
     can change is copied first, as far as `staging_bytes` goes (default: all of it, but at most half of the memory
     available); what is beyond waits for the disk, with a RuntimeWarning once, and `SaveInfo.stall_seconds` says so.
     """
-    job, mutable_bytes, staging = _start(
-        path,
-        tree,
-        step,
-        metadata,
-        progress,
-        asynchronous=True,
-        staging_bytes=staging_bytes,
-        base=base,
-        codec=codec,
-        chunk_shape=chunk_shape,
-        io=io,
-        threads=threads,
-        coding_bytes=coding_bytes,
-        overwrite=overwrite,
-    )
+    request = Request(locals(), asynchronous=True)
+    return handle_of(_start(request), request, return_early)
+
+
+def _start(request: Request) -> Job:
+    return start(request, Content(leaves.specs(flatten(request.tree))))
+
+
+class Feed(Protocol):
+    """Adds leaves to a writer, in their order, those that need memory on the way when there is some."""
+
+    @property
+    def nbytes(self) -> int:
+        """That all of them need."""
+
+    def __call__(self, writer: _core.Writer, step: Step, *, limit: int) -> None:
+        """At most `limit` bytes at a time, or what one leaf needs. Calls `step` now and then, which may raise."""
+
+
+class Content(NamedTuple):
+    """What a save stores."""
+
+    specs: Sequence[LeafSpec]  # what lies in host memory
+    feed: Feed | None = None  # adds that, and the rest
+
+
+class Request:
+    """What a save is asked for, checked."""
+
+    def __init__(self, arguments: Mapping[str, Any], *, asynchronous: bool = False) -> None:
+        """`arguments`: of the function that was called, by name."""
+        self.started = time.monotonic()
+        self.asynchronous = asynchronous
+        self.path = options.checked_path(arguments["path"])
+        self.tree = arguments["tree"]
+        self.base: Base = arguments["base"]
+        self.progress: Progress = arguments["progress"]
+        check_progress(self.progress)
+        choices = ("codec", "chunk_shape", "io", "threads", "coding_bytes", "overwrite")
+        self.writer = options.writer_options(
+            staging_bytes=arguments.get("staging_bytes"), **{name: arguments[name] for name in choices}
+        )
+        self.commit = {
+            "step": options.checked_step(arguments["step"]),
+            "metadata": metadata.encode(arguments["metadata"]),
+            "overwrite": self.writer["overwrite"],
+        }
+        self.feed_limit = FEED_BYTES
+        self.unstaged: tuple[int, int] | None = None  # bytes that did not fit the staging budget, and that
+
+    def stage(self, content: Content) -> None:
+        """Decides on memory for copies, where the caller waits for them: the engine's, and those of a feed."""
+        if not self.asynchronous:
+            return
+        mutable_bytes = leaves.mutable_bytes(content.specs)
+        fed_bytes = content.feed.nbytes if content.feed else 0
+        wanted = 2 * mutable_bytes + BLOCK_BYTES + fed_bytes
+        budget = self.writer["staging_bytes"]
+        if budget is None:
+            budget = min(wanted, int(_core.available_memory_bytes() * STAGING_SHARE))
+        self.feed_limit = max(budget * fed_bytes // wanted, FEED_BYTES_MIN)
+        self.writer["staging_bytes"] = budget * (wanted - fed_bytes) // wanted
+        if mutable_bytes > self.writer["staging_bytes"] or fed_bytes > self.feed_limit:
+            self.unstaged = mutable_bytes + fed_bytes, budget
+
+    def open(self, attempt: str | None = None, process_index: int = 0, process_count: int = 1) -> _core.Writer:
+        return _core.Writer(
+            self.path,
+            attempt=attempt,
+            process_index=process_index,
+            process_count=process_count,
+            base=for_save(self.base, self.path),
+            **self.writer,
+        )
+
+
+Opener = Callable[..., _core.Writer]  # Request.open
+
+
+def start(
+    request: Request,
+    content: Content,
+    *,
+    begin: Callable[[Opener], _core.Writer] = lambda opener: opener(),
+    coordination: Coordination = ALONE,
+) -> Job:
+    """Starts a save. Everything is checked and converted by now: it begins with making the directory."""
+    request.stage(content)
+    writer = begin(request.open)
+    try:
+        feed = None
+        if content.feed is None:
+            writer.add(content.specs)
+            writer.seal()
+        else:
+            feed = partial(content.feed, limit=request.feed_limit)
+        return Job(writer, request.path, request.commit, request.progress, request.started, feed, coordination)
+    except BaseException:
+        writer.abort()
+        raise
+
+
+def result_of(job: Job) -> SaveInfo:
+    """Waits for a synchronous save."""
+    try:
+        job.let_caller_go(stalled=False)
+        job.done.wait()
+    except BaseException:  # a signal's handler raised
+        job.cancel()
+        job.done.wait()
+        raise
+    job.raise_error()
+    assert job.info is not None
+    return job.info
+
+
+def handle_of(job: Job, request: Request, return_early: bool) -> SaveHandle:
+    """Waits until the caller of an asynchronous save may go on."""
     try:
         if not return_early:
             job.wait_copied(None)
@@ -131,59 +218,18 @@ def save_async(
         job.done.wait()
         raise
     handle = SaveHandle(job)  # first: the warning may be an exception
-    if mutable_bytes > staging and not return_early:
-        _warn_of_staging(mutable_bytes, staging)
+    if request.unstaged is not None and not return_early:
+        _warn_of_staging(*request.unstaged)
     return handle
 
 
-def _start(
-    path: StrPath,
-    state: Any,
-    step: SupportsIndex | None,
-    notes: Any,
-    progress: Progress,
-    *,
-    base: Base,
-    asynchronous: bool = False,
-    staging_bytes: SupportsIndex | None = None,
-    **choices: Any,
-) -> tuple[Job, int, int]:
-    """Starts a save. Returns it, the bytes that can change under an asynchronous one, and the staging budget.
-
-    Everything is checked and converted before the Writer makes the directory.
-    """
-    started = time.monotonic()
-    where = options.checked_path(path)
-    check_progress(progress)
-    writer_options = options.writer_options(staging_bytes=staging_bytes, **choices)
-    commit_options = {
-        "step": options.checked_step(step),
-        "metadata": _json(notes),
-        "overwrite": writer_options["overwrite"],
-    }
-    specs = leaves.specs(tree.flatten(state))
-    mutable_bytes = leaves.mutable_bytes(specs) if asynchronous else 0
-    if asynchronous and staging_bytes is None:
-        available = int(_core.available_memory_bytes() * STAGING_SHARE)
-        writer_options["staging_bytes"] = min(2 * mutable_bytes + BLOCK_BYTES, available)
-    writer = _core.Writer(where, **writer_options, base=for_save(base, where))
-    try:
-        writer.add(specs)
-        writer.seal()
-        job = Job(writer, where, commit_options, progress, started)
-    except BaseException:
-        writer.abort()
-        raise
-    return job, mutable_bytes, writer_options["staging_bytes"] or 0
-
-
-def _warn_of_staging(mutable_bytes: int, staging: int) -> None:
+def _warn_of_staging(nbytes: int, staging: int) -> None:
     global _warned_of_staging
     if not _warned_of_staging:
         _warned_of_staging = True
         warnings.warn(
-            f"save_async had to wait for the disk: of {mutable_bytes} bytes of arrays that can change, {staging} could"
+            f"save_async had to wait for the disk: of {nbytes} bytes of arrays that have to be copied, {staging} could"
             " be copied first; raise staging_bytes=, or pass return_early=True and call wait_copied() later",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )

@@ -145,7 +145,7 @@ def test_more_than_the_budgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(compacting, f"{name}_BYTES", (256 << 20) // share)
     monkeypatch.setattr(compacting, "ALIVE_BYTES", 40 << 20)
     alive, most = 0, 0
-    take, give = compacting._Budget.take, compacting._Budget.give
+    take, give = compacting.Budget.take, compacting.Budget.give
 
     def counted_take(budget: Any, count: int, writer: Any) -> None:
         nonlocal alive, most
@@ -158,8 +158,8 @@ def test_more_than_the_budgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         alive -= count
         give(budget, count)
 
-    monkeypatch.setattr(compacting._Budget, "take", counted_take)
-    monkeypatch.setattr(compacting._Budget, "give", counted_give)
+    monkeypatch.setattr(compacting.Budget, "take", counted_take)
+    monkeypatch.setattr(compacting.Budget, "give", counted_give)
     tree: dict[str, Any] = {f"s{i}": weights((12_000,), seed=i) for i in range(200)}  # 9.6 MB
     tree |= {f"m{i}": weights((30_000 + i,), seed=i) for i in range(500)}  # 60 MB
     tree["large"] = weights((7000, 2000), seed=7)  # 56 MB

@@ -1,1 +1,9 @@
-"""JAX: sharded arrays in, sharded arrays out, from any number of processes and to any other mesh."""
+"""JAX: sharded arrays in, sharded arrays out, from any number of processes and to any other mesh.
+
+ostraca.jax.save("run/1000", state, step=1000)
+"""
+
+from .preemption import reached_preemption
+from .saving import save, save_async
+
+__all__ = ["reached_preemption", "save", "save_async"]

@@ -1,0 +1,120 @@
+"""`save` and `save_async` for JAX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, SupportsIndex
+
+import jax
+
+from .. import _core
+from ..base import Base
+from ..handles import Job, SaveHandle
+from ..options import StrPath
+from ..progress import Progress
+from ..reports import SaveInfo
+from ..saving import Content, Opener, Request, handle_of, result_of, start
+from . import service
+from .collecting import Collector
+
+
+def save(
+    path: StrPath,
+    tree: Any,
+    *,
+    step: SupportsIndex | None = None,
+    metadata: Any = None,
+    base: Base = None,
+    codec: str = "auto",
+    chunk_shape: Sequence[SupportsIndex] | None = None,
+    io: str = "auto",
+    threads: SupportsIndex | None = None,
+    coding_bytes: SupportsIndex | None = None,
+    overwrite: bool = False,
+    progress: Progress = None,
+    timeout: float = 60.0,
+    pinned_host: bool = False,
+) -> SaveInfo:
+    """Saves a tree as the checkpoint `path`, as `ostraca.save` does; its arrays may be on any devices of any processes.
+
+    Every process of the program calls it, with the same arguments and a tree of the same names, dtypes and shapes, and
+    in the same order as its other saves and loads; `path` is a directory that all of them see. Each writes shards that
+    it holds; what several hold is written once. Containers that are registered with JAX are opened as JAX does, so
+    that their static fields are left out. What is no global array (of numpy, of this process's devices alone, Python's
+    values) is stored from process 0, and must be the same everywhere; `ostraca.PerProcess` stores one for each.
+    Arrays on accelerators pass through host memory a part at a time.
+
+    The arguments are those of `ostraca.save`, and: timeout: seconds without a sign of another process after which the
+    save fails. pinned_host: copy from accelerators by way of JAX's memory of that kind, which is fast for GPUs; its
+    memory may not be returned to the system.
+
+    Raises what `ostraca.save` does; `MismatchError` where trees differ between processes; and `CoordinationError` in
+    all processes where one of them fails, is missing, or cannot see the directory. Then nothing was committed.
+    """
+    job, _ = _start(locals())
+    return result_of(job)
+
+
+def save_async(
+    path: StrPath,
+    tree: Any,
+    *,
+    step: SupportsIndex | None = None,
+    metadata: Any = None,
+    base: Base = None,
+    codec: str = "auto",
+    chunk_shape: Sequence[SupportsIndex] | None = None,
+    io: str = "auto",
+    threads: SupportsIndex | None = None,
+    coding_bytes: SupportsIndex | None = None,
+    overwrite: bool = False,
+    progress: Progress = None,
+    staging_bytes: SupportsIndex | None = None,
+    return_early: bool = False,
+    timeout: float = 60.0,
+    pinned_host: bool = False,
+) -> SaveHandle:
+    """Like `save`, but returns once the arrays were copied, or at once with `return_early=True`.
+
+    Arrays in the memory of CPU devices are not copied: they may be donated at any time, and a donating step then takes
+    other memory. Arrays on accelerators and numpy's are copied first, as far as `staging_bytes` goes (default: all, but
+    at most half of the memory available); they must not be donated or changed before (`SaveHandle.wait_copied`). What
+    is beyond waits for the disk, with a RuntimeWarning once, and `SaveInfo.stall_seconds` says so.
+    """
+    job, request = _start(locals(), asynchronous=True)
+    return handle_of(job, request, return_early)
+
+
+def _start(arguments: Mapping[str, Any], *, asynchronous: bool = False) -> tuple[Job, Request]:
+    if jax.process_count() > 1:
+        return _start_together(arguments, asynchronous)
+    request = Request(arguments, asynchronous=asynchronous)
+    return start(request, _content(request, Collector(), arguments)), request
+
+
+def _start_together(arguments: Mapping[str, Any], asynchronous: bool) -> tuple[Job, Request]:
+    index, count = jax.process_index(), jax.process_count()
+    collector = Collector(index, count)
+
+    def begin(opener: Opener) -> _core.Writer:
+        def opened(attempt: str) -> _core.Writer:
+            return opener(attempt=attempt, process_index=index, process_count=count)
+
+        writer = agreement.begin(request.path, collector.facts, opened)
+        agreement.writing(writer.progress, writer.cancel)
+        return writer
+
+    # First of all, as who fails has to tell the others.
+    agreement = service.group().agreement(f"the save to {arguments['path']!r}", timeout=arguments["timeout"])
+    try:
+        request = Request(arguments, asynchronous=asynchronous)
+        content = _content(request, collector, arguments)
+        return start(request, content, begin=begin, coordination=agreement), request
+    except BaseException as error:
+        agreement.fail(error)
+        raise
+
+
+def _content(request: Request, collector: Collector, arguments: Mapping[str, Any]) -> Content:
+    cut = request.writer["chunk_shape"]
+    return collector.collect(request.tree, cut_rank=None if cut is None else len(cut), pinned=arguments["pinned_host"])

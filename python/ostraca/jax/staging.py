@@ -1,0 +1,97 @@
+"""Arrays on accelerators on their way through host memory: copies started ahead, as far as a budget goes.
+
+A copy is made through an alias of the array, which dies with it: JAX keeps what it copied to the host for as long as
+the array that was asked for it, and the training's arrays are to keep nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import jax
+import numpy as np
+
+from ..budget import Budget
+from ..handles import Step
+
+if TYPE_CHECKING:
+    from .. import _core
+    from .._core import Description, Dims, LeafSpec
+
+PACKED_BYTES: Final = 64 << 10  # up to here the engine packs arrays: it keeps them until it has all
+
+
+def is_staged(array: jax.Array) -> bool:
+    """Whether the memory of an array on one device is out of the engine's reach."""
+    return any(device.platform != "cpu" for device in array.devices())
+
+
+class Staged(NamedTuple):
+    """A part of a leaf on a device."""
+
+    path: bytes
+    description: Description
+    data: jax.Array
+    within: tuple[slice, ...] | None  # what of the data is meant; sliced on the host, where nothing is compiled for it
+    global_shape: Dims | None
+    offset: Dims | None
+    chunk_shape: Dims | None
+
+    @property
+    def nbytes(self) -> int:
+        """Of host memory that it takes for as long as the writer reads it."""
+        nbytes: int = math.prod(self.data.shape) * np.dtype(self.data.dtype).itemsize
+        return nbytes
+
+    def spec(self, memory: np.ndarray[Any, Any]) -> LeafSpec:
+        part = memory if self.within is None else memory[self.within]
+        return self.path, self.description, part, self.global_shape, self.offset, self.chunk_shape
+
+
+class Feed:
+    """Adds leaves to a writer in their order, those on devices when there is room for them."""
+
+    def __init__(self, leaves: Sequence[LeafSpec | Staged], pinned: bool) -> None:
+        self.nbytes = sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Staged))
+        self._leaves: deque[LeafSpec | Staged] = deque(leaves)
+        self._pinned = pinned
+
+    def __call__(self, writer: _core.Writer, step: Step, *, limit: int) -> None:
+        budget = Budget(limit)
+        copies: deque[jax.Array] = deque()  # of the leaves ahead
+        ahead = iter([leaf for leaf in self._leaves if isinstance(leaf, Staged)])
+        following = next(ahead, None)
+        ready: list[LeafSpec] = []
+        while self._leaves:
+            leaf = self._leaves.popleft()
+            if not isinstance(leaf, Staged):
+                ready.append(leaf)
+                continue
+            writer.add(ready)
+            ready = []
+            while following is not None and (not copies or budget.has(_counted(following))):
+                budget.take(_counted(following), writer)
+                copies.append(start_copy(following.data, self._pinned))
+                following = next(ahead, None)
+            spec = leaf.spec(np.asarray(copies.popleft()))
+            writer.add([spec], partial(budget.give, _counted(leaf)))
+            del leaf, spec
+            step()
+        writer.add(ready)
+
+
+def start_copy(data: jax.Array, pinned: bool = False) -> jax.Array:
+    """An alias of an array on one device, of which a copy to the host is on its way."""
+    alias = jax.make_array_from_single_device_arrays(data.shape, data.sharding, [data])
+    if pinned:
+        alias = jax.device_put(alias, data.sharding.with_memory_kind("pinned_host"))
+    alias.copy_to_host_async()
+    return alias
+
+
+def _counted(leaf: Staged) -> int:
+    return leaf.nbytes if leaf.nbytes > PACKED_BYTES else 0
