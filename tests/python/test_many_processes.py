@@ -23,7 +23,7 @@ import ostraca
 from processes import Processes, join, leave
 
 STRESS = os.environ.get("OSTRACA_STRESS", "") not in ("", "0")
-TIMEOUT = 3.0
+TIMEOUT = 2.0
 SLACK = 4.0  # seconds that a busy machine may take longer
 ROWS, COLUMNS = 64, 50_000  # 12.8 MB for each process: several blocks
 BEFORE = [
@@ -36,8 +36,10 @@ PHASES_OF_0 = ["begun", "announced", "writing", "collected", "published", "told"
 RECOVERABLE = {"JAX_ENABLE_RECOVERABILITY": "1"}
 
 
-def settings(phases: list[str], also: list[str]) -> list[Any]:
-    return [(phase, {}) for phase in phases] + [(phase, RECOVERABLE) for phase in (phases if STRESS else also)]
+def settings(phases: list[str]) -> list[Any]:
+    """All phases, with and without recoverability by turns; the stress test has both of each."""
+    by_turns = [(phase, RECOVERABLE if number % 2 else {}) for number, phase in enumerate(phases)]
+    return [(phase, setting) for phase in phases for setting in ({}, RECOVERABLE)] if STRESS else by_turns
 
 
 def committed_steps(run: Path) -> list[int]:
@@ -61,7 +63,7 @@ def said(output: str) -> tuple[str, float]:
     return text, float(seconds)
 
 
-@pytest.mark.parametrize(("phase", "environment"), settings(BEFORE + AFTER, ["writing", "waiting"]))
+@pytest.mark.parametrize(("phase", "environment"), settings(BEFORE + AFTER))
 def test_another_process_is_killed(tmp_path: Path, phase: str, environment: dict[str, str]) -> None:
     with Processes(__file__, 3, tmp_path, 1, phase, "kill", environment=environment) as run:
         outputs = run.wait()
@@ -81,7 +83,7 @@ def test_another_process_is_killed(tmp_path: Path, phase: str, environment: dict
         assert data_files(tmp_path) == [1], "the others did not remove their files"
 
 
-@pytest.mark.parametrize(("phase", "environment"), settings(PHASES_OF_0, ["writing"]))
+@pytest.mark.parametrize(("phase", "environment"), settings(PHASES_OF_0))
 def test_process_0_is_killed(tmp_path: Path, phase: str, environment: dict[str, str]) -> None:
     """jax ends the others, perhaps before they can say anything."""
     with Processes(__file__, 2, tmp_path, 0, phase, "kill", environment=environment) as run:
@@ -92,6 +94,29 @@ def test_process_0_is_killed(tmp_path: Path, phase: str, environment: dict[str, 
         text, _ = said(outputs[1])
         assert text == "committed" if phase == "told" else text.startswith("CoordinationError: "), text
     assert committed_steps(tmp_path) == ([1, 2] if phase in ("published", "told") else [1])
+
+
+@pytest.mark.parametrize("phase", ["unreported", "waiting"])
+def test_another_process_is_killed_in_jax_save(tmp_path: Path, phase: str) -> None:
+    pytest.importorskip("ostraca.jax.saving")
+    with Processes(__file__, 3, tmp_path, 1, phase, "kill", "jax") as run:
+        outputs = run.wait()
+    texts = [said(outputs[survivor])[0] for survivor in (0, 2)]
+    if phase == "unreported":
+        assert all(text.startswith("CoordinationError: ") and "process 1 (it " in text for text in texts), texts
+    else:
+        assert texts == ["committed"] * 2
+    assert committed_steps(tmp_path) == ([1] if phase == "unreported" else [1, 2])
+
+
+@pytest.mark.parametrize("phase", ["announced", "collected"])
+def test_process_0_is_killed_in_jax_save(tmp_path: Path, phase: str) -> None:
+    pytest.importorskip("ostraca.jax.saving")
+    with Processes(__file__, 2, tmp_path, 0, phase, "kill", "jax") as run:
+        outputs = run.wait()
+    assert run[0].returncode == -signal.SIGKILL, outputs[0]
+    assert run[1].returncode in (-signal.SIGABRT, 0), outputs[1]
+    assert committed_steps(tmp_path) == [1]
 
 
 def test_another_process_is_stopped(tmp_path: Path) -> None:
@@ -183,6 +208,8 @@ class StrikingService:
 
     def try_get(self, key: str) -> bytes | None:
         value: bytes | None = self._service.try_get(key)
+        if key.endswith("/report") and value is not None:
+            self._strikes.at("collected")
         if key.endswith("/outcome") and value is None and self._reported:
             self._strikes.at("waiting")
         return value
@@ -202,7 +229,6 @@ def save(group: Any, path: Path, step: int, strikes: Strikes) -> None:
         return made
 
     def commit(reports: list[ostraca.FileReport]) -> str:
-        strikes.at("collected")
         time.sleep(0.2)  # so that the others come to wait
         info = ostraca.commit(path, reports, step=step)
         strikes.at("published")
@@ -211,8 +237,7 @@ def save(group: Any, path: Path, step: int, strikes: Strikes) -> None:
     try:
         writer = agreed.begin(str(path), [], open_writer)
         agreed.writing(writer.progress, writer.cancel)
-        part = np.random.default_rng(index).random((ROWS, COLUMNS), np.float32)
-        part[:, 0] = index + 100 * step
+        part = part_of(index, step)
         writer.add(
             "w", part, dtype="float32", shape=part.shape, global_shape=(ROWS * count, COLUMNS), offset=(ROWS * index, 0)
         )
@@ -224,6 +249,28 @@ def save(group: Any, path: Path, step: int, strikes: Strikes) -> None:
         if agreed.fail(error) and writer is not None:
             writer.abort()
         raise agreed.cause(error) from None
+
+
+def save_arrays(path: Path, step: int) -> None:
+    """The same by `ostraca.jax.save`."""
+    import jax
+    import ostraca.jax.saving
+
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("x",))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
+
+    def part(index: tuple[slice, ...]) -> np.ndarray:
+        process = index[0].start // ROWS
+        return part_of(process, step)
+
+    shape = (ROWS * len(jax.devices()), COLUMNS)
+    ostraca.jax.saving.save(path, {"w": jax.make_array_from_callback(shape, rows, part)}, step=step, timeout=TIMEOUT)
+
+
+def part_of(process: int, step: int) -> np.ndarray:
+    part = np.random.default_rng(process).random((ROWS, COLUMNS), np.float32)
+    part[:, 0] = process + 100 * step
+    return part
 
 
 def report(step: int, work: Callable[[], None]) -> None:
@@ -247,7 +294,7 @@ def main() -> None:
     strikes = Strikes(phase, how) if index == victim else Strikes("", "")
     processes.service = StrikingService(processes.service, strikes)  # type: ignore[assignment]
     path = run / "elsewhere" / "2" if (how, index) == ("elsewhere", victim) else run / "2"
-    report(2, lambda: save(processes, path, 2, strikes))
+    report(2, (lambda: save_arrays(path, 2)) if sys.argv[8:] else (lambda: save(processes, path, 2, strikes)))
     if victim == 0 and how == "stop" and index == 1:  # its end would end the others
         os.kill(os.getpid(), signal.SIGSTOP)
     if index == 0:  # with it the service ends, and what the others are about to say
