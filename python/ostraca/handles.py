@@ -340,7 +340,8 @@ def _settle(future: "asyncio.Future[None]") -> None:
         future.set_result(None)
 
 
-def _wait_at_exit() -> None:
+def wait_at_exit() -> None:
+    """Ends all saves. A framework that shuts down at exit what saves need registers it again, to run before that."""
     jobs = list(_running)
     deadline = time.monotonic() + EXIT_WAIT_SECONDS
     try:
@@ -354,5 +355,5 @@ def _wait_at_exit() -> None:
             job.report_unseen()
 
 
-atexit.register(_wait_at_exit)
+atexit.register(wait_at_exit)
 os.register_at_fork(after_in_child=_running.clear)  # the parent waits for them

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import ostraca  # before jax: see test_the_interpreters_exit_waits_for_a_save
+
 pytest.importorskip("jax")
 
-import ostraca
 from processes import Processes, join, leave
 
 STRESS = os.environ.get("OSTRACA_STRESS", "") not in ("", "0")
@@ -117,6 +118,15 @@ def test_process_0_is_killed_in_jax_save(tmp_path: Path, phase: str) -> None:
     assert run[0].returncode == -signal.SIGKILL, outputs[0]
     assert run[1].returncode in (-signal.SIGABRT, 0), outputs[1]
     assert committed_steps(tmp_path) == [1]
+
+
+def test_the_interpreters_exit_waits_for_a_save(tmp_path: Path) -> None:
+    """Though Ostraca was imported before jax, which shuts its service down at exit."""
+    pytest.importorskip("ostraca.jax.saving")
+    with Processes(__file__, 2, tmp_path, 0, "", "exit", "jax") as run:
+        outputs = run.wait()
+    assert [process.returncode for process in run.all] == [0, 0], outputs
+    assert committed_steps(tmp_path) == [1, 2], outputs
 
 
 def test_another_process_is_stopped(tmp_path: Path) -> None:
@@ -251,10 +261,11 @@ def save(group: Any, path: Path, step: int, strikes: Strikes) -> None:
         raise agreed.cause(error) from None
 
 
-def save_arrays(path: Path, step: int) -> None:
+def save_arrays(path: Path, step: int, *, asynchronous: bool = False) -> None:
     """The same by `ostraca.jax.save`."""
     import jax
-    import ostraca.jax.saving
+
+    from ostraca.jax import saving
 
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("x",))
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
@@ -264,7 +275,11 @@ def save_arrays(path: Path, step: int) -> None:
         return part_of(process, step)
 
     shape = (ROWS * len(jax.devices()), COLUMNS)
-    ostraca.jax.saving.save(path, {"w": jax.make_array_from_callback(shape, rows, part)}, step=step, timeout=TIMEOUT)
+    tree = {"w": jax.make_array_from_callback(shape, rows, part)}
+    if asynchronous:
+        saving.save_async(path, tree, step=step, return_early=True, progress=lambda *_: time.sleep(0.5))
+    else:
+        saving.save(path, tree, step=step, timeout=TIMEOUT)
 
 
 def part_of(process: int, step: int) -> np.ndarray:
@@ -291,6 +306,9 @@ def main() -> None:
 
     processes = group()
     save(processes, run / "1", 1, Strikes("", ""))
+    if how == "exit":
+        save_arrays(run / "2", 2, asynchronous=True)
+        return
     strikes = Strikes(phase, how) if index == victim else Strikes("", "")
     processes.service = StrikingService(processes.service, strikes)  # type: ignore[assignment]
     path = run / "elsewhere" / "2" if (how, index) == ("elsewhere", victim) else run / "2"

@@ -6,10 +6,12 @@ are first used, and an error says which jax lacks them.
 
 from __future__ import annotations
 
+import atexit
 from typing import Any, Final
 
 import jax
 
+from .. import handles
 from ..agreement import Alone, Group
 from ..errors import CoordinationError
 
@@ -26,6 +28,10 @@ def group() -> Group:
     if _group is None or client is not _client:  # jax.distributed was started, or ended, since
         _group, _client = Group(Alone() if client is None else JaxService(client)), client
     return _group
+
+
+# jax shuts its service down at exit: before that, in the reverse order of registration, saves end.
+atexit.register(handles.wait_at_exit)
 
 
 class JaxService:
