@@ -59,15 +59,26 @@ def matched(like: Iterable[Leaf], stored: Iterable[ArrayInfo], *, keep: bool, wh
         if difference:
             differences.append(f"{quoted(name)}: {difference}")
     differences += [f"{quoted(name)}: stored, but not in `{what}`" for name in rest]
+    names_differ = bool(rest) or None in found
+    advice = f"\n  (select= restores a part of what is stored; missing='keep' keeps what only `{what}` has)"
+    check_differences(f"the checkpoint and `{what}` differ", differences, advice if names_differ else "")
+    return found
+
+
+def check_differences(heading: str, differences: Sequence[str], advice: str = "") -> None:
+    """Raises `MismatchError` if there are any, one for each leaf."""
     if differences:
         listed = "".join(f"\n  {difference}" for difference in islice(differences, MAX_LISTED))
         more = f"\n  and {len(differences) - MAX_LISTED} more" if len(differences) > MAX_LISTED else ""
-        names_differ = bool(rest) or None in found
-        advice = f"\n  (select= restores a part of what is stored; missing='keep' keeps what only `{what}` has)"
         count = "1 leaf" if len(differences) == 1 else f"{len(differences)} leaves"
-        heading = f"the checkpoint and `{what}` differ in {count}"
-        raise MismatchError(f"{heading}:{listed}{more}{advice if names_differ else ''}")
-    return found
+        raise MismatchError(f"{heading} in {count}:{listed}{more}{advice}")
+
+
+def stored_keys(info: ArrayInfo) -> Any:
+    """Shape and dtype of stored PRNG keys, of which `info` describes the data. JAX was imported before."""
+    jax = sys.modules["jax"]
+    data = jax.ShapeDtypeStruct(info.shape, np.uint32)
+    return jax.eval_shape(lambda array: jax.random.wrap_key_data(array, impl=info.detail), data)
 
 
 def check_target(leaf: Any, info: ArrayInfo) -> None:
@@ -109,9 +120,7 @@ def _difference(leaf: Any, info: ArrayInfo, name: str) -> str | None:
 
 
 def _key_difference(want: Wanted, info: ArrayInfo) -> str | None:
-    jax = sys.modules["jax"]  # it made the key
-    data = jax.ShapeDtypeStruct(info.shape, np.uint32)
-    stored = jax.eval_shape(lambda array: jax.random.wrap_key_data(array, impl=info.detail), data)
+    stored = stored_keys(info)  # JAX made the keys wanted
     if stored.dtype != want.key_dtype:
         return f"expected PRNG keys {want.key_dtype}, found {stored.dtype}"
     return None if stored.shape == want.shape else f"expected shape {want.shape}, found {stored.shape}"

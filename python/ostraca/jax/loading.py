@@ -1,0 +1,256 @@
+"""`load`: what is read together, and what becomes of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, Literal, NamedTuple, SupportsIndex
+
+import jax
+import numpy as np
+
+from .. import leaves, options
+from ..lowlevel import ArrayInfo, Reader
+from ..matching import Select, matched, selected
+from ..options import StrPath
+from ..progress import Progress, ProgressCallback, check_progress, reporting
+from ..tree import Flattener, Leaf, rebuild, unflatten
+from . import service
+from .nodes import REGISTERED
+from .placing import STAGING_BYTES, Box, Placement, Placer, Staged, staged_bytes
+from .targets import Targets, is_sharding
+
+GROUP_BYTES: Final = 32 << 20  # read in one call, so that the engine's threads have work
+SMALL_BYTES: Final = 1 << 20  # arrays up to this size may share an extent with others
+CODING_BYTES: Final = 64 << 20
+
+
+def load(
+    path: StrPath,
+    *,
+    like: Any = None,
+    select: Select | None = None,
+    missing: Literal["error", "keep"] = "error",
+    into: Any = None,
+    cast: bool = False,
+    verify: Literal["crc", "deep"] = "crc",
+    threads: SupportsIndex | None = None,
+    timeout: float | None = None,
+    progress: Progress = None,
+) -> Any:
+    """Loads a checkpoint, or what `select` chooses of it, as jax.Arrays with the shardings of `like`.
+
+    like: a tree of jax.Arrays, `jax.ShapeDtypeStruct`s (without a sharding: the default device), shardings or
+    `jax.experimental.layout.Format`s, numpy arrays (which come back as such) and Python values, in any registered
+    containers; or one sharding for all arrays of the checkpoint. The mesh need not be the one that was saved from: each
+    process reads what its devices need, once. Memory kinds and layouts are honoured, and the arrays can be donated.
+    Without `like`, plain containers of numpy arrays come back, as from `ostraca.load`.
+    select, missing, verify, threads, progress: as of `ostraca.load`. `into` is only there.
+    cast: brings arrays to the dtypes of `like`, and 64-bit ones to 32 bits where jax_enable_x64 is off; otherwise both
+    are errors. Values that do not fit become what numpy makes of them.
+    timeout: seconds without progress after which another process counts as lost; None means 60.
+
+    With several processes all must call it, with a `like` of the same global arrays: none returns before all can. An
+    `ostraca.PerProcess` in `like` takes what the process of this index had stored.
+    Raises `NotFoundError`, `FormatError`, `CorruptionError`, `MismatchError`, `CoordinationError`, OSError.
+    """
+    where = options.checked_path(path)
+    options.checked_choice("missing", missing, ("error", "keep"))
+    options.checked_choice("verify", verify, ("crc", "deep"))
+    check_progress(progress)
+    if into is not None:
+        raise ValueError("jax.Arrays cannot be filled in place: use like= here, or ostraca.load(into=) on numpy arrays")
+    if missing == "keep" and (like is None or is_sharding(like)):
+        raise ValueError("missing='keep' keeps leaves of like=; give a tree of them")
+    agreement = service.group().agreement(f"the load of {where!r}", timeout=timeout)
+    result = None
+    try:
+        with (
+            contextlib.suppress(_Stopped),  # agree() says why
+            Reader(where, threads=threads, coding_bytes=CODING_BYTES) as reader,
+            reporting(progress, f"loading {where}") as callback,
+        ):
+            fetch = _Fetch(reader, verify == "deep", callback)
+            agreement.writing(lambda: fetch.done_bytes, fetch.stop)
+            stored = selected(reader.arrays(), select)
+            result = _loaded(fetch, like, stored, cast=bool(cast), keep=missing == "keep")
+        agreement.agree()
+    except BaseException as error:
+        agreement.fail(error)
+        raise
+    return result
+
+
+def _loaded(fetch: _Fetch, like: Any, stored: Sequence[ArrayInfo], *, cast: bool, keep: bool) -> Any:
+    targets = Targets(cast)
+    if like is None or is_sharding(like):
+        values = fetch.run([(info, targets.placement(info, like)) for info in stored], targets)
+        return unflatten([(info.path, info.name, value) for info, value in zip(stored, values, strict=True)])
+    given, stored = _given(like, stored)
+    by_name = {info.name: info for info in stored}
+    described = [(path, name, targets.described(leaf, by_name.get(name))) for path, name, leaf in given]
+    found = matched(described, stored, keep=keep, what="like")
+    present = [(info, leaf) for info, (_, _, leaf) in zip(found, given, strict=True) if info is not None]
+    values = fetch.run([(info, targets.placement(info, leaf)) for info, leaf in present], targets)
+    if cast:
+        values = [_cast(value, leaf) for value, (_, leaf) in zip(values, present, strict=True)]
+    fresh = iter(values)
+    result = (leaf if info is None else next(fresh) for info, (_, _, leaf) in zip(found, given, strict=True))
+    return rebuild(like, result, REGISTERED)
+
+
+def _given(like: Any, stored: Sequence[ArrayInfo]) -> tuple[list[Leaf], list[ArrayInfo]]:
+    """The leaves of `like`, and of the stored ones those that are not another process's own."""
+    process = jax.process_index()
+    flattener = Flattener(REGISTERED, process)
+    given = flattener.flatten(like)
+    if not flattener.per_process:
+        return given, list(stored)
+    others = Flattener(REGISTERED, process + 1).flatten(like)  # the names differ in the process index alone
+    prefixes = set()
+    for (_, name, _), (_, other, _) in zip(given, others, strict=True):
+        if name != other:
+            parts = name.split("/")
+            at = next(i for i, (part, theirs) in enumerate(zip(parts, other.split("/"), strict=True)) if part != theirs)
+            prefixes.add("".join(part + "/" for part in parts[:at]))
+    own = tuple(prefix + str(process) for prefix in prefixes)
+
+    def is_ours(name: str) -> bool:
+        return not name.startswith(tuple(prefixes)) or name in own or name.startswith(tuple(each + "/" for each in own))
+
+    return given, [info for info in stored if is_ours(info.name)]
+
+
+def _cast(value: Any, leaf: Any) -> Any:
+    """Of what stayed on the host."""
+    if isinstance(value, np.ndarray) and isinstance(leaf, np.ndarray | np.generic):
+        return value.astype(leaf.dtype, copy=False)
+    return value
+
+
+class _Stopped(Exception):
+    """Another process failed."""
+
+
+class _Atom(NamedTuple):
+    """What is read in one call, lest a chunk be read twice."""
+
+    at: int  # in the list of what is wanted
+    info: ArrayInfo
+    placement: Placement | None  # None: a value on the host
+    boxes: Sequence[Box]
+    nbytes: int
+
+    def staged_bytes(self) -> int:
+        return 0 if self.placement is None else sum(staged_bytes(self.placement, box) for box in self.boxes)
+
+
+class _Fetch:
+    """Reads leaves, group by group, while those before are copied to the devices."""
+
+    def __init__(self, reader: Reader, deep: bool, callback: ProgressCallback | None) -> None:
+        self.done_bytes = 0
+        self._reader = reader
+        self._deep = deep
+        self._callback = callback
+        self._stopped = False
+
+    def stop(self) -> None:
+        """From any thread: makes `run` raise `_Stopped`."""
+        self._stopped = True
+
+    def run(self, wanted: Sequence[tuple[ArrayInfo, Placement | None]], targets: Targets) -> list[Any]:
+        """The values of leaves, with their placements."""
+        targets.check()
+        values: list[Any] = [None] * len(wanted)
+        groups = list(self._groups(self._atoms(wanted)))
+        total = sum(atom.nbytes for group in groups for atom in group)
+        staged_bytes = [sum(atom.staged_bytes() for atom in group) for group in groups]
+        with Placer(max(min(STAGING_BYTES, sum(staged_bytes)), max(staged_bytes, default=0))) as placer:
+            for group in groups:
+                boxes = [(atom, box) for atom in group for box in atom.boxes]
+                staged = placer.stage([(atom.placement, box) for atom, box in boxes if atom.placement is not None])
+                self._read(group, staged, values, total)
+                placer.place(staged)
+            placer.finish()
+        return [
+            value if placement is None else placement.array()
+            for value, (_, placement) in zip(values, wanted, strict=True)
+        ]
+
+    def _read(self, group: Sequence[_Atom], staged: Sequence[Staged], values: list[Any], total: int) -> None:
+        host = [atom for atom in group if atom.placement is None]
+        requests: list[Any] = [(atom.info.number, None, atom.info.dtype) for atom in host if atom.nbytes]
+        requests += [(each.placement.number, each.box.start, each.memory) for each in staged if each.memory.size]
+        begun = self.done_bytes
+        nbytes = sum(atom.nbytes for atom in group)
+
+        def progress(done: int, whole: int) -> None:
+            if self._stopped:
+                raise _Stopped
+            self.done_bytes = begun + nbytes * done // whole if whole else begun
+            if self._callback is not None:
+                self._callback(self.done_bytes, total)
+
+        arrays = iter(self._reader.fill(requests, deep=self._deep, progress=progress))
+        for atom in host:
+            info = atom.info
+            array = next(arrays) if atom.nbytes else info.allocate() if info.has_data else np.empty(0)
+            values[atom.at] = leaves.restored(info.kind, info.detail, array)
+        self.done_bytes = begun + nbytes
+
+    def _atoms(self, wanted: Sequence[tuple[ArrayInfo, Placement | None]]) -> Iterator[_Atom]:
+        """In the order of the files: large arrays as they are in the tree, packs of small ones by dtype and name."""
+        small = []
+        for at, (info, placement) in enumerate(wanted):
+            if info.nbytes <= SMALL_BYTES:
+                small.append(at)
+            elif placement is None:
+                yield _Atom(at, info, None, (), info.nbytes)
+            else:
+                for boxes in self._together(info, placement):
+                    yield _Atom(at, info, placement, boxes, sum(map(placement.nbytes, boxes)))
+        for at in sorted(small, key=lambda at: (wanted[at][0].dtype_code, wanted[at][0].name)):
+            info, placement = wanted[at]
+            boxes = placement.boxes if placement is not None else ()
+            yield _Atom(at, info, placement, boxes, info.nbytes)
+
+    def _together(self, info: ArrayInfo, placement: Placement) -> Sequence[Sequence[Box]]:
+        """The boxes of a large array, apart where they have no chunk in common."""
+        if len(placement.boxes) < 2 or sum(map(placement.nbytes, placement.boxes)) <= GROUP_BYTES:
+            return [placement.boxes]
+        chunks = self._reader.chunks(info.name)
+        low = np.array([chunk.origin for chunk in chunks])
+        high = low + np.array([chunk.shape for chunk in chunks])
+        sets: list[tuple[Any, list[Box]]] = []  # chunks, and the boxes that touch them
+        for box in placement.boxes:
+            touched = ((low < np.add(box.start, box.shape)) & (high > box.start)).all(axis=1)
+            members = [box]
+            apart = []
+            for other, others in sets:
+                if (other & touched).any():
+                    touched |= other
+                    members = others + members
+                else:
+                    apart.append((other, others))
+            sets = [*apart, (touched, members)]
+        return [members for _, members in sets]
+
+    def _groups(self, atoms: Iterable[_Atom]) -> Iterator[list[_Atom]]:
+        group: list[_Atom] = []
+        size = 0
+        for atom in atoms:
+            full = size + atom.nbytes > GROUP_BYTES
+            if group and full and not (size < 2 * GROUP_BYTES and self._share_pack(group[-1].info, atom.info)):
+                yield group
+                group, size = [], 0
+            group.append(atom)
+            size += atom.nbytes
+        if group:
+            yield group
+
+    def _share_pack(self, info: ArrayInfo, other: ArrayInfo) -> bool:
+        if not 0 < info.nbytes <= SMALL_BYTES or not 0 < other.nbytes <= SMALL_BYTES:
+            return False
+        extents = [{(chunk.file, chunk.offset) for chunk in self._reader.chunks(each.name)} for each in (info, other)]
+        return not extents[0].isdisjoint(extents[1])

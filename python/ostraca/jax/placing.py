@@ -1,0 +1,187 @@
+"""Decoded buffers to jax.Arrays with the sharding, memory kind and layout that were asked for.
+
+Boxes are read into a ring of staging memory, from where `jax.device_put` copies them to the devices while the next ones
+are read. On CPU, XLA would rather keep memory that is aligned to 64 bytes than copy it, and could never donate it then:
+so a box lies as badly aligned as its dtype allows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+
+import jax
+import numpy as np
+from jax.experimental.layout import Format
+
+from .. import _core
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+STAGING_BYTES: Final = 128 << 20  # unless boxes that must be read together are larger
+_ALIGNMENT: Final = 64
+
+Shape = tuple[int, ...]
+
+
+class Box(NamedTuple):
+    """A part of an array that one or more devices hold."""
+
+    start: Shape
+    shape: Shape
+    targets: tuple[Any, ...]  # shardings over one device each; none: the default device, uncommitted
+
+
+def boxes(sharding: Any, shape: Shape, inner: Shape = ()) -> list[Box]:
+    """The distinct parts of an array of `shape` that devices of this process hold, whole in further dimensions `inner`.
+
+    Raises what jax does where the sharding does not fit the shape.
+    """
+    if sharding is None:
+        return [Box((0,) * len(shape + inner), shape + inner, ())]
+    holders: dict[tuple[tuple[int, int], ...], list[Any]] = {}
+    for device, index in sharding.addressable_devices_indices_map(shape).items():
+        bounds = tuple(part.indices(size)[:2] for part, size in zip(index, shape, strict=True))
+        target = jax.sharding.SingleDeviceSharding(device, memory_kind=sharding.memory_kind)
+        holders.setdefault(bounds, []).append(target)
+    origin = (0,) * len(inner)
+    return [
+        Box(tuple(a for a, _ in bounds) + origin, tuple(b - a for a, b in bounds) + inner, tuple(targets))
+        for bounds, targets in holders.items()
+    ]
+
+
+class Placement:
+    """An array on its way to the devices."""
+
+    __slots__ = ("_parts", "boxes", "dtype", "key_impl", "layout", "number", "shape", "sharding", "stored_dtype")
+
+    def __init__(
+        self,
+        number: int,
+        shape: Shape,
+        boxes: Sequence[Box],
+        stored_dtype: np.dtype[Any],
+        dtype: np.dtype[Any],
+        sharding: Any,
+        layout: Any = None,
+        key_impl: str | None = None,
+    ) -> None:
+        """Of leaf `number`. It is cast to `dtype` where that is not the stored one. Of PRNG keys the boxes are those of
+        their data."""
+        self.number = number
+        self.shape = shape
+        self.boxes = boxes
+        self.stored_dtype = stored_dtype
+        self.dtype = dtype
+        self.sharding = sharding
+        self.layout = layout
+        self.key_impl = key_impl
+        self._parts: list[Any] = []
+
+    def nbytes(self, box: Box) -> int:
+        """As stored."""
+        return math.prod(box.shape) * self.stored_dtype.itemsize
+
+    def add(self, part: Any) -> None:
+        """What one device holds of it."""
+        if self.layout is not None and part.format.layout != self.layout:
+            part = jax.device_put(part, Format(self.layout, part.sharding))
+        self._parts.append(part if self.key_impl is None else jax.random.wrap_key_data(part, impl=self.key_impl))
+
+    def array(self) -> Any:
+        """The array, once all boxes are on all their devices."""
+        if self.sharding is None or (self._parts and self.sharding == self._parts[0].sharding):
+            return self._parts[0]
+        dtype = None
+        if not self._parts:  # all of it is on devices of other processes
+            dtype = self.dtype if self.key_impl is None else jax.random.key(0, impl=self.key_impl).dtype
+        return jax.make_array_from_single_device_arrays(self.shape, self.sharding, self._parts, dtype=dtype)
+
+
+class Staged(NamedTuple):
+    """A box and its place in staging memory."""
+
+    placement: Placement
+    box: Box
+    memory: NDArray[Any]
+    cast: NDArray[Any]  # the same, or where it becomes another dtype
+
+
+class Placer:
+    """A ring of staging memory, and the thread that empties it. Use it in a `with` block."""
+
+    def __init__(self, nbytes: int) -> None:
+        """REQUIRES: `nbytes` is enough for all that is staged at one time."""
+        self._memory = _core.allocate(max(nbytes, _ALIGNMENT))
+        self._at = 0
+        self._busy: deque[tuple[int, int, Future[None]]] = deque()  # in the order in which they will be free
+        self._thread = ThreadPoolExecutor(1, "ostraca-placing")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self._thread.shutdown(cancel_futures=kind is not None)
+
+    def stage(self, items: Iterable[tuple[Placement, Box]]) -> list[Staged]:
+        """Memory to read boxes into; waits for what has to leave it."""
+        items = list(items)
+        nbytes = sum(staged_bytes(*item) for item in items)
+        if self._at + nbytes > len(self._memory):
+            self._at = 0
+        begin, end = self._at, self._at + nbytes
+        while any(begin < other_end and other < end for other, other_end, _ in self._busy):
+            self._busy.popleft()[2].result()
+        staged = []
+        for placement, box in items:
+            memory = cast = self._array(box.shape, placement.stored_dtype)
+            if placement.dtype != placement.stored_dtype:
+                cast = self._array(box.shape, placement.dtype)
+            staged.append(Staged(placement, box, memory, cast))
+        assert self._at == end
+        return staged
+
+    def place(self, staged: Sequence[Staged]) -> None:
+        """Copies boxes that have been read to their devices, in the background."""
+        nbytes = sum(staged_bytes(each.placement, each.box) for each in staged)
+        self._busy.append((self._at - nbytes, self._at, self._thread.submit(_place, staged)))
+
+    def finish(self) -> None:
+        """Returns when all is on the devices."""
+        while self._busy:
+            self._busy.popleft()[2].result()
+
+    def _array(self, shape: Shape, dtype: np.dtype[Any]) -> NDArray[Any]:
+        begin, self._at = self._at, self._at + _slot_bytes(shape, dtype)
+        return np.ndarray(shape, dtype, self._memory, begin + dtype.itemsize)
+
+
+def staged_bytes(placement: Placement, box: Box) -> int:
+    """What a box takes in staging memory."""
+    nbytes = _slot_bytes(box.shape, placement.stored_dtype)
+    return nbytes if placement.dtype == placement.stored_dtype else nbytes + _slot_bytes(box.shape, placement.dtype)
+
+
+def _slot_bytes(shape: Shape, dtype: np.dtype[Any]) -> int:
+    """Of an array that begins one item after a multiple of the alignment."""
+    return -(-(math.prod(shape) + 1) * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
+
+
+def _place(staged: Sequence[Staged]) -> None:
+    for each in staged:
+        if each.cast is not each.memory:
+            with np.errstate(all="ignore"):  # what does not fit becomes what numpy makes of it
+                np.copyto(each.cast, each.memory, casting="unsafe")
+    free = [each for each in staged if not each.box.targets]
+    for each, part in zip(free, jax.block_until_ready(jax.device_put([e.cast for e in free])), strict=True):
+        each.placement.add(part)
+    pairs = [(each, target) for each in staged for target in each.box.targets]
+    parts = jax.device_put([each.cast for each, _ in pairs], [target for _, target in pairs])
+    for (each, _), part in zip(pairs, jax.block_until_ready(parts), strict=True):
+        each.placement.add(part)
