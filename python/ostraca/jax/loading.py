@@ -174,7 +174,7 @@ class _Fetch:
                 placer.place(staged)
             placer.finish()
         return [
-            value if placement is None else placement.array()
+            value if placement is None else placement.array
             for value, (_, placement) in zip(values, wanted, strict=True)
         ]
 
@@ -217,7 +217,11 @@ class _Fetch:
 
     def _together(self, info: ArrayInfo, placement: Placement) -> Sequence[Sequence[Box]]:
         """The boxes of a large array, apart where they have no chunk in common."""
-        if len(placement.boxes) < 2 or sum(map(placement.nbytes, placement.boxes)) <= GROUP_BYTES:
+        if (
+            len(placement.boxes) < 2
+            or placement.key_impl is not None
+            or sum(map(placement.nbytes, placement.boxes)) <= GROUP_BYTES
+        ):
             return [placement.boxes]
         chunks = self._reader.chunks(info.name)
         low = np.array([chunk.origin for chunk in chunks])

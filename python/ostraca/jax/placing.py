@@ -7,9 +7,10 @@ so a box lies as badly aligned as its dtype allows.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
@@ -59,7 +60,18 @@ def boxes(sharding: Any, shape: Shape, inner: Shape = ()) -> list[Box]:
 class Placement:
     """An array on its way to the devices."""
 
-    __slots__ = ("_parts", "boxes", "dtype", "key_impl", "layout", "number", "shape", "sharding", "stored_dtype")
+    __slots__ = (
+        "_parts",
+        "array",
+        "boxes",
+        "dtype",
+        "key_impl",
+        "layout",
+        "number",
+        "shape",
+        "sharding",
+        "stored_dtype",
+    )
 
     def __init__(
         self,
@@ -82,26 +94,49 @@ class Placement:
         self.sharding = sharding
         self.layout = layout
         self.key_impl = key_impl
+        self.array: Any = None  # when all boxes are on all their devices
         self._parts: list[Any] = []
+        if not boxes:  # all of it is on devices of other processes
+            held = dtype if key_impl is None else jax.random.key(0, impl=key_impl).dtype
+            self.array = jax.make_array_from_single_device_arrays(shape, sharding, [], dtype=held)
 
     def nbytes(self, box: Box) -> int:
         """As stored."""
         return math.prod(box.shape) * self.stored_dtype.itemsize
 
-    def add(self, part: Any) -> None:
-        """What one device holds of it."""
-        if self.layout is not None and part.format.layout != self.layout:
-            part = jax.device_put(part, Format(self.layout, part.sharding))
-        self._parts.append(part if self.key_impl is None else jax.random.wrap_key_data(part, impl=self.key_impl))
+    def put(self, boxes: Mapping[Shape, NDArray[Any]]) -> Any:
+        """Starts to copy boxes, by where they start, to their devices. Returns arrays to wait for."""
+        if len(boxes) < len(self.boxes):
+            return self._put_some(boxes)
+        rank = len(self.shape)
+        if self.sharding is None:
+            self.array = jax.device_put(self._keys(next(iter(boxes.values()))))
+        else:
+            by_start = {start[:rank]: data for start, data in boxes.items()}
+            self.array = jax.make_array_from_callback(
+                self.shape,
+                self.sharding,
+                lambda index: self._keys(by_start[tuple([part.start or 0 for part in index])]),
+            )
+        return self._laid_out()
 
-    def array(self) -> Any:
-        """The array, once all boxes are on all their devices."""
-        if self.sharding is None or (self._parts and self.sharding == self._parts[0].sharding):
-            return self._parts[0]
-        dtype = None
-        if not self._parts:  # all of it is on devices of other processes
-            dtype = self.dtype if self.key_impl is None else jax.random.key(0, impl=self.key_impl).dtype
-        return jax.make_array_from_single_device_arrays(self.shape, self.sharding, self._parts, dtype=dtype)
+    def _put_some(self, boxes: Mapping[Shape, NDArray[Any]]) -> Any:
+        """Of an array that is read bit by bit."""
+        pairs = [(boxes[box.start], target) for box in self.boxes if box.start in boxes for target in box.targets]
+        parts = jax.device_put([data for data, _ in pairs], [target for _, target in pairs])
+        self._parts += parts
+        if len(self._parts) < sum(len(box.targets) for box in self.boxes):
+            return parts
+        self.array = jax.make_array_from_single_device_arrays(self.shape, self.sharding, self._parts)
+        return self._laid_out()
+
+    def _keys(self, data: NDArray[Any]) -> Any:
+        return data if self.key_impl is None else jax.random.wrap_key_data(data, impl=self.key_impl)
+
+    def _laid_out(self) -> Any:
+        if self.layout is not None and self.array.format.layout != self.layout:
+            self.array = jax.device_put(self.array, Format(self.layout, self.array.sharding))
+        return self.array
 
 
 class Staged(NamedTuple):
@@ -174,14 +209,13 @@ def _slot_bytes(shape: Shape, dtype: np.dtype[Any]) -> int:
 
 
 def _place(staged: Sequence[Staged]) -> None:
-    for each in staged:
-        if each.cast is not each.memory:
-            with np.errstate(all="ignore"):  # what does not fit becomes what numpy makes of it
-                np.copyto(each.cast, each.memory, casting="unsafe")
-    free = [each for each in staged if not each.box.targets]
-    for each, part in zip(free, jax.block_until_ready(jax.device_put([e.cast for e in free])), strict=True):
-        each.placement.add(part)
-    pairs = [(each, target) for each in staged for target in each.box.targets]
-    parts = jax.device_put([each.cast for each, _ in pairs], [target for _, target in pairs])
-    for (each, _), part in zip(pairs, jax.block_until_ready(parts), strict=True):
-        each.placement.add(part)
+    arrays = []
+    for _, group in itertools.groupby(staged, lambda each: each.placement.number):
+        boxes = {}
+        for each in group:
+            if each.cast is not each.memory:
+                with np.errstate(all="ignore"):  # what does not fit becomes what numpy makes of it
+                    np.copyto(each.cast, each.memory, casting="unsafe")
+            boxes[each.box.start] = each.cast
+        arrays.append(each.placement.put(boxes))
+    jax.block_until_ready(arrays)
