@@ -1,0 +1,13 @@
+"""Orbax on Ostraca: stock managers and checkpointers write and read Ostraca's checkpoints.
+
+    manager = ocp.CheckpointManager(directory, options=options, handler_registry=ostraca.orbax.registry())
+    checkpointer = ocp.AsyncCheckpointer(ostraca.orbax.Handler())
+
+Policies, metrics, asynchronous saves, retention and the commit stay Orbax's. What stock Orbax wrote into the same
+directory before is still restored.
+"""
+
+from .handler import Handler, Restore, Save, registry
+from .metadata import TreeMetadata
+
+__all__ = ["Handler", "Restore", "Save", "TreeMetadata", "registry"]

@@ -1,0 +1,113 @@
+"""A restore through Orbax: targets against what is stored, one load of all leaves, the tree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from ..errors import MismatchError
+from ..lowlevel import ArrayInfo, Reader
+from ..tree import Kind, quoted, unflatten
+from . import backend
+from .metadata import Notes
+from .targets import Target, matched, names, python_value, refilled
+
+if TYPE_CHECKING:
+    from .handler import Restore
+
+_ARRAYS = (Kind.ARRAY, Kind.PRNG_KEY)
+
+
+def restore(path: Path, args: Restore) -> Any:
+    """The tree that `args` ask for. Nothing is read before all names, shapes and dtypes were compared."""
+    with Reader(path) as reader:
+        given = {info.name: None for info in reader.arrays()} if args.item is None else names(args.item)
+        restore_args = names(args.restore_args) if args.restore_args is not None else None
+        if args.item is None:
+            infos = {info.name: info for info in reader.arrays()}
+        else:
+            infos = matched(given, reader.arrays(), partial=args.partial_restore)
+        notes = Notes(reader)
+        targets = {
+            name: _resolved(_target(name, given[name], restore_args, args), info, notes, args.fallback_sharding)
+            for name, info in infos.items()
+            if info.has_data
+        }
+        shardings = {name: _load_sharding(target, infos[name]) for name, target in targets.items()}
+        values = backend.load(reader, path, shardings)
+        values = {name: _finished(values[name], target, infos[name]) for name, target in targets.items()}
+        if args.item is not None:
+            return refilled(args.item, values)
+        empties = {Kind.NONE: None, Kind.EMPTY_LIST: [], Kind.EMPTY_TUPLE: ()}
+        leaves = [(i.path, i.name, values[i.name] if i.has_data else empties.get(i.kind, {})) for i in reader.arrays()]
+        return unflatten(leaves)
+
+
+def _target(name: str, value: Any, restore_args: dict[str, Any] | None, args: Restore) -> Target:
+    if restore_args is not None:
+        return Target.from_args(restore_args.get(name), value)
+    return Target.like(value, strict=args.strict, layout=args.support_layout)
+
+
+def _resolved(target: Target, info: ArrayInfo, notes: Notes, fallback: Any) -> Target:
+    """With what was saved in place of what is not said; MismatchError for shapes that differ."""
+    if info.kind not in _ARRAYS:
+        return target
+    kind, sharding, shape = target.type, target.sharding, target.shape
+    if isinstance(sharding, ocp.metadata.ShardingMetadata):
+        sharding = sharding.to_jax_sharding()
+    was_jax = notes.was_jax(info.name)
+    if kind is None:
+        kind = jax.Array if was_jax or sharding is not None else np.ndarray
+    if kind is jax.Array and sharding is None:
+        sharding = notes.sharding(info.name) or fallback
+        if sharding is None and target.type is None:
+            kind = np.ndarray  # saved on other devices, and nobody says where it should go
+    if info.kind is Kind.ARRAY and shape is not None and shape != info.shape and target.strict and not _is_key(target):
+        raise MismatchError(f"{quoted(info.name)}: expected shape {shape}, found {info.shape}")
+    return Target(kind, target.dtype, sharding, shape, target.strict)
+
+
+def _load_sharding(target: Target, info: ArrayInfo) -> Any:
+    """Where a leaf is loaded to at once; None: to the host."""
+    if info.kind not in _ARRAYS or target.type is not jax.Array or _is_reshaped(target, info):
+        return None
+    return target.sharding
+
+
+def _finished(value: Any, target: Target, info: ArrayInfo) -> Any:
+    """A loaded leaf, cast, cut or padded, and put where it belongs."""
+    if info.kind is Kind.PRNG_KEY:
+        return value
+    if info.kind not in _ARRAYS or target.type not in (np.ndarray, jax.Array):
+        value = python_value(value, target, info.name)
+        return jax.device_put(value, target.sharding) if target.type is jax.Array else value
+    if _is_reshaped(target, info):
+        assert target.shape is not None
+        value = _cut_or_padded(np.asarray(value), target.shape)
+    if target.dtype is not None and value.dtype != target.dtype:
+        value = value.astype(target.dtype)
+    if target.type is jax.Array and not isinstance(value, jax.Array):
+        value = jax.device_put(value, target.sharding)
+    return value
+
+
+def _is_reshaped(target: Target, info: ArrayInfo) -> bool:
+    return info.kind is Kind.ARRAY and target.shape not in (None, info.shape)
+
+
+def _cut_or_padded(value: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    if len(shape) != value.ndim:
+        raise MismatchError(f"expected shape {shape}, found {value.shape}: other dimensions cannot be padded")
+    result = np.zeros(shape, value.dtype)
+    common = tuple(slice(min(sizes)) for sizes in zip(shape, value.shape, strict=True))
+    result[common] = value[common]
+    return result
+
+
+def _is_key(target: Target) -> bool:
+    return target.dtype is not None and jax.dtypes.issubdtype(target.dtype, jax.dtypes.prng_key)

@@ -1,0 +1,156 @@
+"""What a restore asks for: Orbax's target trees and RestoreArgs, against what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from ..errors import MismatchError, UnsupportedError
+from ..jax.nodes import REGISTERED
+from ..lowlevel import ArrayInfo
+from ..matching import MAX_LISTED
+from ..tree import Kind, flatten, quoted, rebuild
+
+_TYPE_NAMES: Final = {"np.ndarray": np.ndarray, "jax.Array": jax.Array, "string": str}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one leaf becomes."""
+
+    type: Any = None  # jax.Array, numpy.ndarray, or a function that makes a Python value; None: as it was saved
+    dtype: Any = None  # None: as stored
+    sharding: Any = None  # or jax's Format, which has a layout too
+    shape: tuple[int, ...] | None = None  # None: as stored
+    strict: bool = True  # no array is truncated or padded
+
+    @classmethod
+    def like(cls, value: Any, *, strict: bool = True, layout: bool = False) -> Target:
+        """What a leaf of a target tree describes: an array, a ShapeDtypeStruct, Orbax's metadata, a Python value."""
+        if isinstance(value, ocp.metadata.StringMetadata):
+            return cls(str)
+        if isinstance(value, ocp.metadata.ScalarMetadata):
+            return cls()
+        if hasattr(value, "shape") and hasattr(value, "dtype"):
+            sharding = getattr(value, "format", None) if layout else None
+            sharding = sharding or getattr(value, "sharding", None)
+            is_numpy = isinstance(value, np.ndarray | np.generic)
+            kind = np.ndarray if is_numpy else jax.Array if sharding is not None else None
+            return cls(kind, value.dtype, sharding, tuple(value.shape), strict)
+        if isinstance(value, bool | int | float | str):
+            return cls(type(value))
+        return cls()
+
+    @classmethod
+    def from_args(cls, args: Any, value: Any) -> Target:
+        """What RestoreArgs say, or None, and a target tree's leaf beside them."""
+        if not isinstance(args, ocp.RestoreArgs):
+            return cls()
+        kind = _TYPE_NAMES.get(args.restore_type, None) if isinstance(args.restore_type, str) else args.restore_type
+        if not isinstance(args, ocp.ArrayRestoreArgs):
+            return cls(kind, args.dtype)
+        sharding = args.sharding
+        if args.mesh is not None and args.mesh_axes is not None:
+            sharding = jax.sharding.NamedSharding(args.mesh, args.mesh_axes)
+        shape, dtype = args.global_shape, args.dtype
+        if args.strict and not _is_key(value):
+            shape = getattr(value, "shape", None) if shape is None else shape
+            dtype = getattr(value, "dtype", None) if dtype is None else dtype
+        return cls(kind, dtype, sharding, None if shape is None else tuple(shape), args.strict)
+
+
+def names(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by display name; of Orbax's own classes and `...` too."""
+    return {name: _value(leaf) for _, name, leaf in flatten(_wrapped(tree), REGISTERED)}
+
+
+def refilled(tree: Any, values: Mapping[str, Any]) -> Any:
+    """The tree with other leaves, where there are some."""
+    wrapped = _wrapped(tree)
+    leaves = flatten(wrapped, REGISTERED)
+    return rebuild(wrapped, (values.get(name, _value(leaf)) for _, name, leaf in leaves), REGISTERED)
+
+
+def matched(
+    given: Mapping[str, Any], stored: Iterable[ArrayInfo], *, partial: bool
+) -> dict[str, ArrayInfo]:
+    """The stored leaf of each name given. MismatchError, naming them, where there is none, or (unless `partial`) more.
+
+    Placeholders need none.
+    """
+    infos = {info.name: info for info in stored}
+    differences = []
+    for name, value in given.items():
+        info = infos.get(name)
+        if value is ocp.PLACEHOLDER:
+            continue
+        if info is None:
+            differences.append(f"{quoted(name)}: in the target, not stored")
+        elif info.has_data != _has_data(value):
+            found = "data" if info.has_data else info.kind.name.lower().replace("_", " ")
+            differences.append(f"{quoted(name)}: expected {_expected(value)}, found {found}")
+    if not partial:
+        differences += [f"{quoted(name)}: stored, not in the target" for name in infos if name not in given]
+    if differences:
+        listed = "".join(f"\n  {difference}" for difference in islice(differences, MAX_LISTED))
+        more = f"\n  and {len(differences) - MAX_LISTED} more" if len(differences) > MAX_LISTED else ""
+        advice = "\n  (partial_restore=True restores what the target has; ocp.PLACEHOLDER stands for what is left out)"
+        raise MismatchError(f"the checkpoint and the target differ in {len(differences)} places:{listed}{more}{advice}")
+    return {name: infos[name] for name, value in given.items() if value is not ocp.PLACEHOLDER}
+
+
+def python_value(value: Any, target: Target, name: str) -> Any:
+    """A stored Python value or 0-d array as the target wants it."""
+    if target.type in (None, np.ndarray, jax.Array):
+        if target.type is None and target.dtype is None:
+            return value
+        array = np.asarray(value)
+        array = array if target.dtype is None else array.astype(target.dtype)
+        return array if target.type is np.ndarray else array.item() if target.type is None else array
+    if getattr(value, "shape", ()) != ():
+        raise MismatchError(f"{quoted(name)}: expected {target.type.__name__}, found an array of {value.shape}")
+    value = value.item() if hasattr(value, "item") else value
+    return value if type(value) is target.type else _converted(target.type, value, name)
+
+
+def _converted(kind: Callable[[Any], Any], value: Any, name: str) -> Any:
+    try:
+        return kind(value)
+    except (TypeError, ValueError) as error:
+        raise UnsupportedError(f"{quoted(name)} cannot be restored as {kind}: {error}") from None
+
+
+class _Leaf:
+    """Keeps a leaf closed whose class is a dataclass."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _wrapped(tree: Any) -> Any:
+    return jax.tree.map(_Leaf, tree)
+
+
+def _value(leaf: Any) -> Any:
+    return leaf.value if isinstance(leaf, _Leaf) else leaf
+
+
+def _has_data(value: Any) -> bool:
+    return not (value is None or isinstance(value, Kind))
+
+
+def _expected(value: Any) -> str:
+    return "data" if _has_data(value) else "None" if value is None else value.name.lower().replace("_", " ")
+
+
+def _is_key(value: Any) -> bool:
+    dtype = getattr(value, "dtype", None)
+    return dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
