@@ -1,28 +1,39 @@
-"""The one place that saves and loads arrays for Orbax."""
+"""Where arrays are saved and loaded for Orbax."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import jax
 import numpy as np
 
-from .. import loading, saving
-from ..lowlevel import Reader
-from ..tree import flatten
+from ..jax.loading import load as load_jax
+from ..lowlevel import ArrayInfo
+from ..saving import save_async
+from ..tree import Kind, flatten, unflatten
 
-save_async = saving.save_async
+__all__ = ["load", "save_async"]
+
+_VALUES: Final = {Kind.INT: 0, Kind.FLOAT: 0.0, Kind.BOOL: False, Kind.STR: "", Kind.BYTES: b""}
 
 
-def load(reader: Reader, path: Path, leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Leaves by name: with a sharding as jax.Array, with None as numpy array or Python value."""
-    if not leaves:
+def load(path: Path, wanted: Mapping[str, tuple[ArrayInfo, Any, Any]]) -> dict[str, Any]:
+    """Leaves by name: (stored, dtype or None, sharding or Format) of each. Without a sharding arrays are numpy's."""
+    if not wanted:
         return {}
-    tree = loading.load(path, select=lambda name: name in leaves)
-    loaded = {name: value for _, name, value in flatten(tree)}
-    return {
-        name: loaded[name] if sharding is None else jax.device_put(loaded[name], sharding)
-        for name, sharding in leaves.items()
-    }
+    like = unflatten([(info.path, info.name, _like(info, *how)) for info, *how in wanted.values()])
+    loaded = load_jax(path, like=like, select=lambda name: name in wanted, cast=True)
+    return {name: value for _, name, value in flatten(loaded)}
+
+
+def _like(info: ArrayInfo, dtype: Any, sharding: Any) -> Any:
+    if info.kind in _VALUES:
+        return _VALUES[info.kind]
+    if sharding is not None and (dtype is None or info.kind is Kind.PRNG_KEY):
+        return sharding
+    dtype = info.dtype if dtype is None else np.dtype(dtype)
+    if sharding is not None:
+        return jax.ShapeDtypeStruct(info.shape, dtype, sharding=sharding)
+    return np.broadcast_to(np.empty((), dtype), info.shape)

@@ -37,14 +37,12 @@ def restore(path: Path, args: Restore) -> Any:
             for name, info in infos.items()
             if info.has_data
         }
-        shardings = {name: _load_sharding(target, infos[name]) for name, target in targets.items()}
-        values = backend.load(reader, path, shardings)
-        values = {name: _finished(values[name], target, infos[name]) for name, target in targets.items()}
-        if args.item is not None:
-            return refilled(args.item, values)
-        empties = {Kind.NONE: None, Kind.EMPTY_LIST: [], Kind.EMPTY_TUPLE: ()}
-        leaves = [(i.path, i.name, values[i.name] if i.has_data else empties.get(i.kind, {})) for i in reader.arrays()]
-        return unflatten(leaves)
+    loaded = backend.load(path, {name: _how(target, infos[name]) for name, target in targets.items()})
+    values = {name: _finished(loaded.pop(name), target, infos[name]) for name, target in targets.items()}
+    if args.item is not None:
+        return refilled(args.item, values)
+    empties = {Kind.NONE: None, Kind.EMPTY_LIST: [], Kind.EMPTY_TUPLE: ()}
+    return unflatten([(i.path, i.name, values[i.name] if i.has_data else empties.get(i.kind, {})) for i in infos.values()])
 
 
 def _target(name: str, value: Any, restore_args: dict[str, Any] | None, args: Restore) -> Target:
@@ -72,37 +70,40 @@ def _resolved(target: Target, info: ArrayInfo, notes: Notes, fallback: Any) -> T
     return Target(kind, target.dtype, sharding, shape, target.strict)
 
 
-def _load_sharding(target: Target, info: ArrayInfo) -> Any:
-    """Where a leaf is loaded to at once; None: to the host."""
-    if info.kind not in _ARRAYS or target.type is not jax.Array or _is_reshaped(target, info):
-        return None
-    return target.sharding
+def _how(target: Target, info: ArrayInfo) -> tuple[ArrayInfo, Any, Any]:
+    """What is loaded at once; the rest is `_finished`'s."""
+    if info.kind not in _ARRAYS or _is_reshaped(target, info):
+        return info, None, None
+    return info, None if _is_key(target) else target.dtype, target.sharding if target.type is jax.Array else None
 
 
 def _finished(value: Any, target: Target, info: ArrayInfo) -> Any:
-    """A loaded leaf, cast, cut or padded, and put where it belongs."""
-    if info.kind is Kind.PRNG_KEY:
-        return value
-    if info.kind not in _ARRAYS or target.type not in (np.ndarray, jax.Array):
-        value = python_value(value, target, info.name)
-        return jax.device_put(value, target.sharding) if target.type is jax.Array else value
-    if _is_reshaped(target, info):
+    """A loaded leaf as it was asked for."""
+    if info.kind in _ARRAYS and target.type in (np.ndarray, jax.Array):
+        if not _is_reshaped(target, info):
+            return value
         assert target.shape is not None
-        value = _cut_or_padded(np.asarray(value), target.shape)
-    if target.dtype is not None and value.dtype != target.dtype:
-        value = value.astype(target.dtype)
-    if target.type is jax.Array and not isinstance(value, jax.Array):
-        value = jax.device_put(value, target.sharding)
-    return value
+        value = _cut_or_padded(value, target.shape, info.name)
+        value = value if target.dtype is None else value.astype(target.dtype)
+    else:
+        value = python_value(value, target, info.name)
+    return _placed(value, target.sharding) if target.type is jax.Array else value
+
+
+def _placed(value: Any, sharding: Any) -> jax.Array:
+    """On devices, of which other processes may hold some."""
+    if not isinstance(sharding, jax.sharding.Sharding):
+        return jax.device_put(value, sharding)
+    return jax.make_array_from_callback(np.shape(value), sharding, lambda index: np.asarray(value)[index])
 
 
 def _is_reshaped(target: Target, info: ArrayInfo) -> bool:
     return info.kind is Kind.ARRAY and target.shape not in (None, info.shape)
 
 
-def _cut_or_padded(value: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+def _cut_or_padded(value: np.ndarray[Any, Any], shape: tuple[int, ...], name: str) -> np.ndarray[Any, Any]:
     if len(shape) != value.ndim:
-        raise MismatchError(f"expected shape {shape}, found {value.shape}: other dimensions cannot be padded")
+        raise MismatchError(f"{quoted(name)}: expected shape {shape}, found {value.shape}, of other dimensions")
     result = np.zeros(shape, value.dtype)
     common = tuple(slice(min(sizes)) for sizes in zip(shape, value.shape, strict=True))
     result[common] = value[common]
