@@ -73,8 +73,8 @@ class Handler(ocp.AsyncCheckpointHandler):  # type: ignore[misc]
 
     async def async_save(self, directory: Any, *values: Any, args: Any = None, **named: Any) -> list[Any]:
         """Returns when the arrays may change; the future when the checkpoint is durable."""
-        tree, notes = _to_save(args if args is not None else Save(*values, **named))
-        path = _local(directory)
+        wanted = args if args is not None else Save(*values, **named)
+        path = local_path(directory)
         # Orbax makes the directory in another thread. To wait for it costs milliseconds, and lets the save begin
         # right here: it stages what is on devices within its budget, and refuses what it cannot store.
         ready = ocp.future.CommitFutureAwaitingContractedSignals(
@@ -84,24 +84,23 @@ class Handler(ocp.AsyncCheckpointHandler):  # type: ignore[misc]
             ready.result()
         except Exception as error:
             return [_Failed(error)]  # Orbax's own future, which comes before this one, says why
-        return [_Running(backend.save_async(path, tree, metadata=notes, **self._options))]
+        return [self._begin(path, wanted)]
 
     def save(self, directory: Any, *values: Any, args: Any = None, **named: Any) -> None:
         """Returns when the checkpoint is durable."""
-        tree, notes = _to_save(args if args is not None else Save(*values, **named))
-        backend.save_async(_local(directory), tree, metadata=notes, **self._options).result()
+        self._begin(local_path(directory), args if args is not None else Save(*values, **named)).result()
 
     def restore(self, directory: Any, *values: Any, args: Any = None, **named: Any) -> Any:
         """The tree, or what `args` say of it."""
         wanted = args if args is not None else Restore(*values, **named)
-        path = _local(directory)
+        path = local_path(directory)
         if not (path / MANIFEST).exists():
             return _stock_handler(wanted, path).restore(directory, args=_stock_args(wanted))
         return restoring.restore(path, _unified(wanted))
 
     def metadata(self, directory: Any) -> Any:
         """Shapes, dtypes, shardings as Orbax's metadata; reads no array and needs no device."""
-        path = _local(directory)
+        path = local_path(directory)
         if not (path / MANIFEST).exists():
             return _stock_handler(None, path).metadata(directory)
         with Reader(path) as reader:
@@ -109,11 +108,15 @@ class Handler(ocp.AsyncCheckpointHandler):  # type: ignore[misc]
 
     def finalize(self, directory: Any) -> None:
         """Called in one process, before Orbax renames the directory: whether there is a checkpoint in it."""
-        if not (_local(directory) / MANIFEST).exists():
+        if not (local_path(directory) / MANIFEST).exists():
             raise OstracaError(f"nothing was committed in {str(directory)!r}")
 
     def close(self) -> None:
         """Nothing stays open between calls."""
+
+    def _begin(self, path: Path, args: Any) -> _Running:
+        tree, notes = _to_save(args)
+        return _Running(backend.save_async(path, tree, metadata=notes, **self._options))
 
     @classmethod
     def typestr(cls) -> str:
@@ -176,7 +179,8 @@ class _Failed:
 async def _nothing() -> None: ...
 
 
-def _local(directory: Any) -> Path:
+def local_path(directory: Any) -> Path:
+    """The directory; UnsupportedError where Ostraca cannot write."""
     text = os.fspath(directory)
     if "://" in text:
         raise UnsupportedError(f"{text!r}: ostraca.orbax writes to file systems, not to object stores yet")

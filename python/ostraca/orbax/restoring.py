@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import jax
 import numpy as np
@@ -19,7 +19,8 @@ from .targets import Target, matched, names, python_value, refilled
 if TYPE_CHECKING:
     from .handler import Restore
 
-_ARRAYS = (Kind.ARRAY, Kind.PRNG_KEY)
+_ARRAYS: Final = (Kind.ARRAY, Kind.PRNG_KEY)
+_EMPTY: Final[dict[Kind, Any]] = {Kind.NONE: None, Kind.EMPTY_DICT: {}, Kind.EMPTY_LIST: [], Kind.EMPTY_TUPLE: ()}
 
 
 def restore(path: Path, args: Restore) -> Any:
@@ -39,10 +40,12 @@ def restore(path: Path, args: Restore) -> Any:
         }
     loaded = backend.load(path, {name: _how(target, infos[name]) for name, target in targets.items()})
     values = {name: _finished(loaded.pop(name), target, infos[name]) for name, target in targets.items()}
-    if args.item is not None:
-        return refilled(args.item, values)
-    empties = {Kind.NONE: None, Kind.EMPTY_LIST: [], Kind.EMPTY_TUPLE: ()}
-    return unflatten([(i.path, i.name, values[i.name] if i.has_data else empties.get(i.kind, {})) for i in infos.values()])
+    if args.item is None:
+        values |= {info.name: _EMPTY[info.kind] for info in infos.values() if not info.has_data}
+        return unflatten([(info.path, info.name, values[info.name]) for info in infos.values()])
+    # A class in the target means: as it was saved.
+    values |= {name: _EMPTY[i.kind] for name, i in infos.items() if not i.has_data and isinstance(given[name], type)}
+    return refilled(args.item, values)
 
 
 def _target(name: str, value: Any, restore_args: dict[str, Any] | None, args: Restore) -> Target:

@@ -40,8 +40,7 @@ class Target:
         if hasattr(value, "shape") and hasattr(value, "dtype"):
             sharding = getattr(value, "format", None) if layout else None
             sharding = sharding or getattr(value, "sharding", None)
-            is_numpy = isinstance(value, np.ndarray | np.generic)
-            kind = np.ndarray if is_numpy else jax.Array if sharding is not None else None
+            kind = np.ndarray if not hasattr(value, "sharding") else jax.Array if sharding is not None else None
             return cls(kind, value.dtype, sharding, tuple(value.shape), strict)
         if isinstance(value, bool | int | float | str):
             return cls(type(value))
@@ -92,7 +91,7 @@ def matched(
             continue
         if info is None:
             differences.append(f"{quoted(name)}: in the target, not stored")
-        elif info.has_data != _has_data(value):
+        elif not isinstance(value, type) and info.has_data != _has_data(value):
             found = "data" if info.has_data else info.kind.name.lower().replace("_", " ")
             differences.append(f"{quoted(name)}: expected {_expected(value)}, found {found}")
     if not partial:
