@@ -1,4 +1,4 @@
-"""`ostraca convert`: safetensors and .npz to a checkpoint, a checkpoint to safetensors."""
+"""`ostraca convert`: safetensors, .npz and Orbax to a checkpoint, a checkpoint to safetensors and Orbax."""
 
 import argparse
 import json
@@ -6,7 +6,7 @@ import sys
 import time
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -19,19 +19,23 @@ from ..errors import FormatError, UnsupportedError
 from ..lowlevel import ArrayInfo, Reader
 from ..options import CODECS
 from ..tree import Kind, quoted
-from . import safetensors, text
+from . import orbax, safetensors, text
 
 NAME: Final = "convert"
-SUMMARY: Final = "convert from and to safetensors, from .npz"
+SUMMARY: Final = "convert from and to safetensors and Orbax, from .npz"
 DESCRIPTION: Final = """\
 Converts, the direction following from the paths:
   X.safetensors -> checkpoint, X.npz -> checkpoint, checkpoint -> X.safetensors
+  Orbax's checkpoint, or a step of its manager -> checkpoint
+  with --to orbax: checkpoint, or a manager's step saved through ostraca.orbax
+  -> the same as stock Orbax writes it
 Bits stay as they are; nothing is pickled or unpickled. Memory is bounded, but
-that arrays of an .npz are read whole."""
+that arrays of an .npz are read whole, and all of an Orbax checkpoint."""
 EPILOG: Final = """\
 Names in safetensors and .npz become one key each, "/" and "." in them
 included, and come back unchanged, unless --separator is given, which splits
-them into a tree. The other way it joins a tree's keys. __metadata__ becomes
+them into a tree. The other way it joins a tree's keys. Orbax's trees stay
+trees, but Orbax has no int keys: they become text there. __metadata__ becomes
 the checkpoint's metadata and the other way round; what is not text, and the
 step, are kept in entries "ostraca.metadata" and "ostraca.step".
 
@@ -40,6 +44,8 @@ examples:
   ostraca convert model.safetensors run/imported --separator .
   ostraca convert weights.npz run/imported --codec zstd
   ostraca convert run/1000 model.safetensors --skip-unsupported --separator .
+  ostraca convert orbax_run/1000 run/1000 --step 1000
+  ostraca convert run/1000 orbax_run/1000 --to orbax
 
 exit status: 0 ok, 1 the checkpoint is damaged, 2 usage or I/O error"""
 
@@ -54,8 +60,9 @@ class Skipped(NamedTuple):
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SRC", help="X.safetensors, X.npz, or a checkpoint")
+    parser.add_argument("source", metavar="SRC", help="X.safetensors, X.npz, or a checkpoint, Orbax's too")
     parser.add_argument("destination", metavar="DST", help="a new checkpoint, or X.safetensors")
+    parser.add_argument("--to", choices=("orbax",), help="write DST as Orbax does (needs orbax-checkpoint)")
     parser.add_argument("--overwrite", action="store_true", help="replace DST")
     parser.add_argument("--codec", choices=CODECS, help="of the new checkpoint (default: auto)")
     parser.add_argument("--step", type=int, help="of the new checkpoint")
@@ -67,17 +74,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     source, destination = Path(arguments.source), Path(arguments.destination)
-    kinds = source.suffix.lower(), destination.suffix.lower()
-    to_checkpoint = kinds[0] in (".safetensors", ".npz") and not source.is_dir()
-    if to_checkpoint == (kinds[1] in (".safetensors", ".npz")) or (not to_checkpoint and kinds[1] != ".safetensors"):
-        raise ValueError(
-            f"cannot convert {arguments.source} to {arguments.destination}: one of them must be a checkpoint,"
-            " the other X.safetensors, or X.npz to convert from"
-        )
-    if not to_checkpoint and (arguments.codec or arguments.step is not None):
-        raise ValueError("--codec and --step are for new checkpoints; a safetensors file has neither")
+    convert = _conversion(source, destination, arguments)
+    if convert in (_export, orbax.export) and (arguments.codec or arguments.step is not None):
+        raise ValueError("--codec and --step are for new checkpoints of Ostraca")
+    if convert in (orbax.export, orbax.load) and arguments.separator is not None:
+        raise ValueError("--separator is for names in files; Orbax has trees")
     started = time.perf_counter()
-    convert = _export if not to_checkpoint else _import_npz if kinds[0] == ".npz" else _import_safetensors
     result: dict[str, Any] = {"source": arguments.source, "destination": arguments.destination}
     result |= convert(source, destination, arguments)
     seconds = time.perf_counter() - started
@@ -91,6 +93,26 @@ def run(arguments: argparse.Namespace) -> int:
     for skipped in result["skipped"]:
         text.show(text.escaped(f"skipped: {skipped['name']} ({skipped['what']})"))
     return 0
+
+
+def _conversion(source: Path, destination: Path, arguments: argparse.Namespace) -> Callable[..., dict[str, Any]]:
+    """What converts the one to the other."""
+    is_file = source.suffix.lower() in (".safetensors", ".npz") and not source.is_dir()
+    to_file = destination.suffix.lower() in (".safetensors", ".npz")
+    if arguments.to == "orbax":
+        if is_file or to_file:
+            raise ValueError(f"cannot convert {source} to {destination} with --to orbax: both must be directories")
+        return orbax.export
+    if is_file and not to_file:
+        return _import_npz if source.suffix.lower() == ".npz" else _import_safetensors
+    if not is_file and not to_file and orbax.is_orbax(source):
+        return orbax.load
+    if not is_file and destination.suffix.lower() == ".safetensors":
+        return _export
+    raise ValueError(
+        f"cannot convert {arguments.source} to {arguments.destination}: one of them must be a checkpoint, the other"
+        " X.safetensors, or to convert from X.npz or a checkpoint of Orbax's"
+    )
 
 
 # --- To a checkpoint ----------------------------------------------------------------------------------------------
