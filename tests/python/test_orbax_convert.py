@@ -72,10 +72,6 @@ def test_to_orbax_bit_for_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert not (tmp_path / "y").exists()
     result = convert(capsys, tmp_path / "x", tmp_path / "y", "--to", "orbax", "--skip-unsupported")
     skipped = {leaf["name"].split("/")[1] for leaf in result["skipped"]}
-    for i in skipped:
-        assert arrays[i].dtype.kind in "USMm" or "float" in arrays[i].dtype.name or "int" in arrays[i].dtype.name or (
-            arrays[i].dtype.kind == "V"
-        )
     assert len(skipped) < len(arrays) / 2
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         restored = checkpointer.restore(tmp_path / "y")
@@ -104,6 +100,7 @@ def test_a_step_to_orbax(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         everything = manager.restore(2)
         assert_same(everything["state"], on_host(state(2)))
         assert everything["notes"] == {"epoch": 2}
+    with ocp.CheckpointManager(tmp_path / "new") as manager:
         args = Composite(state=StandardRestore(state(1)))
         assert_same(manager.restore(1, args=args)["state"], state(1))
     assert list((tmp_path / "new").rglob("*.ostraca")) == []
@@ -123,7 +120,7 @@ def test_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         ({"a": b"bytes", "b": 1}, "'a' (bytes)"),
         ({"a": np.zeros((0, 3)), "b": 1}, "'a' (no elements"),
         ({"a": 1 << 70, "b": 1}, "'a' (an int beyond"),
-        ({"a": np.array(["x"]), "b": 1}, "'a' (str"),
+        ({"a": np.array(["x"]), "b": 1}, "'a' (<U1"),
     ],
 )
 def test_what_orbax_cannot_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str], tree: Any, name: str) -> None:
