@@ -13,6 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+
+import ostraca
+import ostraca.orbax
 from orbax_plugs import (
     Plug,
     PyTreeRestore,
@@ -23,9 +26,6 @@ from orbax_plugs import (
     assert_same,
     state,
 )
-
-import ostraca
-import ostraca.orbax
 
 MIB = 1 << 20
 

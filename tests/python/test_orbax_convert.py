@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from orbax_plugs import Composite, JsonSave, Plug, PyTreeSave, StandardRestore, StandardSave, assert_same, state
-from trees import ALL_DTYPES, array
 
 import ostraca
+from orbax_plugs import Composite, JsonSave, Plug, PyTreeSave, StandardRestore, StandardSave, assert_same, state
 from ostraca.cli import main
+from trees import ALL_DTYPES, array
 
 
 def convert(capsys: pytest.CaptureFixture[str], *arguments: Any, status: int = 0) -> dict[str, Any]:

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+
+import ostraca
+import ostraca.orbax
 from orbax_plugs import (
     Composite,
     JsonRestore,
@@ -19,9 +22,6 @@ from orbax_plugs import (
     assert_same,
     state,
 )
-
-import ostraca
-import ostraca.orbax
 
 
 @pytest.fixture(params=["stock", "ours"])

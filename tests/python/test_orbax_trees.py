@@ -15,6 +15,9 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import nnx, struct
 from jax.sharding import NamedSharding, PartitionSpec
+
+import ostraca
+import ostraca.orbax
 from orbax_plugs import (
     Plug,
     PyTreeRestore,
@@ -27,9 +30,6 @@ from orbax_plugs import (
     sharded,
     state,
 )
-
-import ostraca
-import ostraca.orbax
 
 
 @pytest.fixture(params=["stock", "ours"])
@@ -227,7 +227,11 @@ def test_numpy_targets_of_jax_arrays(plug: Plug, tmp_path: Path) -> None:
 
 def test_save_args_cast(plug: Plug, tmp_path: Path) -> None:
     tree = {"a": jnp.arange(4.0), "b": np.arange(4.0), "c": jnp.arange(4.0)}
-    args = {"a": ocp.SaveArgs(dtype=jnp.dtype("bfloat16")), "b": ocp.SaveArgs(dtype=np.dtype("float16")), "c": ocp.SaveArgs()}
+    args = {
+        "a": ocp.SaveArgs(dtype=jnp.dtype("bfloat16")),
+        "b": ocp.SaveArgs(dtype=np.dtype("float16")),
+        "c": ocp.SaveArgs(),
+    }
     checkpointer = plug.checkpointer()
     checkpointer.save(tmp_path / "x", args=PyTreeSave(tree, save_args=args))
     expected = {"a": tree["a"].astype(jnp.bfloat16), "b": tree["b"].astype(np.float16), "c": tree["c"]}
@@ -345,7 +349,9 @@ def test_metadata_on_one_cpu(plug: Plug, tmp_path: Path) -> None:
     with plug.manager(tmp_path) as manager:
         manager.save(3, args=StandardSave(state()))
         manager.wait_until_finished()
-    registry = "handler_registry=ostraca.orbax.registry()" if plug.ours else "item_handlers=ocp.StandardCheckpointHandler()"
+    registry = (
+        "handler_registry=ostraca.orbax.registry()" if plug.ours else "item_handlers=ocp.StandardCheckpointHandler()"
+    )
     code = f"""
 import json, jax, orbax.checkpoint as ocp, ostraca.orbax
 metadata = ocp.CheckpointManager({str(tmp_path)!r}, {registry}).item_metadata(3)

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 import pytest
-from orbax_plugs import assert_same, sharded, state
 
 import ostraca
 import ostraca.orbax.v1
+from orbax_plugs import assert_same, sharded, state
 
 
 @pytest.fixture(params=["stock", "ours"])

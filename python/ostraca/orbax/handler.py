@@ -11,15 +11,16 @@ import jax
 import orbax.checkpoint as ocp
 
 from ..errors import NotFoundError, OstracaError, UnsupportedError
+from ..handles import SaveHandle
+from ..jax import save, save_async
 from ..jax.nodes import REGISTERED
 from ..lowlevel import Reader
-from ..saving import SaveHandle
 from ..tree import flatten
-from . import backend, metadata, restoring
+from . import metadata, restoring
 
 MANIFEST: Final = "manifest.json"
 DIRECTORY_SECONDS: Final = 10  # within which Orbax makes the directory: it begins before it calls the handler
-_SAVE_OPTIONS: Final = ("codec", "io", "threads", "coding_bytes", "staging_bytes")
+_SAVE_OPTIONS: Final = ("codec", "io", "threads", "coding_bytes", "staging_bytes", "timeout", "pinned_host")
 
 
 @dataclass
@@ -56,8 +57,8 @@ class Handler(ocp.AsyncCheckpointHandler):  # type: ignore[misc]
     """Saves a tree as an Ostraca checkpoint in the directory that Orbax gives it, and restores it.
 
     Takes `Save`, `Restore` and Orbax's `StandardSave`, `StandardRestore`, `PyTreeSave` and `PyTreeRestore`. Restores
-    also what Orbax's own handlers wrote. Options are those of `ostraca.save_async`: codec, io, threads, coding_bytes,
-    staging_bytes. There is no `base`: Orbax deletes steps without asking which others need them.
+    also what Orbax's own handlers wrote. Options are those of `ostraca.jax.save_async`: codec, io, threads, coding_bytes,
+    staging_bytes, timeout, pinned_host. There is no `base`: Orbax deletes steps without asking which others need them.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -84,11 +85,14 @@ class Handler(ocp.AsyncCheckpointHandler):  # type: ignore[misc]
             ready.result()
         except Exception as error:
             return [_Failed(error)]  # Orbax's own future, which comes before this one, says why
-        return [self._begin(path, wanted)]
+        tree, notes = _to_save(wanted)
+        return [_Running(save_async(path, tree, metadata=notes, **self._options))]
 
     def save(self, directory: Any, *values: Any, args: Any = None, **named: Any) -> None:
         """Returns when the checkpoint is durable."""
-        self._begin(local_path(directory), args if args is not None else Save(*values, **named)).result()
+        tree, notes = _to_save(args if args is not None else Save(*values, **named))
+        options = {name: value for name, value in self._options.items() if name != "staging_bytes"}
+        save(local_path(directory), tree, metadata=notes, **options)
 
     def restore(self, directory: Any, *values: Any, args: Any = None, **named: Any) -> Any:
         """The tree, or what `args` say of it."""
@@ -113,10 +117,6 @@ class Handler(ocp.AsyncCheckpointHandler):  # type: ignore[misc]
 
     def close(self) -> None:
         """Nothing stays open between calls."""
-
-    def _begin(self, path: Path, args: Any) -> _Running:
-        tree, notes = _to_save(args)
-        return _Running(backend.save_async(path, tree, metadata=notes, **self._options))
 
     @classmethod
     def typestr(cls) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,9 +11,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from ..errors import MismatchError
+from ..jax import load
 from ..lowlevel import ArrayInfo, Reader
-from ..tree import Kind, quoted, unflatten
-from . import backend
+from ..tree import Kind, flatten, quoted, unflatten
 from .metadata import Notes
 from .targets import Target, matched, names, python_value, refilled
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .handler import Restore
 
 _ARRAYS: Final = (Kind.ARRAY, Kind.PRNG_KEY)
+_VALUES: Final[dict[Kind, Any]] = {Kind.INT: 0, Kind.FLOAT: 0.0, Kind.BOOL: False, Kind.STR: "", Kind.BYTES: b""}
 _EMPTY: Final[dict[Kind, Any]] = {Kind.NONE: None, Kind.EMPTY_DICT: {}, Kind.EMPTY_LIST: [], Kind.EMPTY_TUPLE: ()}
 
 
@@ -38,7 +40,7 @@ def restore(path: Path, args: Restore) -> Any:
             for name, info in infos.items()
             if info.has_data
         }
-    loaded = backend.load(path, {name: _how(target, infos[name]) for name, target in targets.items()})
+    loaded = _load(path, {name: _how(target, infos[name]) for name, target in targets.items()})
     values = {name: _finished(loaded.pop(name), target, infos[name]) for name, target in targets.items()}
     if args.item is None:
         values |= {info.name: _EMPTY[info.kind] for info in infos.values() if not info.has_data}
@@ -115,3 +117,23 @@ def _cut_or_padded(value: np.ndarray[Any, Any], shape: tuple[int, ...], name: st
 
 def _is_key(target: Target) -> bool:
     return target.dtype is not None and jax.dtypes.issubdtype(target.dtype, jax.dtypes.prng_key)
+
+
+def _load(path: Path, wanted: Mapping[str, tuple[ArrayInfo, Any, Any]]) -> dict[str, Any]:
+    """Leaves by name: (stored, dtype or None, sharding or Format) of each. Without a sharding arrays are numpy's."""
+    if not wanted:
+        return {}
+    like = unflatten([(info.path, info.name, _like(info, *how)) for info, *how in wanted.values()])
+    loaded = load(path, like=like, select=lambda name: name in wanted, cast=True)
+    return {name: value for _, name, value in flatten(loaded)}
+
+
+def _like(info: ArrayInfo, dtype: Any, sharding: Any) -> Any:
+    if info.kind in _VALUES:
+        return _VALUES[info.kind]
+    if sharding is not None and (dtype is None or info.kind is Kind.PRNG_KEY):
+        return sharding
+    dtype = info.dtype if dtype is None else np.dtype(dtype)
+    if sharding is not None:
+        return jax.ShapeDtypeStruct(info.shape, dtype, sharding=sharding)
+    return np.broadcast_to(np.empty((), dtype), info.shape)

@@ -76,9 +76,7 @@ def refilled(tree: Any, values: Mapping[str, Any]) -> Any:
     return rebuild(wrapped, (values.get(name, _value(leaf)) for _, name, leaf in leaves), REGISTERED)
 
 
-def matched(
-    given: Mapping[str, Any], stored: Iterable[ArrayInfo], *, partial: bool
-) -> dict[str, ArrayInfo]:
+def matched(given: Mapping[str, Any], stored: Iterable[ArrayInfo], *, partial: bool) -> dict[str, ArrayInfo]:
     """The stored leaf of each name given. MismatchError, naming them, where there is none, or (unless `partial`) more.
 
     Placeholders need none.

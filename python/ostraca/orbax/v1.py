@@ -55,7 +55,9 @@ class PyTreeHandler:
             return await self._stock.load(directory, abstract_checkpointable)
         target = abstract_checkpointable
         if target is not None:  # None as a leaf means: as it was saved
-            target = jax.tree.map(lambda leaf: object if leaf is None else leaf, target, is_leaf=lambda leaf: leaf is None)
+            target = jax.tree.map(
+                lambda leaf: object if leaf is None else leaf, target, is_leaf=lambda leaf: leaf is None
+            )
         return asyncio.to_thread(self._handler.restore, path, args=Restore(target))
 
     async def metadata(self, directory: Any) -> Any:
