@@ -180,7 +180,7 @@ def test_restore_types_and_casts(plug: Plug, tmp_path: Path) -> None:
     assert_same(found, kernel.astype(np.float16))
     found = restored_kernel(plug, path, ocp.RestoreArgs(dtype=jnp.float16))
     assert_same(found, state()["params"]["kernel"].astype(jnp.float16))
-    with pytest.raises(ValueError, match="step|scalar|kernel"):
+    with pytest.raises(ValueError, match=r"scalar|kernel"):
         restored_kernel(plug, path, ocp.RestoreArgs(restore_type=int))
 
 
@@ -294,7 +294,7 @@ def test_a_target_of_another_structure_is_refused(plug: Plug, tmp_path: Path, ch
     change(target)
     with plug.standard_checkpointer() as checkpointer:
         checkpointer.save(tmp_path / "x", state())
-        with pytest.raises(ValueError, match="differ|not match|Structure mismatch|structure"):
+        with pytest.raises(ValueError, match=r"differ|not match|structure"):
             checkpointer.restore(tmp_path / "x", target)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,8 +37,8 @@ class Restore(ocp.args.CheckpointArgs):  # type: ignore[misc]
     """What to restore: `item` alone as in Orbax's `StandardRestore`, with `restore_args` as in `PyTreeRestore`.
 
     partial_restore: `item` has a part of what is stored. strict: False truncates and pads arrays to `item`'s shapes.
-    support_layout: device layouts of `item` are honoured. fallback_sharding: where `item` has none, and the one that was
-    saved needs other devices.
+    support_layout: device layouts of `item` are honoured. fallback_sharding: where `item` has none, and the one that
+    was saved needs other devices.
     """
 
     item: Any = None
@@ -57,8 +57,9 @@ class Handler(ocp.AsyncCheckpointHandler):  # type: ignore[misc]
     """Saves a tree as an Ostraca checkpoint in the directory that Orbax gives it, and restores it.
 
     Takes `Save`, `Restore` and Orbax's `StandardSave`, `StandardRestore`, `PyTreeSave` and `PyTreeRestore`. Restores
-    also what Orbax's own handlers wrote. Options are those of `ostraca.jax.save_async`: codec, io, threads, coding_bytes,
-    staging_bytes, timeout, pinned_host. There is no `base`: Orbax deletes steps without asking which others need them.
+    also what Orbax's own handlers wrote. Options are those of `ostraca.jax.save_async`: codec, io, threads,
+    coding_bytes, staging_bytes, timeout, pinned_host. There is no `base`: Orbax deletes steps without asking which
+    others need them.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -214,7 +215,8 @@ def _unified(args: Any) -> Restore:
             raise UnsupportedError("transforms: restore without them, and call ocp.apply_transformations on the result")
         # Without restore_args, an item says what there is, and not how it is sharded.
         return Restore(args.item, args.restore_args or {}, args.partial_restore)
-    return replace(args)
+    assert isinstance(args, Restore)
+    return args
 
 
 def _stock_handler(args: Any, path: Path) -> Any:

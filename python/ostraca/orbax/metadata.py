@@ -58,7 +58,7 @@ class Notes:
 
     def was_jax(self, name: str) -> bool:
         """Whether a leaf was a jax.Array."""
-        return self._numbers.get(name, _NOT_JAX) != _NOT_JAX
+        return bool(self._numbers.get(name, _NOT_JAX) != _NOT_JAX)
 
     def sharding_metadata(self, name: str) -> ocp.metadata.ShardingMetadata | None:
         """How a jax.Array was sharded, as Orbax describes it."""

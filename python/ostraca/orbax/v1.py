@@ -25,7 +25,7 @@ from .metadata import Notes
 
 _MARKER: Final = "_METADATA"  # by which Orbax knows trees from other items
 _TYPES: Final = {Kind.INT: int, Kind.FLOAT: float, Kind.BOOL: bool, Kind.STR: str, Kind.BYTES: bytes}
-_EMPTIES: Final = {Kind.EMPTY_LIST: [], Kind.EMPTY_TUPLE: (), Kind.EMPTY_DICT: {}}
+_EMPTIES: Final[dict[Kind, Any]] = {Kind.EMPTY_LIST: [], Kind.EMPTY_TUPLE: (), Kind.EMPTY_DICT: {}}
 
 
 class PyTreeHandler:
@@ -52,7 +52,8 @@ class PyTreeHandler:
         """What was saved, also by Orbax itself."""
         path = local_path(directory)
         if not (path / MANIFEST).exists():
-            return await self._stock.load(directory, abstract_checkpointable)
+            loading: Awaitable[Any] = await self._stock.load(directory, abstract_checkpointable)
+            return loading
         target = abstract_checkpointable
         if target is not None:  # None as a leaf means: as it was saved
             target = jax.tree.map(
@@ -71,11 +72,11 @@ class PyTreeHandler:
 
     def is_handleable(self, checkpointable: Any) -> bool:
         """Whether it is a tree that Orbax would save."""
-        return self._stock.is_handleable(checkpointable)
+        return bool(self._stock.is_handleable(checkpointable))
 
-    def is_abstract_handleable(self, abstract_checkpointable: Any) -> bool | None:
+    def is_abstract_handleable(self, abstract_checkpointable: Any) -> bool:
         """Whether it is a tree that Orbax would load."""
-        return self._stock.is_abstract_handleable(abstract_checkpointable)
+        return bool(self._stock.is_abstract_handleable(abstract_checkpointable))
 
 
 def context() -> ocp.Context:
