@@ -68,6 +68,7 @@ class Job:
         progress: Progress,
         started: float,
         feed: Callable[[_core.Writer, Step], object] | None = None,  # adds to the writer; else that is sealed
+        expected_bytes: int = 0,  # that the writer will have when it was fed
         coordination: Coordination = ALONE,
     ) -> None:
         self.path = path
@@ -83,6 +84,7 @@ class Job:
         self._progress = progress
         self._started = started
         self._feed = feed
+        self._expected_bytes = expected_bytes
         self._coordination = coordination
         self._stall_seconds: float | None = None
         self._caller_went_on = threading.Event()
@@ -139,7 +141,10 @@ class Job:
 
     def progress(self) -> tuple[int, int]:
         writer = self._writer
-        return self._final_progress if writer is None else writer.progress()
+        if writer is None:
+            return self._final_progress
+        done, total = writer.progress()
+        return done, max(total, self._expected_bytes)
 
     def join(self, seconds: float) -> None:
         """Waits for the worker thread, a little longer than for `done`."""
@@ -200,6 +205,7 @@ class Job:
                     self._feed = None  # it holds arrays
                     feed(writer, lambda: callback and callback(*self.progress()))
                     del feed
+                    self._expected_bytes = 0  # the writer knows better
                     writer.seal()
                 report = writer.finish(callback)
             self._caller_went_on.wait()

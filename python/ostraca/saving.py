@@ -180,13 +180,15 @@ def start(
     request.stage(content)
     writer = begin(request.open)
     try:
-        feed = None
+        feed, expected_bytes = None, 0
         if content.feed is None:
             writer.add(content.specs)
             writer.seal()
         else:
-            feed = partial(content.feed, limit=request.feed_limit)
-        return Job(writer, request.path, request.commit, request.progress, request.started, feed, coordination)
+            feed, expected_bytes = partial(content.feed, limit=request.feed_limit), content.feed.nbytes
+        return Job(
+            writer, request.path, request.commit, request.progress, request.started, feed, expected_bytes, coordination
+        )
     except BaseException:
         writer.abort()
         raise
