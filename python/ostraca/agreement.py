@@ -345,12 +345,17 @@ class Agreement:
         if answers:
             return answers[0]
         self._lost = True
-        if errors:
+        if errors and not isinstance(errors[0], CoordinationError):
             raise errors[0]
-        raise CoordinationError(
-            f"{self._what}: the coordination service, which process 0 runs, has not answered process {self._index} for"
-            f" {self._timeout:g} s: process 0 hangs, or was stopped{'. ' + UNKNOWN if self._reported else ''}"
+        why = (
+            errors[0]
+            if errors
+            else (
+                f"the coordination service, which process 0 runs, has not answered process {self._index} for"
+                f" {self._timeout:g} s: process 0 hangs, or was stopped"
+            )
         )
+        raise CoordinationError(f"{self._what}: {why}{'. ' + UNKNOWN if self._reported else ''}")
 
     def _watch(self) -> None:
         tick = 0
