@@ -143,7 +143,7 @@ class Agreement:
         self._reported = False  # process 0: it has begun to commit
         self._outcome: _Outcome | None = None  # when it is known
         self._lost = False  # the service
-        self._stopped = False  # by `on_failure`
+        self._stopped = self._is_consequence = False  # by `on_failure`; the error that `fail` got was of that
         self._progress: Callable[[], object] = lambda: "begun"
         self._polls = 0  # to wait is progress too: who is waited for is watched
         self._on_failure: Callable[[], object] | None = None
@@ -206,6 +206,7 @@ class Agreement:
 
         It may not where a manifest that names it may have been published, or may be yet.
         """
+        self._is_consequence = self._stopped  # before this error is an outcome too, and heard of by our own thread
         if not self._lost:
             with contextlib.suppress(CoordinationError):  # they notice that this process is silent
                 self._decide(self._failed(_brief(error)))
@@ -214,7 +215,7 @@ class Agreement:
 
     def cause(self, error: BaseException) -> BaseException:
         """After `fail`: what made this process fail, where `error` came of being stopped by `on_failure`."""
-        if self._stopped and self._outcome is not None:
+        if self._is_consequence and self._outcome is not None:
             try:
                 self._outcome.result()
             except Exception as cause:

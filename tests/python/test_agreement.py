@@ -404,6 +404,22 @@ def test_the_first_failure_is_what_all_are_told() -> None:
         third.agree()
 
 
+def test_a_process_raises_its_own_error_though_it_hears_of_it() -> None:
+    class Slow(Service):
+        def set(self, key: str, value: bytes, *, overwrite: bool = False) -> bool:
+            done = super().set(key, value, overwrite=overwrite)
+            if key.endswith("outcome"):
+                assert heard.wait(20)
+            return done
+
+    heard = threading.Event()
+    agreed = agreement.Group(Slow(Store(), 1, Strike())).agreement("the save", timeout=20)
+    agreed.writing(lambda: 0, heard.set)
+    error = ValueError("own")
+    assert agreed.fail(error)
+    assert agreed.cause(error) is error
+
+
 def test_keys_are_deleted() -> None:
     store = Store()
     groups = [agreement.Group(Service(store, i, Strike())) for i in range(COUNT)]
