@@ -1,7 +1,7 @@
 """Training a flax NNX model that goes on where it stopped.
 
-    python examples/jax_nnx.py run 10      trains to step 10
-    python examples/jax_nnx.py run 20      goes on from the newest checkpoint, to step 20
+python examples/jax_nnx.py run 10      trains to step 10
+python examples/jax_nnx.py run 20      goes on from the newest checkpoint, to step 20
 """
 
 import sys

@@ -61,7 +61,7 @@ def test_packs_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is
     tree = {f"{i:04}": rng.standard_normal(8 * int(rng.integers(1, 4000))).astype(dtypes[i % 2]) for i in range(700)}
     target = topologies.sharding((8,), P("x"))
     if is_sharded:
-        topologies.save_shards(tmp_path / "c", jax.device_put(tree, target))
+        ostraca.jax.save(tmp_path / "c", jax.device_put(tree, target))
     else:
         ostraca.save(tmp_path / "c", tree)
     result = ostraca.jax.load(tmp_path / "c", like=target)
@@ -92,7 +92,7 @@ def test_any_to_any(tmp_path: Path, case: tuple, dtype: str, number: int) -> Non
     values = np.random.default_rng(number).integers(-99, 99, shape).astype(jax.numpy.dtype(dtype))
     source, target = topologies.sharding(mesh, spec), topologies.sharding(other_mesh, other_spec)
     path = tmp_path / f"{number}-{len(list(tmp_path.iterdir()))}"
-    topologies.save_shards(path, {"w": jax.device_put(values, source)}, chunk)
+    ostraca.jax.save(path, {"w": jax.device_put(values, source)}, chunk_shape=chunk)
     result = ostraca.jax.load(path, like={"w": jax.ShapeDtypeStruct(shape, dtype, sharding=target)})["w"]
     assert result.sharding == target and result.dtype == dtype
     assert np.asarray(result).tobytes() == values.tobytes()

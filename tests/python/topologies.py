@@ -49,18 +49,6 @@ def topologies() -> Iterator[tuple[str, NamedSharding]]:
             yield f"{'x'.join(map(str, mesh))} {name}", sharding(mesh, spec)
 
 
-def save_shards(path: Path, arrays: dict[str, Any], chunk_shape: Any = None) -> None:
-    """Every distinct shard once, from one process."""
-    writer = ostraca.Writer(path, codec="raw", chunk_shape=chunk_shape)
-    for name, array in arrays.items():
-        for shard in array.addressable_shards:
-            if shard.replica_id == 0:
-                data = np.asarray(shard.data)
-                offset = tuple(part.indices(size)[0] for part, size in zip(shard.index, array.shape, strict=True))
-                writer.add(name, data, dtype=data.dtype.name, shape=data.shape, global_shape=array.shape, offset=offset)
-    ostraca.commit(path, [writer.finish()])
-
-
 class Counted(ostraca.Reader):
     """Keeps what the last load did."""
 
@@ -107,7 +95,7 @@ def measure(directory: Path, shape: tuple[int, int], chunk_shape: Any = None) ->
     values = np.arange(math.prod(shape), dtype=np.float32).reshape(shape)
     for source_name, source in topologies():
         path = directory / source_name.replace(" ", "-")
-        save_shards(path, {"w": jax.device_put(values, source)}, chunk_shape)
+        ostraca.jax.save(path, {"w": jax.device_put(values, source)}, codec="raw", chunk_shape=chunk_shape)
         extents = stored_extents(path)
         for target_name, target in topologies():
             result = ostraca.jax.load(path, like={"w": target})["w"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal, NamedTuple, SupportsIndex
 
@@ -62,11 +61,11 @@ def load(
         raise ValueError("jax.Arrays cannot be filled in place: use like= here, or ostraca.load(into=) on numpy arrays")
     if missing == "keep" and (like is None or is_sharding(like)):
         raise ValueError("missing='keep' keeps leaves of like=; give a tree of them")
-    agreement = service.group().agreement(f"the load of {where!r}", timeout=timeout)
-    result = None
+    agreement = service.group().agreement(
+        f"the load of {where!r}", timeout=timeout, consequence="No process has restored anything"
+    )
     try:
         with (
-            contextlib.suppress(_Stopped),  # agree() says why
             Reader(where, threads=threads, coding_bytes=CODING_BYTES) as reader,
             reporting(progress, f"loading {where}") as callback,
         ):
@@ -77,7 +76,10 @@ def load(
         agreement.agree()
     except BaseException as error:
         agreement.fail(error)
-        raise
+        cause = agreement.cause(error)
+        if cause is error:
+            raise
+        raise cause from None
     return result
 
 
