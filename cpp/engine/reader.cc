@@ -23,7 +23,8 @@ namespace {
 constexpr std::size_t kPackCacheBytes = 16 * kMiB;
 constexpr std::size_t kNamesInMessage = 5;
 
-// Decoded packs, most recently used first: reading small arrays one by one decodes each pack once. Thread-safe.
+// Decoded packs of which a part was not wanted yet, most recently used first: reading small arrays one by one, or group
+// by group, decodes each pack once. Thread-safe.
 class PackCache {
  public:
   using Key = std::pair<std::uint32_t, std::uint32_t>;  // file, extent
@@ -35,6 +36,10 @@ class PackCache {
     if (it == packs_.end()) return nullptr;
     packs_.splice(packs_.begin(), packs_, it);
     return it->pack;
+  }
+  bool empty() {
+    const std::lock_guard lock(mutex_);
+    return packs_.empty();
   }
   void insert(Key key, Bytes decoded) {
     auto pack = std::make_shared<const std::vector<std::byte>>(decoded.begin(), decoded.end());
@@ -82,11 +87,26 @@ std::string array_names(const Directory& directory, std::span<const ReadRequest>
   return who;
 }
 
+// Whether an extent is a pack with arrays that nobody of these targets wants: they may be asked for next.
+bool leaves_part_of_pack(const Directory& directory, std::span<const ReadRequest> requests, const ExtentRead& read,
+                         std::uint64_t decoded_bytes) {
+  if (decoded_bytes > kPackBytesMax) return false;
+  std::uint64_t wanted = 0;
+  const Target* last = nullptr;
+  for (const Target& target : read.targets) {
+    if (last && last->offset == target.offset) continue;
+    wanted += chunk_bytes(directory, directory.leaves[requests[target.request].leaf], directory.shards[target.shard],
+                          target.chunk);
+    last = &target;
+  }
+  return wanted < decoded_bytes;
+}
+
 // Feeds a load's requests.
 class RequestSink final : public ReadPipeline::Sink {
  public:
   RequestSink(const Directory& directory, std::span<const ReadRequest> requests, std::span<const DataFile* const> files,
-              PackCache* cache)
+              PackCache& cache)
       : directory_(directory), requests_(requests), files_(files), cache_(cache), modified_(requests.size()) {}
 
   std::byte* direct(const ExtentRead& read, std::uint32_t decoded_bytes) override {
@@ -95,11 +115,15 @@ class RequestSink final : public ReadPipeline::Sink {
     return out;
   }
   void consume(const ExtentRead& read, Bytes decoded) override {
-    for (const Target& target : read.targets) {
-      modified_[target.request] = true;
-      scatter(directory_, requests_[target.request], target, decoded.data() + target.offset);
-    }
-    if (cache_) cache_->insert({read.file, read.extent}, decoded);
+    feed(read, decoded);
+    if (leaves_part_of_pack(directory_, requests_, read, decoded.size()))
+      cache_.insert({read.file, read.extent}, decoded);
+  }
+  // Whether the cache had what is to be read.
+  bool fed_from_cache(const ExtentRead& read) {
+    const PackCache::Pack pack = cache_.find({read.file, read.extent});
+    if (pack) feed(read, *pack);
+    return pack != nullptr;
   }
   Status damaged(const ExtentRead& read, Status status) override {
     if (status.code() == Code::kCancelled) return status;
@@ -111,10 +135,17 @@ class RequestSink final : public ReadPipeline::Sink {
   std::vector<bool> modified() const { return {modified_.begin(), modified_.end()}; }
 
  private:
+  void feed(const ExtentRead& read, Bytes decoded) {
+    for (const Target& target : read.targets) {
+      modified_[target.request] = true;
+      scatter(directory_, requests_[target.request], target, decoded.data() + target.offset);
+    }
+  }
+
   const Directory& directory_;
   const std::span<const ReadRequest> requests_;
   const std::span<const DataFile* const> files_;
-  PackCache* const cache_;  // null: not worth keeping
+  PackCache& cache_;
   std::vector<std::atomic<bool>> modified_;
 };
 
@@ -289,20 +320,9 @@ Status ReaderImpl::run(std::span<const ReadRequest> requests, bool deep, const P
   const std::vector<Target> targets = plan_targets(directory, requests);
   std::vector<ExtentRead> reads = plan_extents(targets);
   OSTRACA_ASSIGN_OR_RETURN(const std::vector<const DataFile*> files, open_files(requests, reads));
-  // One small array out of a pack: its neighbours will be asked for next.
-  bool lazy = false;
-  if (requests.size() == 1 && reads.size() == 1) {
-    const Extent& extent = files[reads[0].file]->extents[reads[0].extent];
-    lazy = leaf(requests[0].leaf).bytes < extent.decoded_bytes && extent.decoded_bytes <= kPackBytesMax;
-  }
-  if (lazy && !deep) {
-    if (const PackCache::Pack pack = packs_.find({reads[0].file, reads[0].extent})) {
-      for (const Target& target : reads[0].targets)
-        scatter(directory, requests[target.request], target, pack->data() + target.offset);
-      return {};
-    }
-  }
-  RequestSink sink(directory, requests, files, lazy ? &packs_ : nullptr);
+  RequestSink sink(directory, requests, files, packs_);
+  if (!deep && !packs_.empty())
+    std::erase_if(reads, [&sink](const ExtentRead& read) { return sink.fed_from_cache(read); });
   const std::vector<Fetch> fetches = plan_fetches(
       reads, [&](std::uint32_t f) -> const std::vector<Extent>& { return files[f]->extents; },
       [&](std::uint32_t f) { return files[f]->table_offset; }, kFetchBytes);

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, Literal, NamedTuple, SupportsIndex
 
 import jax
@@ -20,7 +20,7 @@ from .placing import STAGING_BYTES, Box, Placement, Placer, Staged, staged_bytes
 from .targets import Targets, is_sharding
 
 GROUP_BYTES: Final = 32 << 20  # read in one call, so that the engine's threads have work
-SMALL_BYTES: Final = 1 << 20  # arrays up to this size may share an extent with others
+SMALL_BYTES: Final = 1 << 20  # arrays up to this size may be in packs, of which the reader keeps the last ones
 CODING_BYTES: Final = 64 << 20
 
 
@@ -165,7 +165,7 @@ class _Fetch:
         """The values of leaves, with their placements."""
         targets.check()
         values: list[Any] = [None] * len(wanted)
-        groups = list(self._groups(list(self._atoms(wanted))))
+        groups = list(_groups(self._atoms(wanted)))
         total = sum(atom.nbytes for group in groups for atom in group)
         staged_bytes = [sum(atom.staged_bytes() for atom in group) for group in groups]
         with Placer(max(min(STAGING_BYTES, sum(staged_bytes)), max(staged_bytes, default=0))) as placer:
@@ -242,27 +242,15 @@ class _Fetch:
             sets = [*apart, (touched, members)]
         return [members for _, members in sets]
 
-    def _groups(self, atoms: Sequence[_Atom]) -> Iterator[list[_Atom]]:
-        group: list[_Atom] = []
-        size = 0
-        for atom, is_split in zip(atoms, self._splits_pack(atoms), strict=True):
-            if group and size + atom.nbytes > GROUP_BYTES and (not is_split or size > 2 * GROUP_BYTES):
-                yield group
-                group, size = [], 0
-            group.append(atom)
-            size += atom.nbytes
-        if group:
-            yield group
 
-    def _splits_pack(self, atoms: Sequence[_Atom]) -> Iterator[bool]:
-        """Of each: whether a cut before it would part small arrays that share an extent."""
-        extents: list[set[tuple[str, int]]] = [set()] * len(atoms)
-        if sum(atom.nbytes for atom in atoms if atom.nbytes <= SMALL_BYTES) > GROUP_BYTES:
-            for at, atom in enumerate(atoms):
-                if 0 < atom.info.nbytes <= SMALL_BYTES:
-                    extents[at] = {(chunk.file, chunk.offset) for chunk in self._reader.chunks(atom.info.name)}
-        last = {extent: at for at, own in enumerate(extents) for extent in own}
-        reach = -1  # where the last of those before that have been met is needed
-        for at, own in enumerate(extents):
-            yield reach >= at
-            reach = max(reach, *(last[extent] for extent in own), -1)
+def _groups(atoms: Iterable[_Atom]) -> Iterator[list[_Atom]]:
+    group: list[_Atom] = []
+    size = 0
+    for atom in atoms:
+        if group and size + atom.nbytes > GROUP_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(atom)
+        size += atom.nbytes
+    if group:
+        yield group

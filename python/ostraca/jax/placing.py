@@ -157,6 +157,9 @@ class Placer:
         self._at = 0
         self._busy: deque[tuple[int, int, Future[None]]] = deque()  # in the order in which they will be free
         self._thread = ThreadPoolExecutor(1, "ostraca-placing")
+        # Of jax's options some are a thread's own.
+        self._enable_x64 = jax.config.jax_enable_x64
+        self._default_device = jax.config.jax_default_device
 
     def __enter__(self) -> Self:
         return self
@@ -185,12 +188,20 @@ class Placer:
     def place(self, staged: Sequence[Staged]) -> None:
         """Copies boxes that have been read to their devices, in the background."""
         nbytes = sum(staged_bytes(each.placement, each.box) for each in staged)
-        self._busy.append((self._at - nbytes, self._at, self._thread.submit(_place, staged)))
+        self._busy.append((self._at - nbytes, self._at, self._thread.submit(self._place, staged)))
 
     def finish(self) -> None:
         """Returns when all is on the devices."""
         while self._busy:
             self._busy.popleft()[2].result()
+
+    def _place(self, staged: Sequence[Staged]) -> None:
+        with jax.enable_x64(self._enable_x64), jax.default_device(self._default_device):
+            arrays = []
+            for _, group in itertools.groupby(staged, lambda each: each.placement.number):
+                boxes = list(group)
+                arrays.append(boxes[0].placement.put({each.box.start: _cast(each) for each in boxes}))
+            jax.block_until_ready(arrays)
 
     def _array(self, shape: Shape, dtype: np.dtype[Any]) -> NDArray[Any]:
         begin, self._at = self._at, self._at + _slot_bytes(shape, dtype)
@@ -208,14 +219,8 @@ def _slot_bytes(shape: Shape, dtype: np.dtype[Any]) -> int:
     return -(-(math.prod(shape) + 1) * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
 
 
-def _place(staged: Sequence[Staged]) -> None:
-    arrays = []
-    for _, group in itertools.groupby(staged, lambda each: each.placement.number):
-        boxes = {}
-        for each in group:
-            if each.cast is not each.memory:
-                with np.errstate(all="ignore"):  # what does not fit becomes what numpy makes of it
-                    np.copyto(each.cast, each.memory, casting="unsafe")
-            boxes[each.box.start] = each.cast
-        arrays.append(each.placement.put(boxes))
-    jax.block_until_ready(arrays)
+def _cast(staged: Staged) -> NDArray[Any]:
+    if staged.cast is not staged.memory:
+        with np.errstate(all="ignore"):  # what does not fit becomes what numpy makes of it
+            np.copyto(staged.cast, staged.memory, casting="unsafe")
+    return staged.cast
