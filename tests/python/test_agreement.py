@@ -420,6 +420,35 @@ def test_a_process_raises_its_own_error_though_it_hears_of_it() -> None:
     assert agreed.cause(error) is error
 
 
+def test_who_has_reported_may_die_while_another_works_on() -> None:
+    class Dying(Service):
+        reported = False
+
+        def _call(self, call: Callable[[], object]) -> object:
+            if self.reported:
+                raise Gone
+            return super()._call(call)
+
+        def set(self, key: str, value: bytes, *, overwrite: bool = False) -> bool:
+            done = super().set(key, value, overwrite=overwrite)
+            self.reported = key.endswith("report")
+            return done
+
+    store = Store()
+
+    def load(group: agreement.Group) -> None:
+        agreed = group.agreement("the load", timeout=TIMEOUT)
+        done = iter(range(10**9))
+        agreed.writing(lambda: next(done))
+        if group.service.process_index == 2:
+            time.sleep(2.5 * TIMEOUT)
+        agreed.agree()
+
+    kinds = (Service, Dying, Service)
+    errors = each([agreement.Group(kind(store, i, Strike())) for i, kind in enumerate(kinds)], load)
+    assert isinstance(errors[1], Gone) and errors[0] is errors[2] is None
+
+
 def test_keys_are_deleted() -> None:
     store = Store()
     groups = [agreement.Group(Service(store, i, Strike())) for i in range(COUNT)]
