@@ -10,7 +10,7 @@ from typing import Any, Final
 import jax
 import orbax.checkpoint as ocp
 
-from ..errors import NotFoundError, OstracaError, UnsupportedError
+from ..errors import CoordinationError, NotFoundError, OstracaError, UnsupportedError
 from ..handles import SaveHandle
 from ..jax import save, save_async
 from ..jax.nodes import REGISTERED
@@ -159,7 +159,10 @@ class _Running:
         self._handle = handle
 
     def result(self, timeout: float | None = None) -> None:
-        self._handle.result(timeout)
+        try:
+            self._handle.result(timeout)
+        except CoordinationError as error:  # Orbax takes any TimeoutError for one of its own, and drops what it says
+            raise OstracaError(str(error)) from error
 
     def cancel(self) -> bool:
         return self._handle.cancel()
