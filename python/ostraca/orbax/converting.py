@@ -117,9 +117,7 @@ def _read(item: Path) -> tuple[Any, Any]:
     def how(leaf: Any) -> ocp.RestoreArgs:
         if not isinstance(leaf, ocp.metadata.ArrayMetadata) or isinstance(leaf, ocp.metadata.ScalarMetadata):
             return ocp.RestoreArgs()
-        if (
-            leaf.sharding is not None and leaf.dtype == np.uint32
-        ):  # perhaps the data of PRNG keys: only a jax.Array says
+        if leaf.sharding is not None and leaf.dtype == np.uint32:  # maybe the data of PRNG keys: a jax.Array says so
             return ocp.ArrayRestoreArgs(sharding=here)
         return ocp.RestoreArgs(restore_type=np.ndarray)
 
