@@ -1,6 +1,8 @@
 """Loads of several processes: all return, or none does. This file is also the script of the processes."""
 
+import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ jax = pytest.importorskip("jax")
 
 import ostraca  # noqa: E402
 import ostraca.jax  # noqa: E402
+from ostraca.jax import loading  # noqa: E402
 from processes import Processes, join, leave  # noqa: E402
 
 
@@ -37,6 +40,14 @@ def program(path: Path, process: int) -> None:
     wrong = {**like, "more": np.zeros(3)} if process == 1 else like
     expect(ostraca.MismatchError if process == 1 else ostraca.CoordinationError, path, wrong, "'more': not stored")
 
+    # The other is told in the middle of its work.
+    loading.GROUP_BYTES = 1 << 20
+    more = {**like, "w": jax.sharding.SingleDeviceSharding(jax.local_devices()[0])} if process == 0 else wrong
+    calls = iter([3.0])  # seconds
+    kind = ostraca.MismatchError if process == 1 else ostraca.CoordinationError
+    expect(kind, path, more, "'more': not stored", lambda *_: time.sleep(next(calls, 0.0)))
+    assert process == 1 or next(calls, None) is None
+
     # One of them reads damage, while the other has all it needs.
     (file,) = path.glob("p00001-*.ostraca")
     if process == 1:
@@ -56,11 +67,9 @@ def check(out: Any, values: np.ndarray, process: int) -> None:
     assert out["loader"].value["state"].tolist() == list(range(process, process + 3))
 
 
-def expect(kind: type[Exception], path: Path, like: Any, words: str) -> None:
-    import re
-
+def expect(kind: type[Exception], path: Path, like: Any, words: str, progress: Any = None) -> None:
     try:
-        ostraca.jax.load(path, like=like, timeout=20)
+        ostraca.jax.load(path, like=like, timeout=20, progress=progress)
     except kind as error:
         assert re.search(words, str(error)), error
         assert kind is not ostraca.CoordinationError or "process 1" in str(error), error

@@ -42,6 +42,7 @@ def test_a_large_array_is_read_in_parts(
     """Boxes without a common chunk may be read apart; with one they may not."""
     monkeypatch.setattr(loading, "GROUP_BYTES", 64 << 10)
     monkeypatch.setattr(loading, "STAGING_BYTES", 128 << 10)
+    monkeypatch.setattr(loading, "SMALL_BYTES", 4 << 10)
     values = np.random.default_rng(0).standard_normal((512, 256), np.float32)
     ostraca.save(tmp_path / "c", {"a": values, "b": values + 1}, chunk_shape=chunk_shape)
     for mesh, spec in (((8,), P("x")), ((8,), P(None, "x")), ((4, 2), P("x", "y")), ((4, 2), P("x"))):
@@ -58,7 +59,8 @@ def test_packs_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is
     monkeypatch.setattr(loading, "GROUP_BYTES", 4 << 20)
     rng = np.random.default_rng(0)
     dtypes = [np.float32, np.float16]
-    tree = {f"{i:04}": rng.standard_normal(8 * int(rng.integers(1, 4000))).astype(dtypes[i % 2]) for i in range(700)}
+    names = [f"{i:04}" for i in rng.permutation(700)]  # packs are by name, whatever the tree's order
+    tree = {name: rng.standard_normal(8 * int(rng.integers(1, 4000))).astype(dtypes[int(name) % 2]) for name in names}
     target = topologies.sharding((8,), P("x"))
     if is_sharded:
         ostraca.jax.save(tmp_path / "c", jax.device_put(tree, target))
