@@ -15,7 +15,7 @@ README = Path(__file__).parents[2] / "README.md"
 def test_python_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     names: dict[str, Any] = {}
     exec(compile(blocks[0], str(README), "exec"), names)
     assert names["rows"].shape == (128, 512)
@@ -27,3 +27,6 @@ def test_python_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert ostraca.open("run/0000001020").info.referenced_bytes == 0
     with pytest.raises(ostraca.NotFoundError):
         ostraca.load("run/0000001000")
+    pytest.importorskip("jax")
+    exec(compile(blocks[2], str(README), "exec"), names)
+    assert names["state"]["kernel"].sharding == names["rows"] and names["state"]["step"] == 1000
