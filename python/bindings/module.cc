@@ -1,3 +1,8 @@
+#include <cstdlib>  // for __GLIBC__
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include "base/cpu.h"
 #include "checksum/content_hash.h"
 #include "convert.h"
@@ -29,6 +34,12 @@ py::bytes hash_of(const py::array& array) {
   return {reinterpret_cast<const char*>(hash.data()), hash.size()};
 }
 
+void release_free_memory() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}
+
 }  // namespace
 }  // namespace ostraca::python
 
@@ -40,6 +51,7 @@ PYBIND11_MODULE(_core, m) {
   bind_reader(m);
   m.def("allocate", &allocate, py::arg("nbytes"));
   m.def("content_hash", &hash_of, py::arg("array"));
+  m.def("release_free_memory", &release_free_memory, py::call_guard<py::gil_scoped_release>());
   m.def("usable_cores", &ostraca::usable_cores);
   m.def("available_memory_bytes", &ostraca::available_memory_bytes);
   m.def("cpu_features", [] {

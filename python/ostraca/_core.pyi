@@ -136,6 +136,9 @@ def allocate(nbytes: int) -> NDArray[np.uint8]:
 def content_hash(array: NDArray[Any]) -> bytes:
     """16 bytes that name what a C-ordered array holds: the format's content hash. Guards against accidents only."""
 
+def release_free_memory() -> None:
+    """Gives back to the system what the process's allocator keeps for later, where it can be told to (glibc)."""
+
 def usable_cores() -> int: ...
 def available_memory_bytes() -> int: ...
 def cpu_features() -> list[str]: ...

@@ -70,6 +70,7 @@ class Job:
         feed: Callable[[_core.Writer, Step], object] | None = None,  # adds to the writer; else that is sealed
         expected_bytes: int = 0,  # that the writer will have when it was fed
         coordination: Coordination = ALONE,
+        cleanup: Callable[[], object] = lambda: None,  # called when the writer has let go of all memory
     ) -> None:
         self.path = path
         # The process may change its directory before the commit. (pathlib would cost more to import than all of this.)
@@ -86,6 +87,7 @@ class Job:
         self._feed = feed
         self._expected_bytes = expected_bytes
         self._coordination = coordination
+        self._cleanup = cleanup
         self._stall_seconds: float | None = None
         self._caller_went_on = threading.Event()
         self._lock = threading.Lock()
@@ -189,6 +191,8 @@ class Job:
             writer, self._writer = self._writer, None
             self._final_progress = writer.progress() if writer is not None else (0, 0)
             del writer
+        self._cleanup()
+        with self._lock:
             self.done.set()
         for callback in self._callbacks:
             callback()

@@ -175,8 +175,12 @@ def start(
     *,
     begin: Callable[[Opener], _core.Writer] = lambda opener: opener(),
     coordination: Coordination = ALONE,
+    cleanup: Callable[[], object] = lambda: None,
 ) -> Job:
-    """Starts a save. Everything is checked and converted by now: it begins with making the directory."""
+    """Starts a save. Everything is checked and converted by now: it begins with making the directory.
+
+    cleanup: called in the save's thread when it is over, and has let go of all memory.
+    """
     request.stage(content)
     writer = begin(request.open)
     try:
@@ -186,9 +190,8 @@ def start(
             writer.seal()
         else:
             feed, expected_bytes = partial(content.feed, limit=request.feed_limit), content.feed.nbytes
-        return Job(
-            writer, request.path, request.commit, request.progress, request.started, feed, expected_bytes, coordination
-        )
+        asked = (request.path, request.commit, request.progress, request.started)
+        return Job(writer, *asked, feed, expected_bytes, coordination, cleanup)
     except BaseException:
         writer.abort()
         raise
