@@ -150,7 +150,8 @@ void WritePipeline::note_read(const Batch& batch, Lock& lock) {
   for (const Piece& piece : batch.pieces)
     for (const Fragment& f : piece.fragments)
       if (--f.source->unread_chunks == 0) {
-        // After a failure nothing is said to be copied: a caller that was told of it once must not hear otherwise later.
+        // After a failure nothing is said to be copied: a caller that was told of it once must not hear otherwise
+        // later.
         if (!f.source->array.immutable && status_.ok()) --unread_sources_;
         if (f.source->array.on_copied) callbacks.push_back(std::exchange(f.source->array.on_copied, {}));
       }
