@@ -17,7 +17,7 @@ using huffman_kernels::CodeTable;
 using huffman_kernels::Kernels;
 using huffman_kernels::kSlackBytes;
 
-constexpr std::size_t kBlock = 128 * kKiB;  // the largest block, RFC 8878, 3.1.1.2.4
+constexpr std::size_t kBlock = HuffmanFrameEncoder::kBlockBytes;
 constexpr std::size_t kBlockHeaderBytes = 3;
 constexpr std::size_t kLiteralsHeaderBytesMax = 5;
 constexpr std::size_t kJumpTableBytes = 6;
@@ -199,7 +199,7 @@ struct HuffmanFrameEncoder::State {
   std::size_t code_block(Bytes block, const HuffmanTree& tree, bool last, std::byte* begin);
 
   Kernels kernels;
-  std::array<Survey, kChunkBytesMax / kBlock> surveys;
+  std::array<Survey, (kChunkBytesMax + kBlock - 1) / kBlock> surveys;
   SymbolCounts total;                   // of all blocks
   std::optional<HuffmanTree> whole;     // for all blocks of the frame
   std::optional<HuffmanTree> own[2];    // for one block; by turns, since the tree in use may be one of them

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "base/bytes.h"
+#include "base/limits.h"
 #include "codec/huffman_kernels.h"
 
 namespace ostraca {
@@ -13,6 +14,11 @@ namespace ostraca {
 // wants. The frame depends on the data alone, not on the kernels. Owns its scratch memory; not thread-safe.
 class HuffmanFrameEncoder {
  public:
+  // Blocks may have 128 KiB (RFC 8878, 3.1.1.2.4). A little less, so that a block's four streams, and those of the next
+  // one, do not all begin a multiple of 4 KiB apart: a decoder that fills them in turns would need one cache set for
+  // all.
+  static constexpr std::size_t kBlockBytes = 128 * kKiB - 4 * 64;
+
   explicit HuffmanFrameEncoder(const huffman_kernels::Kernels& kernels = huffman_kernels::best_kernels());
   ~HuffmanFrameEncoder();
   HuffmanFrameEncoder(const HuffmanFrameEncoder&) = delete;

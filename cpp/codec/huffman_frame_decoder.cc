@@ -73,7 +73,7 @@ struct HuffmanFrameDecoder::State {
   bool has_table = false;
   DecodeTable table;
   // Streams of one tree wait for each other, as many as a chunk can have.
-  std::array<BitSource, 4 * kChunkBytesMax / kBlockMax> pending;
+  std::array<BitSource, 4 * (kChunkBytesMax / kBlockMax + 1)> pending;
   std::size_t pending_count = 0;
 };
 

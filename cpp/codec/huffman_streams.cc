@@ -6,6 +6,9 @@
 namespace ostraca {
 namespace {
 
+// Symbols that a look gives on average, below which a look for one at a time is faster (measured on Zen 4).
+constexpr double kSinglesBelow = 1.6;
+
 // ---- the table
 
 // The entry for a symbol and what an entry for the bits after it says. Of seven symbols the last one is dropped.
@@ -44,7 +47,14 @@ void fill_decode_table(const std::array<std::uint8_t, 256>& lengths, DecodeTable
     }
     std::fill(begin, entry, 0);
   }
-  std::copy(lengths.begin(), lengths.end(), table->lengths);
+  std::size_t found = 0;
+  for (std::size_t i = 0; i < std::size(table->entries); ++i) {
+    const std::uint64_t e = table->entries[i];
+    found += e >> 56;
+    const auto symbol = static_cast<std::uint8_t>(e >> 8);
+    table->singles[i] = static_cast<std::uint16_t>(symbol << 8 | lengths[symbol]);
+  }
+  table->prefers_singles = static_cast<double>(found) < kSinglesBelow * static_cast<double>(std::size(table->entries));
 }
 
 // ---- the streams
@@ -53,7 +63,6 @@ namespace {
 
 constexpr unsigned kLookups = 5;           // 11 bits each, of the 63 - 8 that a refilled word has at least
 constexpr std::size_t kRoundBytesMax = 7;  // of a stream that they use
-constexpr std::size_t kRoundSymbolsMax = kLookups * DecodeTable::kSymbolsMax;  // that they give
 constexpr std::size_t kStoreBytes = 8;
 
 // Where a stream is: the bits of the word at `word` that are left, on top, and under them a one that was the word's
@@ -77,17 +86,32 @@ void refill(Lane& lane) {
   lane.bits = (load_le<std::uint64_t>(lane.word) | 1) << used % 8;
 }
 
-// The count of bits is the entry's lowest byte, so that it needs no extraction before the shift, which takes it modulo
-// 64: up to there and back, this is all that one lookup waits for.
-void lookup(Lane& lane, const std::uint64_t* entries) {
-  const std::uint64_t entry = entries[lane.bits >> (64 - DecodeTable::kIndexBits)];
-  lane.bits <<= entry & 63;
-  store_le(lane.out, entry >> 8);
-  lane.out += entry >> 56;
-}
+// The two ways to look. The count of bits is an entry's lowest byte, so that it needs no extraction before the shift,
+// which takes it modulo 64: up to there and back, this is all that one lookup waits for.
+struct Several {
+  static constexpr std::size_t kSymbolsMax = DecodeTable::kSymbolsMax;
+  const std::uint64_t* entries;
+  void operator()(Lane& lane) const {
+    const std::uint64_t entry = entries[lane.bits >> (64 - DecodeTable::kIndexBits)];
+    lane.bits <<= entry & 63;
+    store_le(lane.out, entry >> 8);
+    lane.out += entry >> 56;
+  }
+};
+struct One {
+  static constexpr std::size_t kSymbolsMax = 1;
+  const std::uint16_t* entries;
+  void operator()(Lane& lane) const {
+    const unsigned entry = entries[lane.bits >> (64 - DecodeTable::kIndexBits)];
+    lane.bits <<= entry & 63;
+    *lane.out++ = static_cast<std::byte>(entry >> 8);
+  }
+};
 
 // How many rounds of refill and kLookups stay within the stream and its room, whatever the bits are.
+template <class Look>
 std::size_t safe_rounds(const Lane& lane) {
+  constexpr std::size_t kRoundSymbolsMax = kLookups * Look::kSymbolsMax;
   const BitSource& s = *lane.source;
   const auto room = static_cast<std::size_t>(s.out_end - lane.out);
   if (lane.word < s.begin || room < kRoundSymbolsMax + kStoreBytes) return 0;
@@ -97,13 +121,15 @@ std::size_t safe_rounds(const Lane& lane) {
 }
 
 // The rest of a stream; where it may end, every step is checked.
-bool finish(Lane lane, const DecodeTable& table) {
-  for (std::size_t rounds; (rounds = safe_rounds(lane)) > 0;)
+template <class Look>
+bool finish(Lane lane, const DecodeTable& table, Look look) {
+  for (std::size_t rounds; (rounds = safe_rounds<Look>(lane)) > 0;)
     for (; rounds > 0; --rounds) {
-      for (unsigned i = 0; i < kLookups; ++i) lookup(lane, table.entries);
+      for (unsigned i = 0; i < kLookups; ++i) look(lane);
       refill(lane);
     }
   const BitSource& s = *lane.source;
+  const One one{table.singles};
   for (;;) {
     const std::ptrdiff_t left = 8 * (lane.word + sizeof(std::uint64_t) - s.begin) - std::countr_zero(lane.bits);
     if (left < 0) return false;
@@ -111,59 +137,63 @@ bool finish(Lane lane, const DecodeTable& table) {
     refill(lane);
     if (left >= static_cast<std::ptrdiff_t>(DecodeTable::kIndexBits) &&
         s.out_end - lane.out >= static_cast<std::ptrdiff_t>(kStoreBytes)) {
-      lookup(lane, table.entries);
-      continue;
+      look(lane);
+    } else {
+      one(lane);
     }
-    const auto symbol = static_cast<std::uint8_t>(table.entries[lane.bits >> (64 - DecodeTable::kIndexBits)] >> 8);
-    lane.bits <<= table.lengths[symbol] & 63;
-    *lane.out++ = static_cast<std::byte>(symbol);
   }
 }
 
 // The first lanes take each step together. They are copied so that the compiler may keep them in registers, as far as
 // these go: the lanes' bits and places of output, mostly.
-template <std::size_t kTogether>
-void run(Lane* lanes, const std::uint64_t* entries) {
-  std::size_t rounds = safe_rounds(lanes[0]);
-  for (std::size_t k = 1; k < kTogether; ++k) rounds = std::min(rounds, safe_rounds(lanes[k]));
+template <std::size_t kTogether, class Look>
+void run(Lane* lanes, Look look) {
+  std::size_t rounds = safe_rounds<Look>(lanes[0]);
+  for (std::size_t k = 1; k < kTogether; ++k) rounds = std::min(rounds, safe_rounds<Look>(lanes[k]));
   std::array<Lane, kTogether> local;
   std::copy_n(lanes, kTogether, local.begin());
   for (; rounds > 0; --rounds) {
 #pragma GCC unroll 5
     for (unsigned i = 0; i < kLookups; ++i)
 #pragma GCC unroll 8
-      for (Lane& lane : local) lookup(lane, entries);
+      for (Lane& lane : local) look(lane);
 #pragma GCC unroll 8
     for (Lane& lane : local) refill(lane);
   }
   std::copy_n(local.begin(), kTogether, lanes);
 }
 
-}  // namespace
-
 // Lanes in turns keep the machine busy while each waits for its lookups; one that ends makes room for the next stream.
 // Measured on Zen 5, exponents of weights: eight lanes are 1.2 times as fast as four to six; BMI2 changes nothing.
-bool decode_streams(const DecodeTable& table, std::span<const BitSource> streams) {
+template <class Look>
+bool decode_all(const DecodeTable& table, std::span<const BitSource> streams, Look look) {
   constexpr std::size_t kMost = 8, kSome = 4;
   std::array<Lane, kMost> lanes;
   std::size_t count = 0, next = 0;
   while (count < kMost && next < streams.size()) lanes[count++] = start(&streams[next++]);
   while (count >= kSome) {
     for (std::size_t k = 0; k < count;) {
-      if (safe_rounds(lanes[k]) > 0) {
+      if (safe_rounds<Look>(lanes[k]) > 0) {
         ++k;
         continue;
       }
-      if (!finish(lanes[k], table)) return false;
+      if (!finish(lanes[k], table, look)) return false;
       lanes[k] = next < streams.size() ? start(&streams[next++]) : lanes[--count];
     }
     if (count == kMost)
-      run<kMost>(lanes.data(), table.entries);
+      run<kMost>(lanes.data(), look);
     else if (count >= kSome)
-      run<kSome>(lanes.data(), table.entries);
+      run<kSome>(lanes.data(), look);
   }
   return std::all_of(lanes.begin(), lanes.begin() + static_cast<std::ptrdiff_t>(count),
-                     [&](const Lane& lane) { return finish(lane, table); });
+                     [&](const Lane& lane) { return finish(lane, table, look); });
+}
+
+}  // namespace
+
+bool decode_streams(const DecodeTable& table, std::span<const BitSource> streams) {
+  return table.prefers_singles ? decode_all(table, streams, One{table.singles})
+                               : decode_all(table, streams, Several{table.entries});
 }
 
 }  // namespace ostraca

@@ -12,12 +12,15 @@
 
 namespace ostraca {
 
-// What the next bits of a stream decode to, by the 11 first ones: as many symbols as these hold whole, six at most.
-// An entry is, from its lowest byte on: bits used, six symbols, how many of them count.
+// What the next bits of a stream decode to, by the 11 first ones. Where these hold several symbols, `entries` gives as
+// many as are whole in them, six at most: an entry is, from its lowest byte on, bits used, six symbols, how many of them
+// count. Where a symbol takes most of the bits, the count is known without looking: an entry of `singles` is the bits of
+// one symbol and, above them, the symbol.
 struct alignas(64) DecodeTable {
   static constexpr unsigned kIndexBits = kCodeBitsMax, kSymbolsMax = 6;
   std::uint64_t entries[1u << kIndexBits];
-  std::uint8_t lengths[256];  // of the codes
+  std::uint16_t singles[1u << kIndexBits];
+  bool prefers_singles;
 };
 
 // REQUIRES: lengths of a complete code, as read_code_lengths gives them.

@@ -28,7 +28,7 @@ using Buffer = std::vector<std::byte>;
 using huffman_kernels::Kernels;
 
 constexpr std::byte kGuard{0xA5};
-constexpr std::size_t kBlock = 128 * kKiB;
+constexpr std::size_t kBlock = HuffmanFrameEncoder::kBlockBytes;
 
 struct Named {
   const char* name;
