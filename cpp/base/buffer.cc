@@ -90,9 +90,6 @@ class BufferCache {
     *buffer = std::move(buffers.back());
     buffers.pop_back();
     bytes_ -= size;
-    // Written to before the device is: kernels before 5.18 may drop a page that is MADV_FREE while a direct read fills
-    // it.
-    for (std::size_t i = 0; i < size; i += kAlignmentMin) *static_cast<volatile std::byte*>(buffer->data() + i) = {};
     return true;
   }
 
@@ -117,6 +114,12 @@ class BufferCache {
   std::uint64_t bytes_ = 0;
 };
 
+// Kernels before 5.18 may drop a page that is MADV_FREE while a direct read fills it, unless it was written to.
+void write_to_pages(AlignedBuffer& buffer) {
+  for (std::size_t i = 0; i < buffer.size(); i += kAlignmentMin)
+    *static_cast<volatile std::byte*>(buffer.data() + i) = {};
+}
+
 }  // namespace
 
 PooledBuffer& PooledBuffer::operator=(PooledBuffer&& other) noexcept {
@@ -132,9 +135,10 @@ void PooledBuffer::reset() {
   if (pool_ != nullptr) std::exchange(pool_, nullptr)->give_back(std::move(buffer_));
 }
 
-BufferPool::BufferPool(std::size_t buffer_bytes, std::size_t budget_bytes)
+BufferPool::BufferPool(std::size_t buffer_bytes, std::size_t budget_bytes, FilledBy filled_by)
     : buffer_bytes_(buffer_bytes),
-      capacity_(std::max<std::size_t>(1, budget_bytes / std::max<std::size_t>(1, buffer_bytes))) {}
+      capacity_(std::max<std::size_t>(1, budget_bytes / std::max<std::size_t>(1, buffer_bytes))),
+      filled_by_(filled_by) {}
 
 BufferPool::~BufferPool() {
   assert(lent_ == 0);
@@ -148,7 +152,9 @@ bool BufferPool::take(PooledBuffer* out, Status* failure) {
     free_.pop_back();
   } else if (lent_ == capacity_) {
     return false;
-  } else if (!BufferCache::instance().take(buffer_bytes_, &buffer)) {
+  } else if (BufferCache::instance().take(buffer_bytes_, &buffer)) {
+    if (filled_by_ == FilledBy::kDevice) write_to_pages(buffer);
+  } else {
     auto fresh = AlignedBuffer::allocate(buffer_bytes_);
     if (!fresh.ok()) return *failure = fresh.status(), false;
     buffer = fresh.take();

@@ -66,8 +66,10 @@ class PooledBuffer {
 // contents are whatever they were). Thread-safe. REQUIRES: outlives every buffer it lent.
 class BufferPool {
  public:
+  enum class FilledBy { kCpu, kDevice };  // kDevice: also by direct reads
+
   // As many buffers as the budget holds, but at least one.
-  BufferPool(std::size_t buffer_bytes, std::size_t budget_bytes);
+  BufferPool(std::size_t buffer_bytes, std::size_t budget_bytes, FilledBy filled_by);
   ~BufferPool();  // keeps its buffers for the process's next pools, where the kernel can reclaim them
 
   std::size_t buffer_bytes() const { return buffer_bytes_; }
@@ -86,6 +88,7 @@ class BufferPool {
 
   const std::size_t buffer_bytes_;
   const std::size_t capacity_;
+  const FilledBy filled_by_;
   std::mutex mutex_;  // guards the rest
   std::condition_variable changed_;
   std::vector<AlignedBuffer> free_;

@@ -5,8 +5,10 @@
 #include <string>
 
 #include "base/limits.h"
+#include "checksum/crc32c.h"
 #include "codec/chooser.h"
 #include "codec/planes_codec.h"
+#include "codec/stored_bytes.h"
 #include "codec/zstd_frames.h"
 
 namespace ostraca {
@@ -16,8 +18,7 @@ constexpr int kPolicyLevel = 3;  // zstd's own default, for those who ask for zs
 constexpr std::size_t kEstimateErrorDivisor = 32;
 
 Encoded store_raw(Bytes chunk, MutableBytes out) {
-  std::memcpy(out.data(), chunk.data(), chunk.size());
-  return {Codec::kRaw, chunk.size()};
+  return {Codec::kRaw, chunk.size(), store_bytes(chunk, out.data(), 0)};
 }
 
 }  // namespace
@@ -67,13 +68,17 @@ Result<Encoded> ChunkEncoder::encode(Bytes chunk, ElementFormat format, CodecPol
   Plan plan;
   plan.codec = Codec::kZstd;
   if (policy == CodecPolicy::kAuto) plan = state_->chooser.choose(chunk, {}, format, state_->frames);
-  std::size_t stored = 0;
-  if (plan.codec == Codec::kZstd)
-    stored = state_->frames.lz(chunk, policy == CodecPolicy::kZstd ? kPolicyLevel : kFastLevel, worthwhile);
+  Encoded encoded{plan.codec};
+  if (plan.codec == Codec::kZstd) {
+    const int level = policy == CodecPolicy::kZstd ? kPolicyLevel : kFastLevel;
+    encoded.stored_bytes = state_->frames.lz(chunk, level, worthwhile);
+    encoded.crc = crc32c(worthwhile.first(encoded.stored_bytes));
+  }
   if (plan.codec == Codec::kPlanes)
-    stored = encode_planes(chunk, {}, plan, state_->frames, state_->scratch, worthwhile);
-  if (stored == 0) return store_raw(chunk, out);
-  return Encoded{plan.codec, stored};
+    encoded.stored_bytes =
+        encode_planes(chunk, {}, plan, state_->frames, state_->scratch, worthwhile, &encoded.crc);
+  if (encoded.stored_bytes == 0) return store_raw(chunk, out);
+  return encoded;
 }
 
 Result<Encoded> ChunkEncoder::encode_delta(Bytes chunk, Bytes base, ElementFormat format, CodecPolicy policy,
@@ -87,9 +92,9 @@ Result<Encoded> ChunkEncoder::encode_delta(Bytes chunk, Bytes base, ElementForma
   if (plan.codec == Codec::kRaw) return not_worth_it;
   // The sample errs by a few percent, so near the limit only coding tells.
   if (expected_bytes(plan, chunk.size()) > limit.size() + limit.size() / kEstimateErrorDivisor) return not_worth_it;
-  const std::size_t stored = encode_planes(chunk, base, plan, state_->frames, state_->scratch, limit);
-  if (stored == 0) return not_worth_it;
-  return Encoded{Codec::kDelta, stored};
+  Encoded encoded{Codec::kDelta};
+  encoded.stored_bytes = encode_planes(chunk, base, plan, state_->frames, state_->scratch, limit, &encoded.crc);
+  return encoded.stored_bytes == 0 ? not_worth_it : encoded;
 }
 
 Result<DeltaEstimate> ChunkEncoder::estimate(Bytes chunk, Bytes base, ElementFormat format) {

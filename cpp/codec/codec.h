@@ -23,6 +23,7 @@ struct ElementFormat {
 struct Encoded {
   Codec codec = Codec::kRaw;
   std::size_t stored_bytes = 0;
+  std::uint32_t crc = 0;  // CRC32C of these, made while they were in the cache
 };
 
 // What the codings of a chunk are expected to store, in bytes; its own size where they would not pay.

@@ -5,6 +5,9 @@
 #include <cstring>
 #include <string>
 
+#include "base/limits.h"
+#include "checksum/crc32c.h"
+#include "codec/stored_bytes.h"
 #include "transform/delta.h"
 #include "transform/planes.h"
 
@@ -23,21 +26,44 @@ void write_record(std::byte* payload, unsigned k, PlaneMode mode, std::byte valu
   store_le<std::uint32_t>(record + 4, static_cast<std::uint32_t>(stored_bytes));
 }
 
-// Where the split puts each plane. Raw planes before the first frame have a known place in the payload and go
-// straight there; everything else goes to scratch.
-std::array<std::byte*, 8> place_planes(const std::array<PlaneMode, 8>& modes, unsigned width, std::size_t count,
-                                       PlaneScratch& scratch, MutableBytes out) {
-  std::array<std::byte*, 8> planes{};
+// Raw planes before the first frame have a known place in the payload; null for all others.
+std::array<std::byte*, 8> known_places(const std::array<PlaneMode, 8>& modes, unsigned width, std::size_t count,
+                                       MutableBytes out) {
+  std::array<std::byte*, 8> places{};
   std::size_t at = PlanesLayout::start(width);
-  bool known = true;
   for (unsigned k = 0; k < width; ++k) {
-    planes[k] = scratch.plane(k);
-    if (modes[k] == PlaneMode::kHuffman || modes[k] == PlaneMode::kZstd) known = false;
-    if (!known || modes[k] != PlaneMode::kRaw || count > out.size() - at) continue;
-    planes[k] = out.data() + at;
+    if (modes[k] == PlaneMode::kHuffman || modes[k] == PlaneMode::kZstd) break;
+    if (modes[k] != PlaneMode::kRaw || count > out.size() - at) continue;
+    places[k] = out.data() + at;
     at += count;
   }
-  return planes;
+  return places;
+}
+
+// A chunk's planes: those with a known place are stored there, with their CRC, and all others are in scratch.
+struct SplitPlanes {
+  std::array<std::byte*, 8> places{};  // null: in scratch
+  std::array<std::uint32_t, 8> crcs{};
+};
+
+// Goes piece by piece, so that what is stored passes through the cache on its way.
+void split(Bytes chunk, Bytes base, const Plan& plan, PlaneScratch& scratch, SplitPlanes& planes) {
+  constexpr std::size_t kPieceElements = 32 * kKiB;
+  const unsigned width = plan.width;
+  const std::size_t count = chunk.size() / width;
+  planes.crcs.fill(0);
+  for (std::size_t i = 0; i < count; i += kPieceElements) {
+    const std::size_t n = std::min(kPieceElements, count - i);
+    std::array<std::byte*, 8> to{};
+    for (unsigned k = 0; k < width; ++k) to[k] = scratch.plane(k) + (planes.places[k] ? 0 : i);
+    if (base.empty()) {
+      split_planes(chunk.data() + i * width, n, width, plan.rotate, {to.data(), width});
+    } else {
+      split_differences(chunk.data() + i * width, base.data() + i * width, n, width, {to.data(), width});
+    }
+    for (unsigned k = 0; k < width; ++k)
+      if (planes.places[k]) planes.crcs[k] = store_bytes({to[k], n}, planes.places[k] + i, planes.crcs[k]);
+  }
 }
 
 }  // namespace
@@ -52,7 +78,7 @@ void PlaneScratch::reserve(std::size_t count, unsigned width) {
 }
 
 std::size_t encode_planes(Bytes chunk, Bytes base, const Plan& plan, FrameEncoder& frames, PlaneScratch& scratch,
-                          MutableBytes out) {
+                          MutableBytes out, std::uint32_t* crc) {
   const unsigned width = plan.width;
   const std::size_t count = chunk.size() / width;
   std::size_t at = PlanesLayout::start(width);
@@ -61,47 +87,50 @@ std::size_t encode_planes(Bytes chunk, Bytes base, const Plan& plan, FrameEncode
 
   std::array<PlaneMode, 8> modes = plan.modes;
   std::array<bool, 8> zero_runs = plan.zero_runs;
-  std::array<std::byte*, 8> planes = place_planes(modes, width, count, scratch, out);
-  const auto split = [&] {
-    if (base.empty()) return split_planes(chunk.data(), count, width, plan.rotate, {planes.data(), width});
-    split_differences(chunk.data(), base.data(), count, width, {planes.data(), width});
-  };
-  split();
+  SplitPlanes planes{.places = known_places(modes, width, count, out)};
+  split(chunk, base, plan, scratch, planes);
 
   // The sample may have missed what breaks a constant. Where its plane then moves others, they are split again.
   for (unsigned k = 0; k < width; ++k) {
-    if (modes[k] != PlaneMode::kConstant || is_constant(planes[k], count)) continue;
+    const std::byte* const plane = scratch.plane(k);
+    if (modes[k] != PlaneMode::kConstant || is_constant(plane, count)) continue;
     modes[k] = PlaneMode::kZstd;  // nearly constant: long matches
-    zero_runs[k] = !base.empty() && planes[k][0] == std::byte{0};
+    zero_runs[k] = !base.empty() && plane[0] == std::byte{0};
   }
-  if (const auto placed = place_planes(modes, width, count, scratch, out); placed != planes) {
-    planes = placed;
-    split();
+  if (const auto places = known_places(modes, width, count, out); places != planes.places) {
+    planes.places = places;
+    split(chunk, base, plan, scratch, planes);
   }
 
   out[0] = static_cast<std::byte>(width);
   out[1] = static_cast<std::byte>(plan.rotate ? PlanesLayout::kRotated : 0);
   store_le<std::uint16_t>(out.data() + 2, 0);
+  std::array<std::size_t, 8> sizes{};
   for (unsigned k = 0; k < width; ++k) {
+    const Bytes plane(scratch.plane(k), count);
+    const MutableBytes rest = out.subspan(at);
     if (modes[k] == PlaneMode::kConstant) {
-      write_record(out.data(), k, PlaneMode::kConstant, planes[k][0], 0);
+      write_record(out.data(), k, PlaneMode::kConstant, plane[0], 0);
       continue;
     }
-    const Bytes plane(planes[k], count);
-    const MutableBytes rest = out.subspan(at);
-    std::size_t stored = 0;
+    std::size_t stored = planes.places[k] ? count : 0;
     if (modes[k] == PlaneMode::kHuffman) stored = frames.huffman(plane, rest);
     if (modes[k] == PlaneMode::kZstd)
       stored = zero_runs[k] ? frames.zero_runs(plane, rest) : frames.lz(plane, kFastLevel, rest);
-    if (stored == 0 || stored > worthwhile_bytes(count)) {
+    if (modes[k] != PlaneMode::kRaw && stored > 0 && stored <= worthwhile_bytes(count)) {
+      planes.crcs[k] = crc32c(rest.first(stored));
+    } else {
       if (count > rest.size()) return 0;
       modes[k] = PlaneMode::kRaw;
       stored = count;
-      if (rest.data() != plane.data()) std::memcpy(rest.data(), plane.data(), count);
+      if (!planes.places[k]) planes.crcs[k] = store_bytes(plane, rest.data(), 0);
     }
     write_record(out.data(), k, modes[k], std::byte{0}, stored);
+    sizes[k] = stored;
     at += stored;
   }
+  *crc = crc32c(out.first(PlanesLayout::start(width)));
+  for (unsigned k = 0; k < width; ++k) *crc = crc32c_combine(*crc, planes.crcs[k], sizes[k]);
   return at;
 }
 

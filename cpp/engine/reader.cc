@@ -159,7 +159,8 @@ class ReaderImpl final : public Reader {
         options_(options),
         base_(*storage_, stored_.manifest),
         files_(*storage_, base_.storage(), stored_.directory),
-        buffers_(kBlockBytes, options.coding_bytes ? options.coding_bytes : kCodingBytesDefault) {}
+        buffers_(kBlockBytes, options.coding_bytes ? options.coding_bytes : kCodingBytesDefault,
+                 BufferPool::FilledBy::kDevice) {}
 
   bool misses_files() const { return files_.missing(); }
   const std::string& manifest() const override { return stored_.manifest_text; }

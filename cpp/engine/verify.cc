@@ -70,7 +70,7 @@ class Verifier {
         deep_(deep),
         threads_(threads ? threads : usable_cores()),
         poll_(poll),
-        buffers_(kBlockBytes, kCodingBytesDefault) {}
+        buffers_(kBlockBytes, kCodingBytesDefault, BufferPool::FilledBy::kDevice) {}
 
   Result<VerifyReport> run();
   // Whether the manifest that run() read was replaced meanwhile: what it then missed is no damage.

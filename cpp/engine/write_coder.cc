@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "checksum/content_hash.h"
-#include "checksum/crc32c.h"
 
 namespace ostraca {
 
@@ -45,7 +44,6 @@ Status WritePipeline::code_piece(const Piece& piece, Bytes decoded, MutableBytes
   if (!done) {
     OSTRACA_ASSIGN_OR_RETURN(coded.encoded, coder.encoder.encode(decoded, piece.format, options_.codec, out));
   }
-  coded.crc = crc32c(out.first(coded.encoded.stored_bytes));
   return {};
 }
 

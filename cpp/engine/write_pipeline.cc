@@ -33,8 +33,8 @@ WritePipeline::WritePipeline(WritableFile& file, const Options& options, std::fu
       options_(options),
       header_(encode_header(options.header)),
       complete_(std::move(complete)),
-      blocks_(kBlockBytes, block_budget(options.coding_bytes, options.threads)) {
-  if (options.staging_bytes.value_or(0) >= kBlockBytes) staging_.emplace(kBlockBytes, *options.staging_bytes);
+      blocks_(kBlockBytes, block_budget(options.coding_bytes, options.threads), BufferPool::FilledBy::kCpu) {
+  if (options.staging_bytes.value_or(0) >= kBlockBytes) staging_.emplace(kBlockBytes, *options.staging_bytes, BufferPool::FilledBy::kCpu);
 }
 
 WritePipeline::~WritePipeline() {
@@ -107,7 +107,7 @@ bool WritePipeline::stage_one(Lock& lock) {
   lock.unlock();
   std::size_t offset = 0;
   for (const Piece& piece : job.batch.pieces) {
-    for (const Fragment& f : piece.fragments) f.source->gather(f.chunk, buffer.data() + offset + f.offset);
+    for (const Fragment& f : piece.fragments) f.source->stage(f.chunk, buffer.data() + offset + f.offset);
     offset += piece.decoded_bytes;
   }
   lock.lock();
@@ -198,7 +198,7 @@ void WritePipeline::place(Job& job, bool first) {
       extents_.push_back({.offset = offset + end,
                           .stored_bytes = static_cast<std::uint32_t>(coded.encoded.stored_bytes),
                           .decoded_bytes = piece.decoded_bytes,
-                          .crc = coded.crc,
+                          .crc = coded.encoded.crc,
                           .codec = static_cast<std::uint8_t>(coded.encoded.codec),
                           .hash = coded.hash});
       if (coded.encoded.codec == Codec::kDelta) {

@@ -75,7 +75,6 @@ class WritePipeline {
   struct CodedPiece {
     ContentHash hash;
     Encoded encoded;
-    std::uint32_t crc = 0;
     std::size_t position = 0;  // in the block
     bool duplicate = false;    // already in the file when it was coded: nothing in the block
     bool in_base = false;      // what the base has at this place: nothing in the block either

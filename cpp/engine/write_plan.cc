@@ -4,6 +4,7 @@
 #include <tuple>
 #include <utility>
 
+#include "base/stream_copy.h"
 #include "transform/box.h"
 
 namespace ostraca {
@@ -28,6 +29,11 @@ void PlannedSource::gather(std::uint64_t chunk, std::byte* out) const {
   const std::byte* data = locate(chunk, box_shape);
   copy_box(out, c_strides(box_shape, item_bytes), data, array.strides, box_shape, item_bytes,
            array.big_endian ? dtype_info(array.dtype).scalar_bytes : 1);
+}
+
+void PlannedSource::stage(std::uint64_t chunk, std::byte* out) const {
+  if (const std::byte* data = in_place(chunk)) return stream_copy(out, data, chunk_bytes(chunk));
+  gather(chunk, out);
 }
 
 const std::byte* PlannedSource::in_place(std::uint64_t chunk) const {

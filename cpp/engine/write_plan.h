@@ -36,6 +36,8 @@ struct PlannedSource {
 
   // The chunk's bytes: C order, little-endian. REQUIRES: `out` has the chunk's size.
   void gather(std::uint64_t chunk, std::byte* out) const;
+  // The same, for a copy that is read later.
+  void stage(std::uint64_t chunk, std::byte* out) const;
   // The chunk's bytes where they lie, if they already have that form; null otherwise.
   const std::byte* in_place(std::uint64_t chunk) const;
   std::uint32_t chunk_bytes(std::uint64_t chunk) const;

@@ -56,7 +56,7 @@ TEST(AlignedBuffer, Moves) {
 }
 
 TEST(BufferPool, LendsUpToItsBudgetAndReuses) {
-  BufferPool pool(4 * kKiB, 10 * kKiB);
+  BufferPool pool(4 * kKiB, 10 * kKiB, BufferPool::FilledBy::kDevice);
   EXPECT_EQ(pool.capacity(), 2u);
   PooledBuffer a = pool.try_acquire();
   PooledBuffer b = pool.acquire().take();
@@ -71,20 +71,20 @@ TEST(BufferPool, LendsUpToItsBudgetAndReuses) {
 }
 
 TEST(BufferPool, HasOneBufferHoweverSmallTheBudget) {
-  BufferPool pool(4 * kKiB, 0);
+  BufferPool pool(4 * kKiB, 0, BufferPool::FilledBy::kDevice);
   EXPECT_EQ(pool.capacity(), 1u);
   EXPECT_TRUE(pool.try_acquire());
 }
 
 TEST(BufferPool, ReportsWhenThereIsNoMemoryAndNobodyToWaitFor) {
-  BufferPool pool(std::size_t{1} << 60, 0);
+  BufferPool pool(std::size_t{1} << 60, 0, BufferPool::FilledBy::kDevice);
   auto buffer = pool.acquire();
   ASSERT_FALSE(buffer.ok());
   EXPECT_EQ(buffer.status().os_error(), ENOMEM);
 }
 
 TEST(BufferPool, ManyThreadsShareFewBuffers) {
-  BufferPool pool(4 * kKiB, 3 * 4 * kKiB);
+  BufferPool pool(4 * kKiB, 3 * 4 * kKiB, BufferPool::FilledBy::kDevice);
   std::atomic<int> out{0};
   std::vector<std::thread> threads;
   for (int t = 0; t < 8; ++t)
