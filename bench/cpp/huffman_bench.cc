@@ -1,7 +1,6 @@
 // Planes of skewed bytes as Huffman-only frames: ours, and libzstd's decoder on the same frames. "bits" are those of a
 // byte.
 #include <benchmark/benchmark.h>
-
 #include <zstd.h>
 
 #include <cmath>

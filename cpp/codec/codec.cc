@@ -75,8 +75,7 @@ Result<Encoded> ChunkEncoder::encode(Bytes chunk, ElementFormat format, CodecPol
     encoded.crc = crc32c(worthwhile.first(encoded.stored_bytes));
   }
   if (plan.codec == Codec::kPlanes)
-    encoded.stored_bytes =
-        encode_planes(chunk, {}, plan, state_->frames, state_->scratch, worthwhile, &encoded.crc);
+    encoded.stored_bytes = encode_planes(chunk, {}, plan, state_->frames, state_->scratch, worthwhile, &encoded.crc);
   if (encoded.stored_bytes == 0) return store_raw(chunk, out);
   return encoded;
 }

@@ -13,9 +13,9 @@
 namespace ostraca {
 
 // What the next bits of a stream decode to, by the 11 first ones. Where these hold several symbols, `entries` gives as
-// many as are whole in them, six at most: an entry is, from its lowest byte on, bits used, six symbols, how many of them
-// count. Where a symbol takes most of the bits, the count is known without looking: an entry of `singles` is the bits of
-// one symbol and, above them, the symbol.
+// many as are whole in them, six at most: an entry is, from its lowest byte on, bits used, six symbols, how many of
+// them count. Where a symbol takes most of the bits, the count is known without looking: an entry of `singles` is the
+// bits of one symbol and, above them, the symbol.
 struct alignas(64) DecodeTable {
   static constexpr unsigned kIndexBits = kCodeBitsMax, kSymbolsMax = 6;
   std::uint64_t entries[1u << kIndexBits];

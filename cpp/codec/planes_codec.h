@@ -34,9 +34,9 @@ class PlaneScratch {
   std::size_t stride_ = 0;
 };
 
-// Returns the payload's size, and its CRC32C, or 0 when it does not fit into `out`. REQUIRES: plan.codec is kPlanes and base.empty(),
-// or plan.codec is kDelta, the base is as long as the chunk, and nothing is rotated; chunk.size() is a positive
-// multiple of plan.width.
+// Returns the payload's size, and its CRC32C, or 0 when it does not fit into `out`. REQUIRES: plan.codec is kPlanes and
+// base.empty(), or plan.codec is kDelta, the base is as long as the chunk, and nothing is rotated; chunk.size() is a
+// positive multiple of plan.width.
 std::size_t encode_planes(Bytes chunk, Bytes base, const Plan& plan, FrameEncoder& frames, PlaneScratch& scratch,
                           MutableBytes out, std::uint32_t* crc);
 

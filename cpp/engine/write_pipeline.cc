@@ -34,7 +34,8 @@ WritePipeline::WritePipeline(WritableFile& file, const Options& options, std::fu
       header_(encode_header(options.header)),
       complete_(std::move(complete)),
       blocks_(kBlockBytes, block_budget(options.coding_bytes, options.threads), BufferPool::FilledBy::kCpu) {
-  if (options.staging_bytes.value_or(0) >= kBlockBytes) staging_.emplace(kBlockBytes, *options.staging_bytes, BufferPool::FilledBy::kCpu);
+  if (options.staging_bytes.value_or(0) >= kBlockBytes)
+    staging_.emplace(kBlockBytes, *options.staging_bytes, BufferPool::FilledBy::kCpu);
 }
 
 WritePipeline::~WritePipeline() {
