@@ -127,8 +127,8 @@ void encode(benchmark::State& state, const Kind& kind) {
   ChunkEncoder encoder;
   std::size_t i = 0, stored = 0;
   for (auto _ : state) {
-    const auto encoded =
-        encoder.encode_delta(nth(chunks, i), nth(base, i), kind.format, CodecPolicy::kAuto, nth(walk.target, i));
+    const Plan plan = encoder.estimate(nth(chunks, i), nth(base, i), kind.format)->plan;
+    const auto encoded = encoder.encode_delta(nth(chunks, i), nth(base, i), plan, nth(walk.target, i));
     if (!encoded.ok() || encoded->stored_bytes == 0) return state.SkipWithError("encode");
     stored = encoded->stored_bytes;
     i = (i + 1) % kChunks;
@@ -146,9 +146,10 @@ void decode(benchmark::State& state, const Kind& kind) {
   std::vector<std::byte> stored(kWalkBytes);
   std::vector<Encoded> encoded(kChunks);
   ChunkEncoder encoder;
-  for (std::size_t i = 0; i < kChunks; ++i)
-    encoded[i] =
-        *encoder.encode_delta(nth(walk.chunks, i), nth(base, i), kind.format, CodecPolicy::kAuto, nth(stored, i));
+  for (std::size_t i = 0; i < kChunks; ++i) {
+    const Plan plan = encoder.estimate(nth(walk.chunks, i), nth(base, i), kind.format)->plan;
+    encoded[i] = *encoder.encode_delta(nth(walk.chunks, i), nth(base, i), plan, nth(stored, i));
+  }
   ChunkDecoder decoder;
   std::size_t i = 0;
   for (auto _ : state) {

@@ -11,16 +11,6 @@
 
 namespace ostraca {
 
-// What the sample promises. The coder verifies constant planes, and falls back to raw where a promise breaks.
-struct Plan {
-  Codec codec = Codec::kRaw;
-  unsigned width = 1;  // of Codec::kPlanes, as are the rest
-  bool rotate = false;
-  std::array<PlaneMode, 8> modes{};
-  std::array<bool, 8> zero_runs{};  // of kZstd: what repeats are zeros, which are found without a search
-  double bits = 8;                  // that are to be stored for each byte
-};
-
 // A coding must save at least this share of the bytes: less is not worth decoding on every load.
 inline constexpr std::size_t kMinSavingDivisor = 64;
 inline std::size_t worthwhile_bytes(std::size_t raw) { return raw - raw / kMinSavingDivisor; }

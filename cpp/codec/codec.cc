@@ -80,14 +80,10 @@ Result<Encoded> ChunkEncoder::encode(Bytes chunk, ElementFormat format, CodecPol
   return encoded;
 }
 
-Result<Encoded> ChunkEncoder::encode_delta(Bytes chunk, Bytes base, ElementFormat format, CodecPolicy policy,
-                                           MutableBytes out) {
-  OSTRACA_RETURN_IF_ERROR(check_chunk(chunk, format));
+Result<Encoded> ChunkEncoder::encode_delta(Bytes chunk, Bytes base, const Plan& plan, MutableBytes out) {
   OSTRACA_RETURN_IF_ERROR(check_base(chunk, base));
   const Encoded not_worth_it{Codec::kRaw, 0};
-  if (policy == CodecPolicy::kRaw) return not_worth_it;
   const MutableBytes limit = out.first(std::min(out.size(), worthwhile_bytes(chunk.size())));
-  const Plan plan = state_->chooser.choose(chunk, base, format, state_->frames);
   if (plan.codec == Codec::kRaw) return not_worth_it;
   // The sample errs by a few percent, so near the limit only coding tells.
   if (expected_bytes(plan, chunk.size()) > limit.size() + limit.size() / kEstimateErrorDivisor) return not_worth_it;
@@ -101,7 +97,8 @@ Result<DeltaEstimate> ChunkEncoder::estimate(Bytes chunk, Bytes base, ElementFor
   OSTRACA_RETURN_IF_ERROR(check_base(chunk, base));
   DeltaEstimate estimate;
   estimate.full_bytes = expected_bytes(state_->chooser.choose(chunk, {}, format, state_->frames), chunk.size());
-  estimate.delta_bytes = expected_bytes(state_->chooser.choose(chunk, base, format, state_->frames), chunk.size());
+  estimate.plan = state_->chooser.choose(chunk, base, format, state_->frames);
+  estimate.delta_bytes = expected_bytes(estimate.plan, chunk.size());
   return estimate;
 }
 

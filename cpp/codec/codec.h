@@ -1,6 +1,7 @@
 // One chunk in, one stored payload out, and back. docs/format.md, "Codecs", is normative for the payloads.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string_view>
@@ -26,10 +27,22 @@ struct Encoded {
   std::uint32_t crc = 0;  // CRC32C of these, made while they were in the cache
 };
 
+// How a chunk is to be coded, as its sample promises. The coder verifies constant planes, and falls back to raw where a
+// promise breaks.
+struct Plan {
+  Codec codec = Codec::kRaw;
+  unsigned width = 1;  // of Codec::kPlanes, as are the rest
+  bool rotate = false;
+  std::array<PlaneMode, 8> modes{};
+  std::array<bool, 8> zero_runs{};  // of kZstd: what repeats are zeros, which are found without a search
+  double bits = 8;                  // that are to be stored for each byte
+};
+
 // What the codings of a chunk are expected to store, in bytes; its own size where they would not pay.
 struct DeltaEstimate {
   std::size_t full_bytes = 0;   // encode with CodecPolicy::kAuto
   std::size_t delta_bytes = 0;  // encode_delta
+  Plan plan;                    // for encode_delta
 };
 
 // Codes chunks. Owns the zstd contexts and scratch memory of one thread: not thread-safe; one per worker.
@@ -44,16 +57,15 @@ class ChunkEncoder {
   // raw. REQUIRES: out.size() >= chunk.size(), 0 < chunk.size() <= kChunkBytesMax, no overlap.
   Result<Encoded> encode(Bytes chunk, ElementFormat format, CodecPolicy policy, MutableBytes out);
 
-  // Codes the differences of `chunk` to `base` into at most out.size() bytes: the limit is what the chunk's other
-  // coding would take. The result is Codec::kDelta, or {Codec::kRaw, 0} when it is not worth it: the sample says so
-  // (after some 50 microseconds), the payload outgrows the limit or would save too little, or the policy is kRaw (the
-  // others are alike here). `out` is then unspecified. REQUIRES: base.size() == chunk.size(), in 1 .. kChunkBytesMax;
-  // no overlap of `out` with the others.
-  Result<Encoded> encode_delta(Bytes chunk, Bytes base, ElementFormat format, CodecPolicy policy, MutableBytes out);
-
-  // From the samples that also choose the modes: some 100 microseconds, and within a few percent where both are
-  // even over the chunk. Same REQUIRES as encode_delta.
+  // From samples: some 100 microseconds, and within a few percent where both are even over the chunk.
+  // REQUIRES: base.size() == chunk.size(), in 1 .. kChunkBytesMax.
   Result<DeltaEstimate> estimate(Bytes chunk, Bytes base, ElementFormat format);
+
+  // Codes the differences of `chunk` to `base` into at most out.size() bytes: the limit is what the chunk's other
+  // coding would take. The result is Codec::kDelta, or {Codec::kRaw, 0} when it is not worth it: the sample says so, or
+  // the payload outgrows the limit or would save too little. `out` is then unspecified. REQUIRES: the plan is
+  // estimate's for the two; no overlap of `out` with them.
+  Result<Encoded> encode_delta(Bytes chunk, Bytes base, const Plan& plan, MutableBytes out);
 
  private:
   struct State;

@@ -60,7 +60,7 @@ Result<bool> WritePipeline::code_delta(const Piece& piece, Bytes decoded, const 
   const bool worth = estimate.delta_bytes < limit;
   note_delta_worth(piece, worth ? DeltaWorth::kTry : DeltaWorth::kHopeless);
   if (!worth) return false;
-  OSTRACA_ASSIGN_OR_RETURN(coded.encoded, coder.encoder.encode_delta(decoded, before, piece.format, options_.codec,
+  OSTRACA_ASSIGN_OR_RETURN(coded.encoded, coder.encoder.encode_delta(decoded, before, estimate.plan,
                                                                      out.first(std::min(limit, out.size()))));
   coded.base_hash = base.hash;
   return coded.encoded.codec == Codec::kDelta;

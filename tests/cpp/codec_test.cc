@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/limits.h"
+#include "checksum/crc32c.h"
 #include "codec/zstd_frames.h"
 
 namespace ostraca {
@@ -100,6 +101,7 @@ Coded round_trip(const Buffer& chunk, ElementFormat format, CodecPolicy policy =
   EXPECT_TRUE(std::all_of(out.begin() + static_cast<std::ptrdiff_t>(chunk.size()), out.end(),
                           [](std::byte b) { return b == std::byte{0xCD}; }));
   out.resize(encoded->stored_bytes);
+  EXPECT_EQ(encoded->crc, crc32c(out));
   Buffer back(chunk.size(), std::byte{0xEE});
   const Status status = decoder.decode(encoded->codec, out, back);
   EXPECT_TRUE(status.ok()) << status.message();

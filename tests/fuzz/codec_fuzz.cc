@@ -66,7 +66,7 @@ void decode_arbitrary_delta(Bytes stored, std::size_t decoded_bytes) {
 }
 
 // The first half of the data against the second, and within a limit that may be too small.
-void delta_round_trip(Bytes data, ElementFormat format, CodecPolicy policy, std::size_t limit) {
+void delta_round_trip(Bytes data, ElementFormat format, std::size_t limit) {
   const Bytes chunk = data.first(data.size() / 2), base = data.subspan(data.size() / 2, data.size() / 2);
   if (chunk.empty() || chunk.size() > kChunkBytesMax) return;
   static ChunkEncoder encoder;
@@ -74,7 +74,7 @@ void delta_round_trip(Bytes data, ElementFormat format, CodecPolicy policy, std:
   std::vector<std::byte> stored(limit), back(chunk.size());
   const auto estimate = encoder.estimate(chunk, base, format);
   require(estimate.ok() && estimate->full_bytes <= chunk.size() && estimate->delta_bytes <= chunk.size());
-  const auto encoded = encoder.encode_delta(chunk, base, format, policy, stored);
+  const auto encoded = encoder.encode_delta(chunk, base, estimate->plan, stored);
   require(encoded.ok() && encoded->stored_bytes <= std::min(limit, chunk.size()));
   if (encoded->stored_bytes == 0) return;
   require(decoder.decode_delta(Bytes(stored).first(encoded->stored_bytes), base, back).ok());
@@ -106,8 +106,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* input, std::size_t siz
   round_trip(data, {static_cast<std::uint8_t>(width), flag}, static_cast<CodecPolicy>((choice >> 5) % 3));
   kernels_agree(planes_kernels::split_portable, planes_kernels::merge_portable, data, width, flag);
   decode_arbitrary_delta(data, decoded_bytes);
-  delta_round_trip(data, {static_cast<std::uint8_t>(width), flag}, static_cast<CodecPolicy>((choice >> 5) % 3),
-                   decoded_bytes);
+  delta_round_trip(data, {static_cast<std::uint8_t>(width), flag}, decoded_bytes);
   delta_kernels_agree(delta_kernels::zigzag_portable, delta_kernels::apply_portable, data, width);
 #if defined(__x86_64__)
   if (cpu_features().avx2) delta_kernels_agree(delta_kernels::zigzag_avx2, delta_kernels::apply_avx2, data, width);
