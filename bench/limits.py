@@ -7,6 +7,8 @@ seen). Files are allocated first (fallocate is timed too), because ext4 takes on
 
 import mmap
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +20,15 @@ from system import MIB, warm
 REQUEST = 4 * MIB
 DEPTH = 8
 HUGE_PAGE = 2 * MIB
+COPYING = f"""
+import time, numpy
+a = numpy.ones({256 * MIB}, "u1")
+b = a.copy()
+print(flush=True)
+end = time.monotonic() + 60  # should nobody be left to stop it
+while time.monotonic() < end:
+    b[:] = a
+"""
 
 Work = Callable[[], object]
 
@@ -95,11 +106,36 @@ def memcpy(nbytes: int, threads: int, fresh: str = "") -> Work:
     return lambda: _on_threads(threads, copy, range(0, nbytes, step))
 
 
+def beside_memcpy(work: Work) -> Work:
+    """The work, while two other processes copy memory that no cache holds: what coding leaves of the machine."""
+    neighbours = [subprocess.Popen([sys.executable, "-c", COPYING], stdout=subprocess.PIPE) for _ in range(2)]
+    for neighbour in neighbours:
+        assert neighbour.stdout is not None
+        neighbour.stdout.readline()
+
+    def beside() -> None:
+        try:
+            work()
+        finally:
+            for neighbour in neighbours:
+                neighbour.kill()
+
+    return beside
+
+
 LIMITS: dict[str, tuple[str, Callable[[Path, int], Work]]] = {
     "direct_write_8": ("O_DIRECT write + fdatasync, queue depth 8", lambda d, n: direct_write(d, n, DEPTH)),
+    "direct_write_8_busy": (
+        "the same beside two processes that copy memory",
+        lambda d, n: beside_memcpy(direct_write(d, n, DEPTH)),
+    ),
     "direct_write_1": ("O_DIRECT write + fdatasync, one thread", lambda d, n: direct_write(d, n, 1)),
     "buffered_write": ("buffered write + fsync", buffered_write),
     "direct_read_8": ("O_DIRECT read, queue depth 8", lambda d, n: direct_read(d, n, DEPTH)),
+    "direct_read_8_busy": (
+        "the same beside two processes that copy memory",
+        lambda d, n: beside_memcpy(direct_read(d, n, DEPTH)),
+    ),
     "direct_read_1": ("O_DIRECT read, one thread", lambda d, n: direct_read(d, n, 1)),
     "cache_read_1": ("page-cache read, one thread", lambda d, n: cache_read(d, n, 1)),
     "cache_read_2": ("page-cache read, two threads", lambda d, n: cache_read(d, n, 2)),

@@ -221,7 +221,7 @@ def encode(run: Run) -> dict[str, Any]:
 
 
 def import_time(run: Run) -> dict[str, Any]:
-    """Beyond numpy, in an interpreter that has imported nothing else, of modules that are compiled, as pip leaves them."""
+    """Beyond numpy, in an interpreter that has imported nothing else; modules are compiled, as pip leaves them."""
     module = run.options["module"]
     code = f"import time, numpy; begin = time.perf_counter(); import {module}; print(time.perf_counter() - begin)"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
