@@ -7,11 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cases import Case
+from cases import MAIN, Case
 from contenders import CONTENDERS
 from limits import LIMITS
 from system import MIB
 
+KINDS = ("fp32", "bf16", "trained")
 SCALES = {"s": 1.0, "ms": 1e3}
 
 
@@ -85,9 +86,9 @@ def title(contender: str) -> str:
 
 
 def table(results: Results) -> str:
-    """The medians, with minimum and maximum, as Markdown."""
+    """The medians, with minimum and maximum, as Markdown: first all contenders side by side, then case by case."""
     limits = [case for case in results.cases.values() if case.operation == "limit"]
-    lines = []
+    lines = [line for kind in KINDS for line in _overview(results, kind)]
     if limits:
         lines += ["## The machine's limits", "", "| limit | GB/s, median (min to max) |", "|---|---|"]
         lines += [f"| {case.title} | {_spread(results, case, 'machine')} |" for case in limits]
@@ -97,6 +98,24 @@ def table(results: Results) -> str:
     if results.absent:
         lines += ["", "Absent: " + ", ".join(f"{title(n)} (pip install {p})" for n, p in results.absent.items())]
     return "\n".join(lines) + "\n"
+
+
+def _overview(results: Results, kind: str) -> list[str]:
+    """What is done with one kind of data, a contender a row, and the limits last; the table of the README."""
+    chosen = [results.cases[f"{name}/{kind}"] for name in MAIN if f"{name}/{kind}" in results.cases]
+    if not chosen:
+        return []
+    contenders = {name: None for case in chosen for name in case.contenders if results.values(case.label, name)}
+    rows = [["", *(case.title.removesuffix(f", {kind}") for case in chosen), "stored / logical"]]
+    rows.append(["---"] * len(rows[0]))
+    for name in contenders:
+        cells = [_spread(results, case, name) if results.values(case.label, name) else "" for case in chosen]
+        logical, stored = (results.median(f"save/{kind}", name, f"{what}_bytes") for what in ("logical", "stored"))
+        rows.append([title(name), *cells, f"{stored / logical:.3f}" if stored and logical else ""])
+    rows.append(
+        ["the machine", *(_limit_text(results, case) if results.limit(case.label) else "" for case in chosen), ""]
+    )
+    return [f"## All, {kind} (GB/s)", "", *(f"| {' | '.join(cells)} |" for cells in rows), ""]
 
 
 def _figure(case: Case, row: dict[str, Any]) -> float | None:
