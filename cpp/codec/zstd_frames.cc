@@ -202,17 +202,21 @@ std::size_t FrameEncoder::zero_runs(Bytes data, MutableBytes out) {
   return frame_of_sequences(contexts_->runs.get(), {sequences, end}, data, out);
 }
 
+// Each made when it is first needed: a lazy slice whose pack is in the cache decodes nothing, and libzstd's context
+// alone takes longer to make than all the rest of it.
 struct FrameDecoder::Context {
   HuffmanFrameDecoder huffman;
-  DecompressContext general = make_decompress_context();
+  DecompressContext general;
 };
 
-FrameDecoder::FrameDecoder() : context_(std::make_unique<Context>()) {}
+FrameDecoder::FrameDecoder() = default;
 FrameDecoder::~FrameDecoder() = default;
 
 // Whatever is not plainly of our own kind, libzstd decodes or says what is wrong with it.
 Status FrameDecoder::decode(Bytes frame, MutableBytes out) {
+  if (!context_) context_ = std::make_unique<Context>();
   if (context_->huffman.decode(frame, out)) return {};
+  if (!context_->general) context_->general = make_decompress_context();
   return decode_frame(context_->general.get(), frame, out);
 }
 
