@@ -10,9 +10,6 @@ import numpy as np
 import pytest
 
 jax = pytest.importorskip("jax")
-if len(jax.devices()) < 8:
-    pytest.skip("needs 8 devices", allow_module_level=True)
-
 import equinox as eqx  # noqa: E402
 import flax.struct  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -29,8 +26,16 @@ import topologies  # noqa: E402
 DTYPES = ["bool", "int8", "uint32", "float16", "bfloat16", "float32", "complex64", "float8_e4m3fn", "int4", "uint2"]
 
 
+# On a machine with one GPU the same tests run on that.
+MESH = (4, 2) if jax.device_count() >= 8 else (1, 1)
+
+
+def device(number: int) -> Any:
+    return jax.devices()[number % jax.device_count()]
+
+
 def sharding(*spec: Any, **options: Any) -> Any:
-    made = topologies.sharding((4, 2), P(*spec))
+    made = topologies.sharding(MESH, P(*spec))
     return made.with_memory_kind(options["memory_kind"]) if options else made
 
 
@@ -56,13 +61,13 @@ def test_dtypes(path: Path, dtype: str, spec: tuple[Any, ...]) -> None:
 def test_every_way_to_ask(path: Path) -> None:
     values = np.arange(64, dtype=np.float32).reshape(8, 8)
     ostraca.save(path, [values] * 8)
-    device = jax.devices()[3]
+    other = device(3)
     like = [
         jax.device_put(values * 0, sharding("x", "y")),
         struct((8, 8), "float32", "x"),
         jax.ShapeDtypeStruct((8, 8), "float32"),
         jnp.zeros((8, 8)),
-        jax.device_put(values, device),
+        jax.device_put(values, other),
         sharding(None, "x"),
         Format(Layout((1, 0)), sharding("y")),
         values * 0,
@@ -72,7 +77,7 @@ def test_every_way_to_ask(path: Path) -> None:
     assert [each.sharding for each in out[:2]] == [sharding("x", "y"), sharding("x")]
     for each in out[2:4]:  # as jax has it: anywhere
         assert not each.committed and each.devices() == {jax.devices()[0]}
-    assert out[4].committed and out[4].devices() == {device}
+    assert out[4].committed and out[4].devices() == {other}
     assert out[5].sharding == sharding(None, "x")
     assert out[6].sharding == sharding("y") and out[6].format.layout.major_to_minor == (1, 0)
     assert type(out[7]) is np.ndarray and out[7] is not like[7]
@@ -85,7 +90,7 @@ def test_memory_kind_and_layout_are_honoured(path: Path, kind: str) -> None:
         pytest.skip(f"these devices have {kinds} only")
     values = np.arange(64, dtype=np.float32).reshape(8, 8)
     ostraca.save(path, values)
-    for target in (sharding("x", memory_kind=kind), SingleDeviceSharding(jax.devices()[1], memory_kind=kind)):
+    for target in (sharding("x", memory_kind=kind), SingleDeviceSharding(device(1), memory_kind=kind)):
         out = ostraca.jax.load(path, like=target)
         assert same_bits(out, values) and out.sharding == target and out.sharding.memory_kind == kind
     transposed = jax.device_put(values, Format(Layout((1, 0)), sharding("x")))
@@ -132,6 +137,8 @@ def test_one_sharding_for_all(path: Path) -> None:
     out = ostraca.jax.load(path, like=sharding())
     assert out["n"] == [7, "x"] and int(out["step"]) == 3
     assert {out[name].sharding for name in ("w", "key", "step")} == {sharding()}
+    if MESH == (1, 1):
+        return  # anything fits one device
     with pytest.raises(ostraca.MismatchError, match=r"'step'.*does not fit shape"):
         ostraca.jax.load(path, like=sharding("x"))
     assert ostraca.jax.load(path, like=sharding("x"), select="w")["w"].sharding == sharding("x")
@@ -290,9 +297,9 @@ def test_64_bits_are_never_cut_silently(path: Path) -> None:
 
 def test_the_default_device_is_the_callers(path: Path) -> None:
     ostraca.save(path, {"w": np.ones(8, np.float32)})
-    with jax.default_device(jax.devices()[2]):
+    with jax.default_device(device(2)):
         out = ostraca.jax.load(path, like={"w": jax.ShapeDtypeStruct((8,), "float32")})
-    assert out["w"].devices() == {jax.devices()[2]} and not out["w"].committed
+    assert out["w"].devices() == {device(2)} and not out["w"].committed
 
 
 def test_dtypes_that_jax_lacks(path: Path) -> None:
