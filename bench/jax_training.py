@@ -9,7 +9,9 @@ now and then, as soon as the one before is committed. Medians over saves and rou
 return with the state ready; `lost_ms`, from the call until the commit was seen, less the steps done meanwhile at their
 usual time; `commit_ms`, the same without the subtraction. `peak_mib`: VmHWM less what was resident before the save, of
 the first save, and the highest of all. `growth_mib`: the most that is resident after a save, in the second half of
-them less in the first; in donating loops one more state may be freed, and not returned yet, or not.
+them less in the first; in donating loops one more state may be freed, and not returned yet, or not. `rest_mib`: what
+is resident at rest, half a second after the commit and one step more; `rest_growth_mib` and `rest_max_growth_mib`: the
+median and the most of it over the last five saves, less the same over the first five.
 Ostraca's checkpoint is durable when it is committed; Orbax syncs nothing.
 """
 
@@ -30,6 +32,8 @@ from resources import MIB, status_mib
 
 ARRAY_MIB = 16
 STEPS_BEFORE = 8  # that say how long a step takes
+REST_SECONDS = 0.5
+GROWTH_SAVES = 5
 CONTENDERS = ("ostraca", "orbax")
 
 Save = Callable[[Path, Any], Callable[[], bool]]  # returns what says whether it is committed
@@ -88,7 +92,7 @@ def train(contender: str, directory: Path, mib: int, saves: int) -> dict[str, li
     save = {"ostraca": ostraca_save, "orbax": orbax_save}[contender]()
     state = jax.block_until_ready(begin())
     figures: dict[str, list[float]] = {
-        name: [] for name in ("call_ms", "lost_ms", "commit_ms", "step_ms", "peak_mib", "rss_mib")
+        name: [] for name in ("call_ms", "lost_ms", "commit_ms", "step_ms", "peak_mib", "rss_mib", "rest_mib")
     }
     for number in range(saves):
         usual = []
@@ -112,13 +116,15 @@ def train(contender: str, directory: Path, mib: int, saves: int) -> dict[str, li
         figures["step_ms"].append(statistics.median(usual) * 1e3)
         figures["peak_mib"].append(status_mib("VmHWM") - before)
         figures["rss_mib"].append(status_mib("VmRSS"))
+        state, _ = timed_step(state)
+        time.sleep(REST_SECONDS)
+        figures["rest_mib"].append(status_mib("VmRSS"))
         shutil.rmtree(path)
     return figures
 
 
-def growth(resident: list[float]) -> float:
-    half = len(resident) // 2
-    return max(resident[half:]) - max(resident[:half])
+def growth(resident: list[float], count: int, level: Callable[[list[float]], float] = max) -> float:
+    return level(resident[-count:]) - level(resident[:count])
 
 
 def summary(rounds: list[dict[str, list[float]]]) -> dict[str, float]:
@@ -130,7 +136,12 @@ def summary(rounds: list[dict[str, list[float]]]) -> dict[str, float]:
         "first_call_ms": statistics.median(figures["call_ms"][0] for figures in rounds),
         "first_peak_mib": statistics.median(figures["peak_mib"][0] for figures in rounds),
         "peak_mib": statistics.median(max(figures["peak_mib"]) for figures in rounds),
-        "growth_mib": statistics.median(growth(figures["rss_mib"]) for figures in rounds),
+        "growth_mib": statistics.median(growth(figures["rss_mib"], len(figures["rss_mib"]) // 2) for figures in rounds),
+        "rest_mib": statistics.median(later["rest_mib"]),
+        "rest_growth_mib": statistics.median(
+            growth(figures["rest_mib"], GROWTH_SAVES, statistics.median) for figures in rounds
+        ),
+        "rest_max_growth_mib": statistics.median(growth(figures["rest_mib"], GROWTH_SAVES) for figures in rounds),
     }
 
 
@@ -161,9 +172,9 @@ def main() -> None:
     if args.json:
         print(json.dumps(figures))
         return
-    print(f"{'':16}" + "".join(f"{name:>12}" for name in CONTENDERS))
+    print(f"{'':20}" + "".join(f"{name:>12}" for name in CONTENDERS))
     for figure in figures[CONTENDERS[0]]:
-        print(f"{figure:16}" + "".join(f"{figures[name][figure]:12.1f}" for name in CONTENDERS))
+        print(f"{figure:20}" + "".join(f"{figures[name][figure]:12.1f}" for name in CONTENDERS))
 
 
 if __name__ == "__main__":

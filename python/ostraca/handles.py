@@ -26,6 +26,8 @@ CANCEL_WAIT_SECONDS: Final = 10.0  # and then for their cancellation
 _running: set["Job"] = set()
 
 Step = Callable[[], object]
+# When the writer has let go of all memory: before and after all who wait for the save are told.
+Cleanups = tuple[Callable[[], object], Callable[[], object]]
 
 
 class Coordination(Protocol):
@@ -55,6 +57,7 @@ class _Alone:
 
 
 ALONE: Final = _Alone()
+NO_CLEANUPS: Final[Cleanups] = (lambda: None, lambda: None)
 
 
 class Job:
@@ -70,7 +73,7 @@ class Job:
         feed: Callable[[_core.Writer, Step], object] | None = None,  # adds to the writer; else that is sealed
         expected_bytes: int = 0,  # that the writer will have when it was fed
         coordination: Coordination = ALONE,
-        cleanup: Callable[[], object] = lambda: None,  # called when the writer has let go of all memory
+        cleanups: Cleanups = NO_CLEANUPS,
     ) -> None:
         self.path = path
         # The process may change its directory before the commit. (pathlib would cost more to import than all of this.)
@@ -87,7 +90,7 @@ class Job:
         self._feed = feed
         self._expected_bytes = expected_bytes
         self._coordination = coordination
-        self._cleanup = cleanup
+        self._cleanup, self._late_cleanup = cleanups
         self._stall_seconds: float | None = None
         self._caller_went_on = threading.Event()
         self._lock = threading.Lock()
@@ -198,6 +201,7 @@ class Job:
             callback()
         if self.abandoned:
             self.report_unseen()
+        self._late_cleanup()
         _running.discard(self)
 
     def _save(self) -> SaveInfo:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, SupportsIndex
 
 from . import _core, leaves, metadata, options
 from .base import Base, for_save
-from .handles import ALONE, Coordination, Job, SaveHandle, Step
+from .handles import ALONE, NO_CLEANUPS, Cleanups, Coordination, Job, SaveHandle, Step
 from .options import StrPath
 from .progress import Progress, check_progress
 from .reports import SaveInfo
@@ -175,11 +175,12 @@ def start(
     *,
     begin: Callable[[Opener], _core.Writer] = lambda opener: opener(),
     coordination: Coordination = ALONE,
-    cleanup: Callable[[], object] = lambda: None,
+    cleanups: Cleanups = NO_CLEANUPS,
 ) -> Job:
     """Starts a save. Everything is checked and converted by now: it begins with making the directory.
 
-    cleanup: called in the save's thread when it is over, and has let go of all memory.
+    cleanups: called in the save's thread when it is over and has let go of all memory; the second one after all who
+    wait for the save have been told.
     """
     request.stage(content)
     writer = begin(request.open)
@@ -191,7 +192,7 @@ def start(
         else:
             feed, expected_bytes = partial(content.feed, limit=request.feed_limit), content.feed.nbytes
         asked = (request.path, request.commit, request.progress, request.started)
-        return Job(writer, *asked, feed, expected_bytes, coordination, cleanup)
+        return Job(writer, *asked, feed, expected_bytes, coordination, cleanups)
     except BaseException:
         writer.abort()
         raise

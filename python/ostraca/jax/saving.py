@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from typing import Any, SupportsIndex
+from typing import Any, Final, SupportsIndex
 
 import jax
 
@@ -16,6 +17,9 @@ from ..reports import SaveInfo
 from ..saving import Content, Opener, Request, handle_of, result_of, start
 from . import service
 from .collecting import Collector
+
+WAIT_TRIES: Final = 10
+FREEING_SECONDS: Final = 0.05  # XLA frees what a computation held a moment after its results are ready
 
 
 def save(
@@ -85,9 +89,21 @@ def save_async(
     return handle_of(job, request, return_early)
 
 
+def _release_after_steps() -> None:
+    """A step that ran when the save ended holds what was donated to it until it ends."""
+    for _ in range(WAIT_TRIES):
+        try:
+            jax.block_until_ready([array for array in jax.live_arrays("cpu") if not array.is_ready()])
+            break
+        except RuntimeError:  # an array was donated after we had looked at it; or there are no CPU devices
+            continue
+    time.sleep(FREEING_SECONDS)
+    _core.release_free_memory()
+
+
 # What a save held is freed when a step has taken other memory already, and XLA's threads allocate from arenas of their
 # own: without this, saves in a donating loop on CPU let the process grow by several times the state.
-_cleanup = _core.release_free_memory
+_CLEANUPS: Final = (_core.release_free_memory, _release_after_steps)
 
 
 def _start(arguments: Mapping[str, Any], *, asynchronous: bool = False) -> tuple[Job, Request]:
@@ -95,7 +111,7 @@ def _start(arguments: Mapping[str, Any], *, asynchronous: bool = False) -> tuple
         return _start_together(arguments, asynchronous)
     request = Request(arguments, asynchronous=asynchronous)
     content = _content(request, Collector(), arguments)
-    return start(request, content, cleanup=_cleanup), request
+    return start(request, content, cleanups=_CLEANUPS), request
 
 
 def _start_together(arguments: Mapping[str, Any], asynchronous: bool) -> tuple[Job, Request]:
@@ -115,8 +131,7 @@ def _start_together(arguments: Mapping[str, Any], asynchronous: bool) -> tuple[J
     try:
         request = Request(arguments, asynchronous=asynchronous)
         content = _content(request, collector, arguments)
-        job = start(request, content, begin=begin, coordination=agreement, cleanup=_cleanup)
-        return job, request
+        return start(request, content, begin=begin, coordination=agreement, cleanups=_CLEANUPS), request
     except BaseException as error:
         agreement.fail(error)
         raise
