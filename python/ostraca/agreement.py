@@ -139,6 +139,7 @@ class Agreement:
         self._service = group.service
         self._index, self._count = self._service.process_index, self._service.process_count
         self._number, self._what, self._timeout, self._consequence = number, what, timeout, consequence
+        self.own: frozenset[str] = frozenset()  # leaves that this process alone holds, known when the writer is opened
         self._lock = threading.Lock()  # of the next three: either this process reports, or it decides
         self._reported = False  # process 0: it has begun to commit
         self._outcome: _Outcome | None = None  # when it is known
@@ -174,9 +175,10 @@ class Agreement:
         begun = json.loads(self._wait_for("begin"))
         if begun["tree"] != likeness.digest(listing):
             theirs = zlib.decompress(self._wait_for("leaves"))
-            difference = likeness.difference(theirs, listing, self._index)
-            self._decide(_Outcome("mismatch", f"{self._what}: {difference}. {self._consequence}"))
-            self._raise_if_decided()
+            difference, self.own = likeness.compared(theirs, listing, self._index)
+            if difference:
+                self._decide(_Outcome("mismatch", f"{self._what}: {difference}. {self._consequence}"))
+                self._raise_if_decided()
         self._look_for_intent(Path(path), begun)
         return open_writer(begun["attempt"])
 

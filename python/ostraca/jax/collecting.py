@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 from .. import _core, dtypes, leaves
 from ..boxes import Box
 from ..errors import UnsupportedError
-from ..likeness import LeafFact
+from ..likeness import LeafFact, of_process
 from ..saving import Content
 from ..tree import Flattener, Kind, quoted
 from .nodes import REGISTERED
@@ -31,6 +32,9 @@ class Collector:
         self._index, self._count = process_index, process_count
         self._shares = Shares(process_count)
         self._items: list[LeafSpec | Staged] = []
+        self._specs: list[LeafSpec] = []
+        self._feed: Feed | None = None
+        self._local: dict[str, bytes] = {}  # arrays that are process 0's to store, unless this one alone has them
         self._cut_rank: int | None = None
 
     def collect(self, tree: Any, *, cut_rank: int | None = None, pinned: bool = False) -> Content:
@@ -48,8 +52,18 @@ class Collector:
                 add(path, name, leaf, bool(own) and path.startswith(own))
             except UnsupportedError as error:
                 raise UnsupportedError(f"cannot store {quoted(name)}: {error}") from None
-        specs = [item for item in self._items if not isinstance(item, Staged)]
-        return Content(specs, Feed(self._items, pinned) if len(specs) < len(self._items) else None)
+        self._specs = [item for item in self._items if not isinstance(item, Staged)]
+        if len(self._specs) < len(self._items):
+            self._feed = Feed(self._items, pinned)
+        return Content(self._specs, self._feed)
+
+    def keep(self, own: Container[str]) -> None:
+        """Before anything is added: what else is local is stored from process 0."""
+        others = {path for name, path in self._local.items() if name not in own}
+        if others:
+            self._specs[:] = [spec for spec in self._specs if spec[0] not in others]
+            if self._feed is not None:
+                self._feed.leave_out(others)
 
     def _add_other(self, path: bytes, name: str, leaf: Any, is_own: bool) -> None:
         """Not an array of JAX's: process 0 stores it."""
@@ -75,15 +89,15 @@ class Collector:
         if not array.is_fully_addressable:
             if is_own:
                 raise UnsupportedError("PerProcess is for what a process has of its own; others hold parts of this")
-            self._add_global(path, name, array, piece)
+            add = self._add_elsewhere if len(_processes(array)) == 1 else self._add_global
+            add(path, name, array, piece)
             return
         held = _held(array)
         if self._count > 1 and not is_own:
             digest = "".join(_digest(np.asarray(start_copy(data))) for _, data in sorted(held.items(), key=_box))
             self.facts.append(LeafFact(name, _described(piece, array.shape), digest))
-            self._shares.bytes[0] += array.nbytes
             if self._index > 0:
-                return
+                self._local[name] = path  # which says nothing to `_shares`: not all processes know yet whose it is
         for box, data in held.items():
             self._add_part(path, piece, array.shape, data, box, box, None)
 
@@ -91,7 +105,7 @@ class Collector:
         shape, item_bytes = array.shape, np.dtype(array.dtype).itemsize
         self.facts.append(LeafFact(name, f"a global {_described(piece, shape)}"))
         held = _held(array)
-        processes = len({device.process_index for device in array.sharding.device_set})
+        processes = len(_processes(array))
         is_here = False
         for share in self._shares.of(array.sharding, shape, item_bytes):
             if share.process == self._index:
@@ -100,9 +114,20 @@ class Collector:
                 if processes > 1 and len(shape) != self._cut_rank and 0 not in share.part[1]:
                     chunks = chunk_shape(share.part[1], shape, item_bytes, processes)
                 self._add_part(path, piece, shape, held[share.box], share.box, share.part, chunks)
-        if self._index == 0 and not is_here and shape:  # process 0 names all leaves, so that they stay in their order
-            nothing = np.empty((0,) * len(shape), np.dtype(array.dtype))
-            self._items.append((path, piece.description, nothing, shape, None, None))
+        if not is_here:
+            self._add_name(path, array, piece)
+
+    def _add_elsewhere(self, path: bytes, name: str, array: jax.Array, piece: leaves.Piece) -> None:
+        """On devices of one other process, which stores it."""
+        (process,) = _processes(array)
+        self.facts.append(LeafFact(name, of_process(_described(piece, array.shape), process)))
+        self._add_name(path, array, piece)
+
+    def _add_name(self, path: bytes, array: jax.Array, piece: leaves.Piece) -> None:
+        """Process 0 names all leaves, so that they stay in their order."""
+        if self._index == 0 and array.shape:
+            nothing = np.empty((0,) * array.ndim, np.dtype(array.dtype))
+            self._items.append((path, piece.description, nothing, array.shape, None, None))
 
     def _add_part(
         self, path: bytes, piece: leaves.Piece, shape: Dims, data: jax.Array, box: Box, part: Box, chunks: Dims | None
@@ -115,6 +140,10 @@ class Collector:
         if part[1] != shape:
             staged = staged._replace(global_shape=shape, offset=part[0])
         self._items.append(staged if is_staged(data) else staged.spec(np.asarray(data)))
+
+
+def _processes(array: jax.Array) -> set[int]:
+    return {device.process_index for device in array.sharding.device_set}
 
 
 def _held(array: jax.Array) -> dict[Box, jax.Array]:

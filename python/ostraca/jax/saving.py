@@ -120,6 +120,7 @@ def _start_together(arguments: Mapping[str, Any], asynchronous: bool) -> tuple[J
 
     def begin(opener: Opener) -> _core.Writer:
         def opened(attempt: str) -> _core.Writer:
+            collector.keep(agreement.own)
             return opener(attempt=attempt, process_index=index, process_count=count)
 
         writer = agreement.begin(request.path, collector.facts, opened)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -56,9 +56,14 @@ class Feed:
     """Adds leaves to a writer in their order, those on devices when there is room for them."""
 
     def __init__(self, leaves: Sequence[LeafSpec | Staged], pinned: bool) -> None:
-        self.nbytes = sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Staged))
+        self.nbytes = _staged_bytes(leaves)
         self._leaves: deque[LeafSpec | Staged] = deque(leaves)
         self._pinned = pinned
+
+    def leave_out(self, paths: Container[bytes]) -> None:
+        """Before it is called."""
+        self._leaves = deque(leaf for leaf in self._leaves if leaf[0] not in paths)
+        self.nbytes = _staged_bytes(self._leaves)
 
     def __call__(self, writer: _core.Writer, step: Step, *, limit: int) -> None:
         budget = Budget(limit)
@@ -91,6 +96,10 @@ def start_copy(data: jax.Array, pinned: bool = False) -> jax.Array:
         alias = jax.device_put(alias, data.sharding.with_memory_kind("pinned_host"))
     alias.copy_to_host_async()
     return alias
+
+
+def _staged_bytes(leaves: Iterable[LeafSpec | Staged]) -> int:
+    return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Staged))
 
 
 def _counted(leaf: Staged) -> int:
