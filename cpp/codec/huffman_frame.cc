@@ -5,9 +5,13 @@
 #include <cstdint>
 #include <cstring>
 #include <optional>
+#include <span>
+#include <vector>
 
 #include "base/limits.h"
 #include "codec/huffman_tree.h"
+#include "codec/sequences.h"
+#include "codec/zero_runs.h"
 
 namespace ostraca {
 namespace {
@@ -25,17 +29,24 @@ constexpr std::size_t kSingleStreamMax = 1023;    // RFC 8878, 3.1.1.3.1.1: size
 constexpr std::size_t kFourStreams14Max = 16383;  // size format 2; above, 3
 
 // Room that one coded block may need while it is written.
-constexpr std::size_t block_room(std::size_t size) {
+constexpr std::size_t block_room(std::size_t literals, std::size_t runs) {
   return kBlockHeaderBytes + kLiteralsHeaderBytesMax + HuffmanTree::kDescriptionBytesMax + kJumpTableBytes +
-         size * kCodeBitsMax / 8 + 4 * 2 + kSlackBytes + 1;
+         literals * kCodeBitsMax / 8 + 4 * 2 + kSlackBytes + SequencesWriter::room(runs);
 }
 
 enum BlockType : std::uint32_t { kRawBlock = 0, kRleBlock = 1, kCompressedBlock = 2 };
-enum LiteralsType : std::uint64_t { kCompressedLiterals = 2, kTreelessLiterals = 3 };
+enum LiteralsType : std::uint64_t { kRawLiterals = 0, kCompressedLiterals = 2, kTreelessLiterals = 3 };
 
 // ---- what a block holds
 
-// Lines of a block that are counted: about so many bytes are enough to know the code's lengths.
+// The frame's data, and what they are coded as.
+struct Block {
+  Bytes data;
+  Bytes literals;  // the data themselves if there are no runs
+  std::span<const ZeroRun> runs;
+};
+
+// Lines of literals that are counted: about so many bytes are enough to know the code's lengths.
 constexpr std::size_t kSampleBytes = 16 * kKiB;
 constexpr std::size_t kLine = 64;
 
@@ -59,7 +70,7 @@ struct Counters {
 };
 
 // A line at a pseudo-random place of every `step` lines: whatever period the data has, the sample has no part in it.
-Survey survey_block(Bytes block, const Kernels& kernels) {
+Survey survey_literals(Bytes block, const Kernels& kernels) {
   Survey survey;
   survey.step = static_cast<std::uint32_t>(std::max<std::size_t>(1, block.size() / kSampleBytes));
   Counters counters;
@@ -163,6 +174,14 @@ void store_literals_header(std::byte* p, LiteralsType type, std::size_t size, st
   std::memcpy(p, &header, bytes);
 }
 
+std::byte* store_raw_literals_header(std::byte* p, std::size_t size) {
+  const std::uint32_t format = size < 32 ? 0 : size < 4096 ? 1 : 3;
+  const std::uint32_t header = kRawLiterals | format << 2 | static_cast<std::uint32_t>(size) << (format == 0 ? 3 : 4);
+  const std::size_t bytes = format == 0 ? 1 : format == 1 ? 2 : 3;
+  std::memcpy(p, &header, bytes);
+  return p + bytes;
+}
+
 // One bit stream with its end mark (RFC 8878, 4.2.2); returns its end.
 std::byte* put_stream(Bytes symbols, const CodeTable& table, const Kernels& kernels, std::byte* p) {
   BitSink sink{p, 0, 0};
@@ -193,48 +212,83 @@ std::byte* put_streams(Bytes block, const CodeTable& table, const Kernels& kerne
 struct HuffmanFrameEncoder::State {
   explicit State(const Kernels& k) : kernels(k) {}
 
-  std::size_t survey(Bytes data);
+  void take(Bytes data);
+  void take_zero_runs(Bytes data);
+  std::size_t encode(Bytes data, MutableBytes out);
+  void survey();
   const HuffmanTree* choose_tree(const Survey& survey, std::uint64_t raw_bits);
-  void put_block(Bytes block, const Survey& survey, bool last, Output& out);
-  std::size_t code_block(Bytes block, const HuffmanTree& tree, bool last, std::byte* begin);
+  void put_block(const Block& block, const Survey& survey, bool last, Output& out);
+  std::size_t code_block(const Block& block, const HuffmanTree* tree, bool last, std::byte* begin);
+  std::byte* put_literals(Bytes literals, const HuffmanTree* tree, std::byte* p);
 
   Kernels kernels;
+  std::array<Block, (kChunkBytesMax + kBlock - 1) / kBlock> blocks;
   std::array<Survey, (kChunkBytesMax + kBlock - 1) / kBlock> surveys;
+  std::size_t count = 0;                // of blocks
   SymbolCounts total;                   // of all blocks
   std::optional<HuffmanTree> whole;     // for all blocks of the frame
   std::optional<HuffmanTree> own[2];    // for one block; by turns, since the tree in use may be one of them
   const HuffmanTree* in_use = nullptr;  // what the decoder has for a treeless block
   CodeTable table;                      // of in_use
-  std::array<std::byte, block_room(kBlock)> scratch;
+  SequencesWriter sequences;
+  std::vector<ZeroRun> runs;
+  std::vector<std::byte> literals;
+  std::array<std::byte, block_room(kBlock, zero_runs_max(kBlock))> scratch;
 };
 
 HuffmanFrameEncoder::HuffmanFrameEncoder(const Kernels& kernels) : state_(std::make_unique<State>(kernels)) {}
 HuffmanFrameEncoder::~HuffmanFrameEncoder() = default;
 
 std::size_t HuffmanFrameEncoder::encode(Bytes data, MutableBytes out) {
-  State& state = *state_;
-  const std::size_t blocks = state.survey(data);
+  state_->take(data);
+  return state_->encode(data, out);
+}
+
+std::size_t HuffmanFrameEncoder::encode_zero_runs(Bytes data, MutableBytes out) {
+  state_->take_zero_runs(data);
+  return state_->encode(data, out);
+}
+
+void HuffmanFrameEncoder::State::take(Bytes data) {
+  count = 0;
+  for (std::size_t at = 0; at < data.size(); at += kBlock) {
+    const Bytes block = data.subspan(at, std::min(kBlock, data.size() - at));
+    blocks[count++] = {block, block, {}};
+  }
+}
+
+void HuffmanFrameEncoder::State::take_zero_runs(Bytes data) {
+  take(data);
+  if (literals.size() < data.size() + kLiteralsSlack) literals.resize(data.size() + kLiteralsSlack);
+  if (const std::size_t room = zero_runs_max(data.size()) + count; runs.size() < room) runs.resize(room);
+  FoundRuns to{runs.data(), literals.data()};
+  for (Block& block : std::span(blocks).first(count)) {
+    const FoundRuns end = find_zero_runs(block.data, to.end, to.literals);
+    if (end.end != to.end) block = {block.data, {to.literals, end.literals}, {to.end, end.end}};
+    to = end;
+  }
+  sequences.begin({runs.data(), to.end});
+}
+
+std::size_t HuffmanFrameEncoder::State::encode(Bytes data, MutableBytes out) {
+  survey();
   Output output{out};
   put_frame_header(data.size(), output);
-  if (blocks == 0) output.put(block_header(true, kRawBlock, 0), kBlockHeaderBytes);
-  for (std::size_t i = 0; i < blocks && !output.failed; ++i)
-    state.put_block(data.subspan(i * kBlock, std::min(kBlock, data.size() - i * kBlock)), state.surveys[i],
-                    i + 1 == blocks, output);
+  if (count == 0) output.put(block_header(true, kRawBlock, 0), kBlockHeaderBytes);
+  for (std::size_t i = 0; i < count && !output.failed; ++i) put_block(blocks[i], surveys[i], i + 1 == count, output);
   return output.failed ? 0 : output.at;
 }
 
-// Looks at all blocks and makes the tree for all of them; returns their number.
-std::size_t HuffmanFrameEncoder::State::survey(Bytes data) {
+// Looks at all blocks and makes the tree for all of them.
+void HuffmanFrameEncoder::State::survey() {
   in_use = nullptr;
   whole.reset();
   total.fill(0);
-  std::size_t blocks = 0;
-  for (std::size_t at = 0; at < data.size(); at += kBlock, ++blocks) {
-    surveys[blocks] = survey_block(data.subspan(at, std::min(kBlock, data.size() - at)), kernels);
-    for (std::size_t s = 0; s < total.size(); ++s) total[s] += surveys[blocks].counts[s];
+  for (std::size_t i = 0; i < count; ++i) {
+    surveys[i] = survey_literals(blocks[i].literals, kernels);
+    for (std::size_t s = 0; s < total.size(); ++s) total[s] += surveys[i].counts[s];
   }
   if (std::count(total.begin(), total.end(), 0u) <= 254) whole.emplace(total);
-  return blocks;
 }
 
 // The tree in use, that of the whole frame or one of the block's own, whichever makes the block smallest; null if none
@@ -260,50 +314,69 @@ const HuffmanTree* HuffmanFrameEncoder::State::choose_tree(const Survey& survey,
   return best;
 }
 
-void HuffmanFrameEncoder::State::put_block(Bytes block, const Survey& survey, bool last, Output& out) {
-  if (survey.symbols == 1) {
-    out.put(block_header(last, kRleBlock, block.size()), kBlockHeaderBytes);
-    out.put(block.first(1));
+void HuffmanFrameEncoder::State::put_block(const Block& block, const Survey& survey, bool last, Output& out) {
+  const std::size_t size = block.data.size();
+  if (survey.symbols == 1) {  // if there are runs of zeros, it is zero
+    out.put(block_header(last, kRleBlock, size), kBlockHeaderBytes);
+    out.put(block.data.first(1));
     return;
   }
-  if (const HuffmanTree* const tree = choose_tree(survey, 8 * block.size())) {
-    const bool roomy = out.room.size() - out.at >= block_room(block.size());
+  const HuffmanTree* const tree = choose_tree(survey, 8 * block.literals.size());
+  if (tree || !block.runs.empty()) {
+    const HuffmanTree* const before = in_use;
+    const bool roomy = out.room.size() - out.at >= block_room(block.literals.size(), block.runs.size());
     std::byte* const begin = roomy ? out.room.data() + out.at : scratch.data();
-    const std::size_t bytes = code_block(block, *tree, last, begin);
-    if (bytes < kBlockHeaderBytes + block.size()) {
-      in_use = tree;
+    const std::size_t bytes = code_block(block, tree, last, begin);
+    if (bytes < kBlockHeaderBytes + size) {
+      if (!block.runs.empty()) sequences.described();
       if (roomy)
         out.at += bytes;
       else
         out.put(Bytes(scratch).first(bytes));
       return;
     }
-    if (tree != in_use) in_use = nullptr;  // `table` is no longer its own
+    if (in_use != before) in_use = nullptr;  // the decoder does not get it
   }
-  out.put(block_header(last, kRawBlock, block.size()), kBlockHeaderBytes);
-  out.put(block);
+  out.put(block_header(last, kRawBlock, size), kBlockHeaderBytes);
+  out.put(block.data);
 }
 
-// RFC 8878, 3.1.1.3: a literals section and no sequences. Returns the block's size with its header. REQUIRES:
-// block_room(block.size()) bytes at `begin`.
-std::size_t HuffmanFrameEncoder::State::code_block(Bytes block, const HuffmanTree& tree, bool last, std::byte* begin) {
-  const bool treeless = &tree == in_use;
-  std::byte* const literals = begin + kBlockHeaderBytes;
-  std::byte* const coded = literals + literals_header_bytes(block.size());
-  std::byte* p = coded;
-  if (!treeless) {
-    tree.fill(&table);
-    const Bytes description = tree.description();
-    p = std::copy(description.begin(), description.end(), p);
-  }
-  p = put_streams(block, table, kernels, p);
-  const auto coded_bytes = static_cast<std::size_t>(p - coded);
-  if (coded_bytes >= block.size()) return kBlockHeaderBytes + block.size();  // its size need not fit into the header
-  store_literals_header(literals, treeless ? kTreelessLiterals : kCompressedLiterals, block.size(), coded_bytes);
-  *p++ = std::byte{0};  // the number of sequences
-  const std::uint32_t header = block_header(last, kCompressedBlock, static_cast<std::size_t>(p - literals));
+// RFC 8878, 3.1.1.3: literals and sequences. Returns the block's size with its header. REQUIRES: block_room() bytes at
+// `begin`.
+std::size_t HuffmanFrameEncoder::State::code_block(const Block& block, const HuffmanTree* tree, bool last,
+                                                   std::byte* begin) {
+  std::byte* const content = begin + kBlockHeaderBytes;
+  std::byte* p = put_literals(block.literals, tree, content);
+  if (block.runs.empty())
+    *p++ = std::byte{0};  // the number of sequences
+  else
+    p = sequences.put(block.runs, p);
+  const std::uint32_t header = block_header(last, kCompressedBlock, static_cast<std::size_t>(p - content));
   std::memcpy(begin, &header, kBlockHeaderBytes);
   return static_cast<std::size_t>(p - begin);
+}
+
+// RFC 8878, 3.1.1.3.1: coded by the tree, if there is one and it saves something. Returns the section's end.
+std::byte* HuffmanFrameEncoder::State::put_literals(Bytes data, const HuffmanTree* tree, std::byte* p) {
+  if (tree) {
+    const bool treeless = tree == in_use;
+    std::byte* const coded = p + literals_header_bytes(data.size());
+    std::byte* end = coded;
+    if (!treeless) {
+      in_use = tree;
+      tree->fill(&table);
+      const Bytes description = tree->description();
+      end = std::copy(description.begin(), description.end(), end);
+    }
+    end = put_streams(data, table, kernels, end);
+    const auto coded_bytes = static_cast<std::size_t>(end - coded);
+    if (coded_bytes < data.size()) {  // else its size need not fit into the header
+      store_literals_header(p, treeless ? kTreelessLiterals : kCompressedLiterals, data.size(), coded_bytes);
+      return end;
+    }
+    if (!treeless) in_use = nullptr;
+  }
+  return std::copy(data.begin(), data.end(), store_raw_literals_header(p, data.size()));
 }
 
 }  // namespace ostraca

@@ -1,4 +1,5 @@
-// Standard zstd frames (RFC 8878) of Huffman-coded literals: our own encoder, several times as fast as the general one.
+// Standard zstd frames (RFC 8878) of Huffman-coded literals, alone or between runs of zeros: our own encoder, several
+// times as fast as the general one.
 #pragma once
 
 #include <cstddef>
@@ -10,8 +11,8 @@
 
 namespace ostraca {
 
-// Codes bytes for what each is worth by itself; no match is looked for, which is what skewed noise (an exponent plane)
-// wants. The frame depends on the data alone, not on the kernels. Owns its scratch memory; not thread-safe.
+// Codes bytes for what each is worth by itself. The frame depends on the data alone, not on the kernels. Owns its
+// scratch memory; not thread-safe.
 class HuffmanFrameEncoder {
  public:
   // Blocks may have 128 KiB (RFC 8878, 3.1.1.2.4). A little less, so that a block's four streams, and those of the next
@@ -25,8 +26,11 @@ class HuffmanFrameEncoder {
   HuffmanFrameEncoder& operator=(const HuffmanFrameEncoder&) = delete;
 
   // Writes one frame with its content size, without checksum or dictionary, and returns its size, or 0 when it does
-  // not fit into `out`. REQUIRES: data.size() <= kChunkBytesMax.
+  // not fit into `out`. No match is looked for, which is what skewed noise (an exponent plane) wants.
+  // REQUIRES: data.size() <= kChunkBytesMax.
   std::size_t encode(Bytes data, MutableBytes out);
+  // The same, but longer runs of zeros are matches: the planes of sparse differences.
+  std::size_t encode_zero_runs(Bytes data, MutableBytes out);
 
  private:
   struct State;

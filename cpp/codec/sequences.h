@@ -1,0 +1,73 @@
+// The sequences section of a zstd block (RFC 8878, 3.1.1.3.2): runs of zeros, each a match that repeats the byte
+// before.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/bytes.h"
+#include "codec/fse.h"
+#include "codec/zero_runs.h"
+
+namespace ostraca {
+
+// The lengths of a sequence are coded one by one: a code, and the bits that tell between the lengths that share it.
+inline constexpr std::size_t kLiteralCodes = 36, kMatchCodes = 53;
+
+// Writes the sections of one frame's blocks. All share the tables, which the first one describes.
+class SequencesWriter {
+ public:
+  // Room that the section of so many runs takes at most.
+  static constexpr std::size_t room(std::size_t runs) { return 3 + 1 + 2 * kSharesBytesMax + 1 + 7 * runs + 16; }
+
+  void begin(std::span<const ZeroRun> runs);  // of all blocks
+  // Returns the section's end. REQUIRES: one run or more, room(runs.size()) bytes.
+  std::byte* put(std::span<const ZeroRun> runs, std::byte* out) const;
+  void described() { described_ = true; }  // what was put last is kept: from now on it need not be said again
+
+ private:
+  struct Lengths {
+    bool single = false;  // all have one code
+    unsigned code = 0;    // it
+    FseShares shares;
+    FseCoder coder;
+    void begin(std::span<const std::uint32_t> counts);
+    std::byte* describe(std::byte* out) const;
+  };
+  Lengths literals_, zeros_;
+  bool described_ = false;
+};
+
+// Reads such sections, whoever wrote them. The bytes may be malicious.
+class SequencesReader {
+ public:
+  void begin() { literals_.known = matches_.known = repeats_known_ = false; }  // another frame
+
+  // Fills the front of `out` with what a block's literals and sequences say, and returns its bytes; 0 if they are not
+  // of this kind, or not valid. Writes nothing outside of `out`. REQUIRES: 8 readable bytes before the section,
+  // kLiteralsSlack after the literals; at most kBlockMax literals.
+  std::size_t read(Bytes section, Bytes literals, MutableBytes out);
+
+ private:
+  struct Entry {
+    std::uint32_t base;  // the shortest length
+    std::uint8_t extra;  // bits that tell how much longer
+    std::uint8_t bits;   // of the next state
+    std::uint16_t next;  // from where on
+  };
+  struct Table {
+    bool known = false;
+    unsigned bits = 0;
+    std::array<Entry, std::size_t{1} << kFseBitsMax> entries;
+  };
+  struct Field;
+  static bool read_table(unsigned mode, const Field& field, Bytes* in, Table* table);
+  std::size_t execute(Bytes stream, std::size_t count, Bytes literals, MutableBytes out) const;
+
+  Table literals_, matches_;
+  bool repeats_known_ = false;  // that every offset is the one before
+};
+
+}  // namespace ostraca
