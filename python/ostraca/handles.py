@@ -66,11 +66,12 @@ class Job:
     def __init__(
         self,
         writer: _core.Writer,
+        fill: Callable[[], object],  # adds what can be added now
         path: str,
         commit: dict[str, Any],
         progress: Progress,
         started: float,
-        feed: Callable[[_core.Writer, Step], object] | None = None,  # adds to the writer; else that is sealed
+        feed: Callable[[_core.Writer, Step], object] | None = None,  # adds the rest; else the writer is sealed
         expected_bytes: int = 0,  # that the writer will have when it was fed
         coordination: Coordination = ALONE,
         cleanups: Cleanups = NO_CLEANUPS,
@@ -92,7 +93,8 @@ class Job:
         self._coordination = coordination
         self._cleanup, self._late_cleanup = cleanups
         self._stall_seconds: float | None = None
-        self._caller_went_on = threading.Event()
+        self._filled, self._caller_went_on = threading.Event(), threading.Event()
+        self._dropped = False  # the constructor failed
         self._lock = threading.Lock()
         self._cancelled = self._publishing = False
         self._callbacks: list[Callable[[], object]] = []
@@ -101,13 +103,14 @@ class Job:
         self._thread = threading.Thread(target=self._run, name="ostraca-save", daemon=True)
         _running.add(self)
         try:
-            self._thread.start()
-        except RuntimeError:  # no more threads, or the interpreter is going
+            self._thread.start()  # before `fill` sets the engine to work, which would keep it waiting for a core
+            fill()
+        except BaseException:
+            self._dropped = True
             _running.discard(self)
             raise
-        except BaseException:  # Ctrl-C while it starts
-            self.cancel()
-            raise
+        finally:
+            self._filled.set()
 
     def let_caller_go(self, stalled: bool) -> None:
         """Called once, when the caller goes on; `stalled`: it waited so long, and for nothing else."""
@@ -182,6 +185,9 @@ class Job:
         _Unraisable(report)
 
     def _run(self) -> None:
+        self._filled.wait()
+        if self._dropped:
+            return
         try:
             self.info = self._save()
         except BaseException as error:

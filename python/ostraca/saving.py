@@ -186,13 +186,16 @@ def start(
     writer = begin(request.open)
     try:
         feed, expected_bytes = None, 0
-        if content.feed is None:
-            writer.add(content.specs)
-            writer.seal()
-        else:
+        if content.feed is not None:
             feed, expected_bytes = partial(content.feed, limit=request.feed_limit), content.feed.nbytes
+
+        def fill() -> None:
+            if content.feed is None:
+                writer.add(content.specs)
+                writer.seal()
+
         asked = (request.path, request.commit, request.progress, request.started)
-        return Job(writer, *asked, feed, expected_bytes, coordination, cleanups)
+        return Job(writer, fill, *asked, feed, expected_bytes, coordination, cleanups)
     except BaseException:
         writer.abort()
         raise
