@@ -263,20 +263,22 @@ Status ReadPipeline::process_extent(const ExtentRead& read, Bytes stored, Bytes 
   ++chunks_read_;
   OSTRACA_RETURN_IF_ERROR(check_crc(e, stored));
   if (!options_.decode) return {};
-  std::byte* direct = sink_.direct(read, e.decoded_bytes);
+  std::byte* const direct = sink_.direct(read, e.decoded_bytes);
+  Sink::Kept kept = direct ? nullptr : sink_.keep(read, e.decoded_bytes);
+  std::byte* const place = kept ? kept->data() : direct;
   Bytes decoded = stored;
-  if (static_cast<Codec>(e.codec) != Codec::kRaw || direct) {
-    if (!direct && decoder.scratch.size() == 0) {
+  if (static_cast<Codec>(e.codec) != Codec::kRaw || place) {
+    if (!place && decoder.scratch.size() == 0) {
       OSTRACA_ASSIGN_OR_RETURN(decoder.scratch, AlignedBuffer::allocate(kChunkBytesMax));
     }
-    const MutableBytes out(direct ? direct : decoder.scratch.data(), e.decoded_bytes);
+    const MutableBytes out(place ? place : decoder.scratch.data(), e.decoded_bytes);
     OSTRACA_RETURN_IF_ERROR(decode(read, stored, base, out, decoder));
     decoded = out;
   }
   ++chunks_decoded_;
   bytes_decoded_ += e.decoded_bytes;
   if (options_.deep) OSTRACA_RETURN_IF_ERROR(check_hash(e, decoded));
-  if (!direct) sink_.consume(read, decoded);
+  if (!direct) sink_.consume(read, decoded, std::move(kept));
   return {};
 }
 

@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <mutex>
 #include <span>
 #include <vector>
@@ -33,8 +34,11 @@ class ReadPipeline {
     virtual ~Sink() = default;
     // Memory that wants exactly the decoded extent; null if it has to go through consume().
     virtual std::byte* direct(const ExtentRead& read, std::uint32_t decoded_bytes) = 0;
-    // The decoded extent, when it did not go to direct().
-    virtual void consume(const ExtentRead& read, Bytes decoded) = 0;
+    // Memory of the extent's size that consume() wants to keep; null if any will do.
+    using Kept = std::shared_ptr<std::vector<std::byte>>;
+    virtual Kept keep(const ExtentRead&, std::uint32_t /*decoded_bytes*/) { return nullptr; }
+    // The decoded extent, when it did not go to direct(); it is in `kept` if there is one.
+    virtual void consume(const ExtentRead& read, Bytes decoded, Kept kept) = 0;
     // An extent could not be read, or is not what it should be. The status returned ends the run unless it is ok.
     virtual Status damaged(const ExtentRead& read, Status status) = 0;
   };

@@ -28,7 +28,7 @@ constexpr std::size_t kNamesInMessage = 5;
 class PackCache {
  public:
   using Key = std::pair<std::uint32_t, std::uint32_t>;  // file, extent
-  using Pack = std::shared_ptr<const std::vector<std::byte>>;
+  using Pack = ReadPipeline::Sink::Kept;
 
   Pack find(Key key) {
     const std::lock_guard lock(mutex_);
@@ -41,13 +41,24 @@ class PackCache {
     const std::lock_guard lock(mutex_);
     return packs_.empty();
   }
-  void insert(Key key, Bytes decoded) {
-    auto pack = std::make_shared<const std::vector<std::byte>>(decoded.begin(), decoded.end());
+  // Memory for a pack: that of one which was forgotten, as new memory costs more than decoding into it.
+  Pack make(std::size_t bytes) {
+    Pack pack;
+    {
+      const std::lock_guard lock(mutex_);
+      if (spare_.use_count() == 1) pack = std::move(spare_);
+    }
+    if (!pack) pack = std::make_shared<std::vector<std::byte>>();
+    pack->resize(bytes);
+    return pack;
+  }
+  void insert(Key key, Pack pack) {
     const std::lock_guard lock(mutex_);
+    bytes_ += pack->size();
     packs_.push_front({key, std::move(pack)});
-    bytes_ += decoded.size();
     while (bytes_ > kPackCacheBytes) {
       bytes_ -= packs_.back().pack->size();
+      spare_ = std::move(packs_.back().pack);
       packs_.pop_back();
     }
   }
@@ -59,6 +70,7 @@ class PackCache {
   };
   std::mutex mutex_;
   std::list<Entry> packs_;  // few: a search is shorter than a hash
+  Pack spare_;
   std::size_t bytes_ = 0;
 };
 
@@ -114,10 +126,12 @@ class RequestSink final : public ReadPipeline::Sink {
     if (out) modified_[read.targets.front().request] = true;
     return out;
   }
-  void consume(const ExtentRead& read, Bytes decoded) override {
+  Kept keep(const ExtentRead& read, std::uint32_t decoded_bytes) override {
+    return leaves_part_of_pack(directory_, requests_, read, decoded_bytes) ? cache_.make(decoded_bytes) : nullptr;
+  }
+  void consume(const ExtentRead& read, Bytes decoded, Kept kept) override {
     feed(read, decoded);
-    if (leaves_part_of_pack(directory_, requests_, read, decoded.size()))
-      cache_.insert({read.file, read.extent}, decoded);
+    if (kept) cache_.insert({read.file, read.extent}, std::move(kept));
   }
   // Whether the cache had what is to be read.
   bool fed_from_cache(const ExtentRead& read) {
@@ -156,7 +170,8 @@ class ReaderImpl final : public Reader {
       : storage_(std::move(storage)),
         lease_(std::move(lease)),
         stored_(std::move(stored)),
-        options_(options),
+        io_(options.io),
+        threads_(std::min(options.threads ? options.threads : usable_cores(), kThreadsMax)),
         base_(*storage_, stored_.manifest),
         files_(*storage_, base_.storage(), stored_.directory),
         buffers_(kBlockBytes, options.coding_bytes ? options.coding_bytes : kCodingBytesDefault,
@@ -187,7 +202,8 @@ class ReaderImpl final : public Reader {
   const std::shared_ptr<Storage> storage_;
   const std::unique_ptr<Lease> lease_;  // whoever prunes leaves the checkpoint alone while it is held
   const StoredCheckpoint stored_;
-  const ReaderOptions options_;
+  const IoMode io_;
+  const unsigned threads_;
   const OpenBase base_;
   DataFiles files_;
   BufferPool buffers_;
@@ -324,11 +340,14 @@ Status ReaderImpl::run(std::span<const ReadRequest> requests, bool deep, const P
   RequestSink sink(directory, requests, files, packs_);
   if (!deep && !packs_.empty())
     std::erase_if(reads, [&sink](const ExtentRead& read) { return sink.fed_from_cache(read); });
+  if (reads.empty()) {  // array after array out of one pack: all that follows would cost more than the copy
+    if (modified) *modified = sink.modified();
+    return {};
+  }
   const std::vector<Fetch> fetches = plan_fetches(
       reads, [&](std::uint32_t f) -> const std::vector<Extent>& { return files[f]->extents; },
       [&](std::uint32_t f) { return files[f]->table_offset; }, kFetchBytes);
-  const unsigned threads = std::min(options_.threads ? options_.threads : usable_cores(), kThreadsMax);
-  ReadPipeline pipeline(fetches, files, buffers_, sink, {.threads = threads, .io = options_.io, .deep = deep});
+  ReadPipeline pipeline(fetches, files, buffers_, sink, {.threads = threads_, .io = io_, .deep = deep});
   const Status status = pipeline.run(poll);
   if (modified) *modified = sink.modified();
   const ReadStatistics s = pipeline.statistics();

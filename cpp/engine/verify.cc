@@ -127,7 +127,7 @@ class Verifier::ChunkSink final : public ReadPipeline::Sink {
       : verifier_(verifier), name_(name), file_(file), names_(names) {}
 
   std::byte* direct(const ExtentRead&, std::uint32_t) override { return nullptr; }
-  void consume(const ExtentRead&, Bytes) override {}
+  void consume(const ExtentRead&, Bytes, Kept) override {}
   Status damaged(const ExtentRead& read, Status status) override {
     const std::lock_guard lock(mutex_);
     const std::vector<std::string>& names = names_.of(read.extent);
