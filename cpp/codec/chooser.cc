@@ -23,6 +23,9 @@ constexpr std::size_t kSampleElements = kSampleWindows * kSampleWindowElements;
 constexpr std::size_t kProbeBytes = 64 * kKiB;
 constexpr std::size_t kFloatProbeWindows = 4;
 constexpr std::size_t kOtherProbeWindows = 2;
+// Of differences only runs of zeros are looked for, which are short: less of them tells as much.
+constexpr std::size_t kDeltaProbeBytes = 16 * kKiB;
+constexpr std::size_t kDeltaProbeWindows = 8;
 constexpr double kSuspiciousRepeats = 0.03;
 constexpr double kFloatGain = 0.95;  // match search must get below this share of entropy coding alone
 constexpr double kOtherGain = 0.98;
@@ -96,6 +99,7 @@ void Chooser::gather(Bytes chunk, Bytes base, unsigned width, std::size_t window
     }
   };
   copy(chunk, elements_);
+  gathered_share_ = static_cast<double>(elements_.size()) / static_cast<double>(chunk.size());
   if (base.empty()) return;
   copy(base, base_);
   zigzag_differences(elements_.data(), base_.data(), elements_.size() / width, width, elements_.data());
@@ -114,9 +118,11 @@ Chooser::Figures Chooser::measure(Bytes plane) const {
   return figures;
 }
 
-double Chooser::frame_bits(std::size_t frame_bytes, Bytes data) const {
+// Bits for a byte of `data`, which are a part of what the frame would hold; `fixed_bytes` of it do not grow with them.
+double Chooser::frame_bits(std::size_t frame_bytes, Bytes data, std::size_t fixed_bytes) const {
   if (frame_bytes == 0) return std::numeric_limits<double>::infinity();  // it did not fit
-  return 8 * static_cast<double>(frame_bytes) / static_cast<double>(data.size());
+  const double bytes = static_cast<double>(frame_bytes) - (1 - gathered_share_) * static_cast<double>(fixed_bytes);
+  return 8 * bytes / static_cast<double>(data.size());
 }
 
 // Compresses `plane` in every way that is to be tried.
@@ -124,11 +130,13 @@ Chooser::Probed Chooser::probe_plane(Bytes plane, bool try_zero_runs, bool try_l
                                      FrameEncoder& frames) {
   Probed best;
   if (figures.entropy < kRandomBits) {
-    const double bits = frame_bits(frames.huffman(plane, frame_), plane);
+    const std::size_t bytes = frames.huffman(plane, frame_);
+    const double bits = frame_bits(bytes, plane, frames.description_bytes());
     if (bits < best.cost) best = {PlaneMode::kHuffman, false, bits};
   }
   if (try_zero_runs) {
-    const double bits = frame_bits(frames.zero_runs(plane, frame_), plane);
+    const std::size_t bytes = frames.zero_runs(plane, frame_);
+    const double bits = frame_bits(bytes, plane, frames.description_bytes());
     if (bits < best.cost * gain) best = {PlaneMode::kZstd, true, bits};
   }
   if (try_lz) {
@@ -179,8 +187,8 @@ Plan Chooser::choose(Bytes chunk, Bytes base, ElementFormat format, FrameEncoder
 
   double whole = 8;
   if (probe_all || std::find(probe.begin(), probe.end(), true) != probe.end()) {
-    const std::size_t windows = noisy ? kFloatProbeWindows : kOtherProbeWindows;
-    gather(chunk, base, width, windows, kProbeBytes / windows / width);
+    const std::size_t windows = delta ? kDeltaProbeWindows : noisy ? kFloatProbeWindows : kOtherProbeWindows;
+    gather(chunk, base, width, windows, (delta ? kDeltaProbeBytes : kProbeBytes) / windows / width);
     split(&count);
     frame_.resize(zstd_bound(elements_.size()));
     for (unsigned k = 0; k < width; ++k) {

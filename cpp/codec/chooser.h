@@ -42,9 +42,10 @@ class Chooser {
   Figures measure(Bytes plane) const;
   Probed probe_plane(Bytes plane, bool try_zero_runs, bool try_lz, double gain, const Figures& figures,
                      FrameEncoder& frames);
-  double frame_bits(std::size_t frame_bytes, Bytes data) const;
+  double frame_bits(std::size_t frame_bytes, Bytes data, std::size_t fixed_bytes = 0) const;
 
   std::vector<std::byte> elements_;  // windows of the chunk, back to back, or of its differences
+  double gathered_share_ = 1;        // of the chunk
   std::vector<std::byte> base_;      // those of the base
   std::vector<std::byte> planes_;    // those split, back to back
   std::vector<std::byte> frame_;     // what the probes write

@@ -229,6 +229,7 @@ struct HuffmanFrameEncoder::State {
   std::optional<HuffmanTree> whole;     // for all blocks of the frame
   std::optional<HuffmanTree> own[2];    // for one block; by turns, since the tree in use may be one of them
   const HuffmanTree* in_use = nullptr;  // what the decoder has for a treeless block
+  std::size_t description_bytes = 0;    // of all trees and tables so far
   CodeTable table;                      // of in_use
   SequencesWriter sequences;
   std::vector<ZeroRun> runs;
@@ -248,6 +249,8 @@ std::size_t HuffmanFrameEncoder::encode_zero_runs(Bytes data, MutableBytes out) 
   state_->take_zero_runs(data);
   return state_->encode(data, out);
 }
+
+std::size_t HuffmanFrameEncoder::description_bytes() const { return state_->description_bytes; }
 
 void HuffmanFrameEncoder::State::take(Bytes data) {
   count = 0;
@@ -272,6 +275,7 @@ void HuffmanFrameEncoder::State::take_zero_runs(Bytes data) {
 
 std::size_t HuffmanFrameEncoder::State::encode(Bytes data, MutableBytes out) {
   survey();
+  description_bytes = 0;
   Output output{out};
   put_frame_header(data.size(), output);
   if (count == 0) output.put(block_header(true, kRawBlock, 0), kBlockHeaderBytes);
@@ -328,7 +332,11 @@ void HuffmanFrameEncoder::State::put_block(const Block& block, const Survey& sur
     std::byte* const begin = roomy ? out.room.data() + out.at : scratch.data();
     const std::size_t bytes = code_block(block, tree, last, begin);
     if (bytes < kBlockHeaderBytes + size) {
-      if (!block.runs.empty()) sequences.described();
+      if (in_use && in_use != before) description_bytes += in_use->description().size();
+      if (!block.runs.empty()) {
+        if (!sequences.is_described()) description_bytes += sequences.description_bytes();
+        sequences.described();
+      }
       if (roomy)
         out.at += bytes;
       else

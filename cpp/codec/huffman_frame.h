@@ -31,6 +31,8 @@ class HuffmanFrameEncoder {
   std::size_t encode(Bytes data, MutableBytes out);
   // The same, but longer runs of zeros are matches: the planes of sparse differences.
   std::size_t encode_zero_runs(Bytes data, MutableBytes out);
+  // Of the last frame's bytes, those that describe its codes: more of the same data does not take more of them.
+  std::size_t description_bytes() const;
 
  private:
   struct State;

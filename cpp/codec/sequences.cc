@@ -110,23 +110,26 @@ unsigned state_bits(std::uint64_t symbols, std::size_t different) {
 
 void SequencesWriter::Lengths::begin(std::span<const std::uint32_t> counts) {
   std::uint64_t all = 0;
-  std::size_t different = 0;
+  std::size_t different = 0, code = 0;
   for (std::size_t c = 0; c < counts.size(); ++c) {
     if (counts[c] == 0) continue;
     all += counts[c];
     ++different;
-    code = static_cast<unsigned>(c);
+    code = c;
   }
   single = different <= 1;
-  if (single) return;
-  shares = share_states(counts, state_bits(all, different));
-  coder = FseCoder(shares);
+  if (single) {
+    description[0] = static_cast<std::byte>(code);
+    description_bytes = 1;
+  } else {
+    const FseShares shares = share_states(counts, state_bits(all, different));
+    description_bytes = write_shares(shares, description.data());
+    coder = FseCoder(shares);
+  }
 }
 
 std::byte* SequencesWriter::Lengths::describe(std::byte* out) const {
-  if (!single) return out + write_shares(shares, out);
-  *out = static_cast<std::byte>(code);
-  return out + 1;
+  return std::copy_n(description.data(), description_bytes, out);
 }
 
 void SequencesWriter::begin(std::span<const ZeroRun> runs) {

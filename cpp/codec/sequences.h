@@ -26,13 +26,15 @@ class SequencesWriter {
   // Returns the section's end. REQUIRES: one run or more, room(runs.size()) bytes.
   std::byte* put(std::span<const ZeroRun> runs, std::byte* out) const;
   void described() { described_ = true; }  // what was put last is kept: from now on it need not be said again
+  bool is_described() const { return described_; }
+  std::size_t description_bytes() const { return 1 + literals_.description_bytes + zeros_.description_bytes; }
 
  private:
   struct Lengths {
-    bool single = false;  // all have one code
-    unsigned code = 0;    // it
-    FseShares shares;
-    FseCoder coder;
+    bool single = false;                                 // all have one code
+    FseCoder coder;                                      // if not
+    std::array<std::byte, kSharesBytesMax> description;  // the code, or how the states are shared
+    std::size_t description_bytes = 0;
     void begin(std::span<const std::uint32_t> counts);
     std::byte* describe(std::byte* out) const;
   };

@@ -100,6 +100,8 @@ std::size_t FrameEncoder::zero_runs(Bytes data, MutableBytes out) {
   return contexts_->huffman.encode_zero_runs(data, out);
 }
 
+std::size_t FrameEncoder::description_bytes() const { return contexts_->huffman.description_bytes(); }
+
 // Each made when it is first needed: a lazy slice whose pack is in the cache decodes nothing, and libzstd's context
 // alone takes longer to make than all the rest of it.
 struct FrameDecoder::Context {

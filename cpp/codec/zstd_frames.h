@@ -26,6 +26,8 @@ class FrameEncoder {
   // Entropy coding beside matches that are runs of zeros and nothing else: the planes of sparse differences.
   // REQUIRES: data.size() <= kChunkBytesMax.
   std::size_t zero_runs(Bytes data, MutableBytes out);
+  // Of the last frame that huffman() or zero_runs() made: HuffmanFrameEncoder::description_bytes().
+  std::size_t description_bytes() const;
 
  private:
   struct Contexts;
