@@ -6,9 +6,9 @@
 #include <cstring>
 #include <optional>
 #include <span>
-#include <vector>
 
 #include "base/limits.h"
+#include "base/scratch.h"
 #include "codec/huffman_tree.h"
 #include "codec/sequences.h"
 #include "codec/zero_runs.h"
@@ -232,8 +232,8 @@ struct HuffmanFrameEncoder::State {
   std::size_t description_bytes = 0;    // of all trees and tables so far
   CodeTable table;                      // of in_use
   SequencesWriter sequences;
-  std::vector<ZeroRun> runs;
-  std::vector<std::byte> literals;
+  Scratch<ZeroRun> runs;
+  Scratch<std::byte> literals;
   std::array<std::byte, block_room(kBlock, zero_runs_max(kBlock))> scratch;
 };
 
@@ -262,8 +262,8 @@ void HuffmanFrameEncoder::State::take(Bytes data) {
 
 void HuffmanFrameEncoder::State::take_zero_runs(Bytes data) {
   take(data);
-  if (literals.size() < data.size() + kLiteralsSlack) literals.resize(data.size() + kLiteralsSlack);
-  if (const std::size_t room = zero_runs_max(data.size()) + count; runs.size() < room) runs.resize(room);
+  literals.reserve(data.size() + kLiteralsSlack);
+  runs.reserve(zero_runs_max(data.size()) + count);
   FoundRuns to{runs.data(), literals.data()};
   for (Block& block : std::span(blocks).first(count)) {
     const FoundRuns end = find_zero_runs(block.data, to.end, to.literals);

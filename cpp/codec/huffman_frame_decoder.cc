@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/limits.h"
+#include "base/scratch.h"
 #include "codec/huffman_streams.h"
 #include "codec/huffman_weights.h"
 #include "codec/sequences.h"
@@ -88,7 +89,7 @@ struct HuffmanFrameDecoder::State {
   bool add_streams(Bytes coded, MutableBytes to, bool four);
   bool add_stream(Bytes stream, MutableBytes to);
   bool decode_pending();
-  MutableBytes room_for_literals(std::size_t size, bool sequences);
+  MutableBytes room_for_literals(std::size_t size, bool has_sequences);
   bool do_later();
 
   bool has_table = false;
@@ -100,7 +101,7 @@ struct HuffmanFrameDecoder::State {
   MutableBytes out;  // what no block has filled yet
   // Once there was a block with sequences, all literals are decoded to a place of their own first.
   std::vector<Later> later;
-  std::vector<std::byte> literals;
+  Scratch<std::byte> literals;
   std::size_t literals_used = 0;
   SequencesReader sequences;
 };
@@ -183,9 +184,9 @@ MutableBytes HuffmanFrameDecoder::State::room_for_literals(std::size_t size, boo
     out = out.subspan(to.size());
     return to;
   }
-  if (later.empty() && literals.size() < out.size() + kLiteralsSlack) literals.resize(out.size() + kLiteralsSlack);
-  const MutableBytes to =
-      MutableBytes(literals).subspan(literals_used, std::min(size, literals.size() - kLiteralsSlack - literals_used));
+  if (later.empty()) literals.reserve(out.size() + kLiteralsSlack);
+  const std::size_t room = literals.size() - kLiteralsSlack - literals_used;
+  const MutableBytes to(literals.data() + literals_used, std::min(size, room));
   literals_used += to.size();
   later.push_back({to, {}});
   return to;

@@ -72,9 +72,7 @@ void PlaneScratch::reserve(std::size_t count, unsigned width) {
   // Planes whose starts are a multiple of 4 KiB apart compete for the same cache sets.
   constexpr std::size_t kStagger = 4096 + 256;
   stride_ = count / 4096 * 4096 + kStagger + 4096;
-  if (capacity_ >= stride_ * width) return;
-  capacity_ = stride_ * width;
-  memory_ = std::make_unique_for_overwrite<std::byte[]>(capacity_);
+  memory_.reserve(stride_ * width);
 }
 
 std::size_t encode_planes(Bytes chunk, Bytes base, const Plan& plan, FrameEncoder& frames, PlaneScratch& scratch,

@@ -4,9 +4,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 
 #include "base/bytes.h"
+#include "base/scratch.h"
 #include "codec/chooser.h"
 #include "codec/zstd_frames.h"
 #include "ostraca/status.h"
@@ -26,11 +26,10 @@ class PlaneScratch {
  public:
   // Room for `width` planes of `count` bytes, valid until the next call.
   void reserve(std::size_t count, unsigned width);
-  std::byte* plane(unsigned k) { return memory_.get() + k * stride_; }
+  std::byte* plane(unsigned k) { return memory_.data() + k * stride_; }
 
  private:
-  std::unique_ptr<std::byte[]> memory_;
-  std::size_t capacity_ = 0;
+  Scratch<std::byte> memory_;
   std::size_t stride_ = 0;
 };
 

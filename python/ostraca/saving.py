@@ -150,8 +150,11 @@ class Request:
         budget = self.writer["staging_bytes"]
         if budget is None:
             budget = min(wanted, int(_core.available_memory_bytes() * STAGING_SHARE))
-        self.feed_limit = max(budget * fed_bytes // wanted, FEED_BYTES_MIN)
-        self.writer["staging_bytes"] = budget * (wanted - fed_bytes) // wanted
+        fed_share = budget * fed_bytes // wanted
+        if mutable_bytes + fed_bytes <= budget:
+            fed_share = max(fed_share, fed_bytes)
+        self.feed_limit = max(fed_share, FEED_BYTES_MIN)
+        self.writer["staging_bytes"] = budget - fed_share
         if mutable_bytes > self.writer["staging_bytes"] or fed_bytes > self.feed_limit:
             self.unstaged = mutable_bytes + fed_bytes, budget
 
