@@ -15,6 +15,7 @@ class Scratch {
   void reserve(std::size_t count) {
     if (count <= size_) return;
     memory_.reset();  // first: never both
+    size_ = 0;
     memory_ = std::make_unique_for_overwrite<T[]>(count);
     size_ = count;
   }

@@ -23,7 +23,7 @@ constexpr std::size_t kSampleElements = kSampleWindows * kSampleWindowElements;
 constexpr std::size_t kProbeBytes = 64 * kKiB;
 constexpr std::size_t kFloatProbeWindows = 4;
 constexpr std::size_t kOtherProbeWindows = 2;
-// Of differences only runs of zeros are looked for, which are short: less of them tells as much.
+// Of differences of floats only runs of zeros are looked for, which are short: less of them tells as much.
 constexpr std::size_t kDeltaProbeBytes = 16 * kKiB;
 constexpr std::size_t kDeltaProbeWindows = 8;
 constexpr double kSuspiciousRepeats = 0.03;
@@ -187,8 +187,9 @@ Plan Chooser::choose(Bytes chunk, Bytes base, ElementFormat format, FrameEncoder
 
   double whole = 8;
   if (probe_all || std::find(probe.begin(), probe.end(), true) != probe.end()) {
-    const std::size_t windows = delta ? kDeltaProbeWindows : noisy ? kFloatProbeWindows : kOtherProbeWindows;
-    gather(chunk, base, width, windows, (delta ? kDeltaProbeBytes : kProbeBytes) / windows / width);
+    const bool runs_only = delta && format.is_float;
+    const std::size_t windows = runs_only ? kDeltaProbeWindows : noisy ? kFloatProbeWindows : kOtherProbeWindows;
+    gather(chunk, base, width, windows, (runs_only ? kDeltaProbeBytes : kProbeBytes) / windows / width);
     split(&count);
     frame_.resize(zstd_bound(elements_.size()));
     for (unsigned k = 0; k < width; ++k) {

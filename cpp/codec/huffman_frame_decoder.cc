@@ -120,6 +120,7 @@ bool HuffmanFrameDecoder::State::decode(Bytes frame, MutableBytes all) {
   out = all;
   const std::size_t header_bytes = read_frame_header(frame, out.size());
   if (header_bytes == 0) return false;
+  const std::size_t block_max = std::min(kBlockMax, all.size());  // RFC 8878, 3.1.1.2.3: the window is the content
   Bytes rest = frame.subspan(header_bytes);
   for (bool last = false; !last;) {
     if (rest.size() < kBlockHeaderBytes) return false;
@@ -128,7 +129,7 @@ bool HuffmanFrameDecoder::State::decode(Bytes frame, MutableBytes all) {
     const unsigned type = header >> 1 & 3;
     const std::size_t size = header >> 3, stored = type == kRleBlock ? 1 : size;
     rest = rest.subspan(kBlockHeaderBytes);
-    if (size > kBlockMax || stored > rest.size() || !read_block(type, size, rest.first(stored))) return false;
+    if (size > block_max || stored > rest.size() || !read_block(type, size, rest.first(stored))) return false;
     rest = rest.subspan(stored);
   }
   return rest.empty() && decode_pending() && do_later() && out.empty();
@@ -153,7 +154,7 @@ bool HuffmanFrameDecoder::State::read_compressed_block(Bytes block) {
   const Bytes coded = block.subspan(header.bytes, header.coded), section = block.subspan(header.bytes + header.coded);
   if (section.empty()) return false;
   const bool has_sequences = section[0] != std::byte{0};
-  if (!has_sequences && section.size() > 1) return false;
+  if (has_sequences ? !SequencesReader::takes(section) : section.size() > 1) return false;
   const MutableBytes to = room_for_literals(header.decoded, has_sequences);
   if (to.size() != header.decoded || !read_literals(header, coded, to)) return false;
   if (has_sequences) later.back().sequences = section;

@@ -228,31 +228,36 @@ bool SequencesReader::read_table(unsigned mode, const Field& field, Bytes* in, T
   return true;
 }
 
-std::size_t SequencesReader::read(Bytes section, Bytes literals, MutableBytes out) {
-  if (section.size() < 3) return 0;
-  auto count = std::to_integer<std::size_t>(section[0]);
-  std::size_t head = 1;
-  if (count == 255) return 0;  // more than a block of ours has
-  if (count >= 128) {
-    count = (count - 128) << 8 | std::to_integer<std::size_t>(section[1]);
-    head = 2;
+// RFC 8878, 3.1.1.3.2.1. More sequences than a block of ours has, and offsets that have codes of their own, are not
+// ours.
+bool SequencesReader::read_header(Bytes section, Header* header) {
+  if (section.size() < 3) return false;
+  header->count = std::to_integer<std::size_t>(section[0]);
+  header->bytes = 2;
+  if (header->count == 255) return false;
+  if (header->count >= 128) {
+    header->count = (header->count - 128) << 8 | std::to_integer<std::size_t>(section[1]);
+    header->bytes = 3;
   }
-  if (count == 0) return 0;
-  const auto mode = std::to_integer<unsigned>(section[head]);
-  Bytes rest = section.subspan(head + 1);
-  if ((mode & 3) != 0) return 0;
-  if (!read_table(mode >> 6, {kLiteralLengths.base, kLiteralLengths.extra}, &rest, &literals_)) return 0;
-  const unsigned offsets = mode >> 4 & 3;
-  if (offsets == kSingle) {
+  header->modes = std::to_integer<unsigned>(section[header->bytes - 1]);
+  const unsigned offsets = header->modes >> 4 & 3;
+  return header->count > 0 && (header->modes & 3) == 0 && (offsets == kSingle || offsets == kRepeat);
+}
+
+std::size_t SequencesReader::read(Bytes section, Bytes literals, MutableBytes out) {
+  Header header;
+  if (!read_header(section, &header)) return 0;
+  Bytes rest = section.subspan(header.bytes);
+  if (!read_table(header.modes >> 6, {kLiteralLengths.base, kLiteralLengths.extra}, &rest, &literals_)) return 0;
+  if ((header.modes >> 4 & 3) == kSingle) {
     if (rest.empty() || rest[0] != kRepeatedOffset) return 0;
     rest = rest.subspan(1);
-    repeats_known_ = true;
-  } else if (offsets != kRepeat || !repeats_known_) {
+  } else if (!matches_.known) {  // there was no block before whose offsets this one could repeat
     return 0;
   }
-  if (!read_table(mode >> 2 & 3, {kMatchLengths.base, kMatchLengths.extra}, &rest, &matches_)) return 0;
+  if (!read_table(header.modes >> 2 & 3, {kMatchLengths.base, kMatchLengths.extra}, &rest, &matches_)) return 0;
   if (rest.empty() || rest.back() == std::byte{0}) return 0;
-  return execute(rest, count, literals, out);
+  return execute(rest, header.count, literals, out);
 }
 
 namespace {
@@ -265,7 +270,7 @@ class BitReader {
     const auto bits = load_le<std::uint64_t>(word_);
     bits_ = (bits | 1) << (std::countl_zero(bits) + 1);
   }
-  // The `count` bits after the next `skip` ones; skip + count <= 57 in all between refills.
+  // The `count` bits after the next `skip` ones; at most 55 in all between refills.
   std::uint64_t peek(unsigned skip, unsigned count) const { return bits_ << skip >> 1 >> (63 - count); }
   void drop(unsigned count) { bits_ <<= count; }
   bool enough() const { return word_ >= begin_; }  // for whatever is dropped until the next refill

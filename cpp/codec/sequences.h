@@ -15,6 +15,7 @@ namespace ostraca {
 
 // The lengths of a sequence are coded one by one: a code, and the bits that tell between the lengths that share it.
 inline constexpr std::size_t kLiteralCodes = 36, kMatchCodes = 53;
+static_assert(kMatchCodes <= kFseSymbolsMax);
 
 // Writes the sections of one frame's blocks. All share the tables, which the first one describes.
 class SequencesWriter {
@@ -45,8 +46,13 @@ class SequencesWriter {
 // Reads such sections, whoever wrote them. The bytes may be malicious.
 class SequencesReader {
  public:
-  void begin() { literals_.known = matches_.known = repeats_known_ = false; }  // another frame
+  void begin() { literals_.known = matches_.known = false; }  // another frame
 
+  // Whether a section begins as those that read() takes.
+  static bool takes(Bytes section) {
+    Header header;
+    return read_header(section, &header);
+  }
   // Fills the front of `out` with what a block's literals and sequences say, and returns its bytes; 0 if they are not
   // of this kind, or not valid. Writes nothing outside of `out`. REQUIRES: 8 readable bytes before the section,
   // kLiteralsSlack after the literals; at most kBlockMax literals.
@@ -64,12 +70,17 @@ class SequencesReader {
     unsigned bits = 0;
     std::array<Entry, std::size_t{1} << kFseBitsMax> entries;
   };
+  struct Header {
+    std::size_t count = 0;  // of sequences
+    unsigned modes = 0;     // of the tables of literal lengths, offsets, match lengths
+    std::size_t bytes = 0;
+  };
   struct Field;
+  static bool read_header(Bytes section, Header* header);
   static bool read_table(unsigned mode, const Field& field, Bytes* in, Table* table);
   std::size_t execute(Bytes stream, std::size_t count, Bytes literals, MutableBytes out) const;
 
   Table literals_, matches_;
-  bool repeats_known_ = false;  // that every offset is the one before
 };
 
 }  // namespace ostraca

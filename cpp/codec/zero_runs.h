@@ -19,7 +19,7 @@ struct ZeroRun {
 inline constexpr std::size_t kShortestRun = 9;
 constexpr std::size_t zero_runs_max(std::size_t size) { return size / (kShortestRun + 1) + 1; }
 
-// What find_zero_runs may write beyond the literals.
+// What find_zero_runs may write beyond the literals, and SequencesReader read: short literals are copied in one size.
 inline constexpr std::size_t kLiteralsSlack = 32;
 
 struct FoundRuns {

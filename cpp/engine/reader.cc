@@ -30,12 +30,19 @@ class PackCache {
   using Key = std::pair<std::uint32_t, std::uint32_t>;  // file, extent
   using Pack = ReadPipeline::Sink::Kept;
 
-  Pack find(Key key) {
+  using Found = std::shared_ptr<const std::vector<std::byte>>;
+
+  Found find(Key key) {
     const std::lock_guard lock(mutex_);
     const auto it = std::ranges::find(packs_, key, &Entry::key);
     if (it == packs_.end()) return nullptr;
     packs_.splice(packs_.begin(), packs_, it);
     return it->pack;
+  }
+  // Who found a pack lets go of it here: the next to use its memory has to see that it was read.
+  void let_go(Found pack) {
+    const std::lock_guard lock(mutex_);
+    pack.reset();
   }
   bool empty() {
     const std::lock_guard lock(mutex_);
@@ -54,6 +61,7 @@ class PackCache {
   }
   void insert(Key key, Pack pack) {
     const std::lock_guard lock(mutex_);
+    if (std::ranges::find(packs_, key, &Entry::key) != packs_.end()) return;  // somebody else was faster
     bytes_ += pack->size();
     packs_.push_front({key, std::move(pack)});
     while (bytes_ > kPackCacheBytes) {
@@ -135,9 +143,11 @@ class RequestSink final : public ReadPipeline::Sink {
   }
   // Whether the cache had what is to be read.
   bool fed_from_cache(const ExtentRead& read) {
-    const PackCache::Pack pack = cache_.find({read.file, read.extent});
-    if (pack) feed(read, *pack);
-    return pack != nullptr;
+    PackCache::Found pack = cache_.find({read.file, read.extent});
+    if (!pack) return false;
+    feed(read, *pack);
+    cache_.let_go(std::move(pack));
+    return true;
   }
   Status damaged(const ExtentRead& read, Status status) override {
     if (status.code() == Code::kCancelled) return status;

@@ -117,15 +117,28 @@ Buffer sparse(std::size_t size, unsigned gap, unsigned values = 6, unsigned seed
   return data;
 }
 
-// A frame of one block of compressed literals.
-Buffer frame_of_literals(const Buffer& section, std::size_t content_bytes) {
+// A frame of one block of compressed literals, and zeros after it: no block may be larger than the frame's content.
+constexpr std::size_t kZerosAfter = 40;
+Buffer frame_of_literals(const Buffer& section, std::size_t literals) {
   Buffer frame = {std::byte{0x28}, std::byte{0xB5}, std::byte{0x2F},
-                  std::byte{0xFD}, std::byte{0x20}, static_cast<std::byte>(content_bytes)};
-  const std::size_t header = 1 | 2 << 1 | (section.size() + 1) << 3;
-  for (unsigned k = 0; k < 3; ++k) frame.push_back(static_cast<std::byte>(header >> 8 * k));
+                  std::byte{0xFD}, std::byte{0x20}, static_cast<std::byte>(literals + kZerosAfter)};
+  const auto put_header = [&frame](std::size_t header) {
+    for (unsigned k = 0; k < 3; ++k) frame.push_back(static_cast<std::byte>(header >> 8 * k));
+  };
+  put_header(2 << 1 | (section.size() + 1) << 3);
   frame.insert(frame.end(), section.begin(), section.end());
   frame.push_back(std::byte{0});
+  put_header(1 | kZerosAfter << 3);
+  frame.resize(frame.size() + kZerosAfter);
   return frame;
+}
+
+// Newer versions of libzstd refuse it, as RFC 8878, 3.1.1.2.3 says.
+TEST(HuffmanFrameDecoder, BlocksLargerThanTheContentAreNotOurs) {
+  Buffer frame;
+  for (int b : {0x28, 0xB5, 0x2F, 0xFD, 0x20, 4, 0x35, 0, 0, 0x20, 1, 2, 3, 4, 0})
+    frame.push_back(static_cast<std::byte>(b));
+  EXPECT_FALSE(judge(frame, 4).ours);
 }
 
 TEST(HuffmanFrameDecoder, LiteralFramesOfLibzstd) {
@@ -226,7 +239,7 @@ TEST(HuffmanFrameDecoder, EverySmallTree) {
           section.push_back(static_cast<std::byte>(generator()));
         const std::size_t header = 2 | size << 4 | (section.size() - 3) << 14;
         for (unsigned k = 0; k < 3; ++k) section[k] = static_cast<std::byte>(header >> 8 * k);
-        const Verdict verdict = judge(frame_of_literals(section, size), size);
+        const Verdict verdict = judge(frame_of_literals(section, size), size + kZerosAfter);
         accepted += verdict.ours;
         doubted += verdict.theirs && !verdict.ours;
       }

@@ -1,5 +1,6 @@
-// What our decoder of Huffman-only frames accepts, libzstd accepts too, with the same content. Arbitrary bytes are one
-// block's literals section, or the blocks of a frame, so that no fuzzer has to find the headers first.
+// What our decoder of frames accepts, libzstd accepts too, with the same content. Arbitrary bytes are one block's
+// literals section, one block with its sequences, or the blocks of a frame, so that no fuzzer has to find the headers
+// first.
 #include <zstd.h>
 
 #include <algorithm>
@@ -35,15 +36,15 @@ void judge(const std::vector<std::byte>& frame, std::size_t content_bytes) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* input, std::size_t size) {
   if (size < 3 || size > 100000) return 0;
   const std::size_t content_bytes = input[0] | input[1] << 8;
-  const bool whole_blocks = (input[2] & 1) != 0;
+  const bool whole_blocks = (input[2] & 1) != 0, literals_only = (input[2] & 3) == 0;
   const auto* const data = reinterpret_cast<const std::byte*>(input) + 3;
   std::vector<std::byte> frame;
   put(frame, 0xFD2FB528, 4);
   put(frame, 0xA0, 1);
   put(frame, content_bytes, 4);
-  if (!whole_blocks) put(frame, 1 | 2 << 1 | (size - 3 + 1) << 3, 3);
+  if (!whole_blocks) put(frame, 1 | 2 << 1 | (size - 3 + literals_only) << 3, 3);
   frame.insert(frame.end(), data, data + (size - 3));
-  if (!whole_blocks) put(frame, 0, 1);
+  if (literals_only) put(frame, 0, 1);
   judge(frame, content_bytes);
   return 0;
 }
