@@ -137,7 +137,9 @@ Chooser::Probed Chooser::probe_plane(Bytes plane, bool try_zero_runs, bool try_l
   if (try_zero_runs) {
     const std::size_t bytes = frames.zero_runs(plane, frame_);
     const double bits = frame_bits(bytes, plane, frames.description_bytes());
-    if (bits < best.cost * gain) best = {PlaneMode::kZstd, true, bits};
+    // Zeros alone are one run, and one symbol, too; but there is more outside of the sample.
+    const bool zeros_alone = plane[0] == std::byte{0} && all_equal(plane, 1);
+    if (zeros_alone || bits < best.cost * gain) best = {PlaneMode::kZstd, true, bits};
   }
   if (try_lz) {
     const double bits = frame_bits(frames.lz(plane, kFastLevel, frame_), plane);

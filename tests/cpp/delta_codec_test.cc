@@ -124,6 +124,21 @@ TEST(Delta, IntegersAndSparseUpdates) {
   }
 }
 
+// So few elements changed that a part of the sample shows none.
+TEST(Delta, VerySparse) {
+  for (ElementFormat format : {kBFloat16, kFloat32, kInt32})
+    for (std::size_t gap : {300, 1000, 3000, 5000, 10'000, 40'000})
+      for (unsigned seed = 1; seed <= 8; ++seed) {
+        std::mt19937 generator(seed);
+        Versions v{noise(kMiB, seed), {}};
+        v.chunk = v.base;
+        std::size_t changed = 0;
+        for (std::size_t i = generator() % gap; i < kMiB / format.width; i += 1 + generator() % (2 * gap), ++changed)
+          for (std::size_t k = 0; k < format.width; ++k) v.chunk[i * format.width + k] ^= std::byte{0x55};
+        EXPECT_LE(round_trip(v, format, kMiB).stored.size(), 300 + 16 * changed) << format.width << ' ' << gap;
+      }
+}
+
 // Zeros with something else in every so many places: what FrameEncoder::zero_runs finds, across its words and blocks.
 TEST(Delta, RunsOfZeros) {
   for (std::size_t size : {std::size_t{1000}, 128 * kKiB, 128 * kKiB + 1, 300 * kKiB + 63, kChunkBytesMax})
