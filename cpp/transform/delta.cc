@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/cpu.h"
+#include "base/stream_copy.h"
 #include "transform/delta_kernels.h"
 #include "transform/planes.h"
 
@@ -116,15 +117,18 @@ void split_differences(const std::byte* elements, const std::byte* base, std::si
   }
 }
 
+// Elements go past the caches, which are full of what they are made from.
 void merge_differences(std::span<const std::byte* const> planes, const std::byte* base, std::size_t count,
                        unsigned width, std::byte* elements) {
   if (width == 1) return apply_differences(planes[0], base, count, 1, elements);
+  alignas(64) std::byte piece[kPieceBytes];
   std::array<const std::byte*, 8> sources{};
   for (std::size_t done = 0; done < count;) {
     const std::size_t n = std::min(kPieceBytes / width, count - done), at = done * width;
     for (unsigned k = 0; k < width; ++k) sources[k] = planes[k] + done;
-    merge_planes({sources.data(), width}, n, width, false, elements + at);
-    apply_differences(elements + at, base + at, n, width, elements + at);
+    merge_planes({sources.data(), width}, n, width, false, piece);
+    apply_differences(piece, base + at, n, width, piece);
+    stream_copy(elements + at, piece, n * width);
     done += n;
   }
 }
