@@ -76,7 +76,7 @@ std::uint64_t HuffmanTree::cost_bits(const SymbolCounts& counts) const {
   bool missing = false;
   for (std::size_t s = 0; s < 256; ++s) {
     cost += std::uint64_t{counts[s]} * lengths_[s];
-    missing |= (counts[s] != 0) & (lengths_[s] == 0);
+    missing |= counts[s] != 0 && lengths_[s] == 0;
   }
   return missing ? ~std::uint64_t{0} / 2 : cost;
 }

@@ -86,7 +86,7 @@ void append(Piece& piece, PlannedSource* source) {
 void Packer::take_packs_of_base(std::vector<Piece>& pieces) {
   const auto extent = [](const Member& m) { return std::tuple(m.dtype, m.base->file, m.base->extent); };
   const auto place = [](const Member& m) { return std::tuple(m.dtype, m.base->file, m.base->extent, m.base->offset); };
-  const auto begin = std::ranges::stable_partition(members_, [](const Member& m) { return !m.base; }).begin();
+  const auto begin = std::stable_partition(members_.begin(), members_.end(), [](const Member& m) { return !m.base; });
   const auto end = members_.end();
   if (!std::ranges::is_sorted(begin, end, {}, place)) std::ranges::stable_sort(begin, end, {}, place);
   std::vector<Member> left;
