@@ -100,6 +100,14 @@ class Processes:
         return [process.wait(max(0.1, end - time.monotonic())) for process in self.all]
 
 
+def run_all(script: str | Path, count: int, *arguments: object) -> list[str]:
+    """The outputs of processes that all have to succeed."""
+    with Processes(script, count, *arguments) as processes:
+        outputs = processes.wait()
+    assert [process.returncode for process in processes.all] == [0] * count, outputs
+    return outputs
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 import ostraca
-from ostraca import saving
+from ostraca import leaves, saving
+from ostraca.tree import flatten
 
 WEIGHTS = np.random.default_rng(0).standard_normal(1 << 20).astype(np.float32)
 
@@ -128,6 +129,28 @@ def test_small_staging_budget_warns_once(path: Path, monkeypatch: pytest.MonkeyP
         ostraca.save_async(path, tree, staging_bytes=1 << 20, overwrite=True).result()
     for i, loaded in enumerate(ostraca.load(path)):
         assert (loaded == WEIGHTS + i).all()
+
+
+class FedBytes:
+    """Stands for arrays on accelerators, which the test machine has not."""
+
+    nbytes = 256 << 20
+
+    def __call__(self, writer: Any, step: Any, *, limit: int) -> None:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("short", [0, 1])
+@pytest.mark.parametrize("feed", [None, FedBytes()])
+def test_a_staging_budget_that_holds_everything_is_enough(feed: FedBytes | None, short: int) -> None:
+    specs = leaves.specs(flatten({"w": WEIGHTS}))
+    budget = WEIGHTS.nbytes + (feed.nbytes if feed else 0) - short
+    arguments = dict.fromkeys(("base", "progress", "chunk_shape", "threads", "coding_bytes", "step", "metadata"))
+    arguments |= {"path": "c", "tree": {}, "codec": "auto", "io": "auto", "overwrite": False, "staging_bytes": budget}
+    request = saving.Request(arguments, asynchronous=True)
+    request.stage(saving.Content(specs, feed))
+    assert (request.unstaged is not None) == (short > 0)
+    assert request.writer["staging_bytes"] <= budget
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

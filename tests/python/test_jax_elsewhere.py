@@ -3,6 +3,7 @@
 Three processes with one device each. This file is also their script.
 """
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,13 @@ jax = pytest.importorskip("jax")
 
 import ostraca  # noqa: E402
 import ostraca.jax  # noqa: E402
-from processes import Processes, join  # noqa: E402
+from processes import join, run_all  # noqa: E402
 
 COUNT = 3
 VALUES = np.random.default_rng(0).standard_normal((6, 1 << 16), np.float32)
 
 
-def run(*arguments: object) -> list[str]:
-    with Processes(__file__, COUNT, *arguments) as processes:
-        outputs = processes.wait()
-    assert [process.returncode for process in processes.all] == [0] * COUNT, outputs
-    return outputs
+run = functools.partial(run_all, __file__, COUNT)
 
 
 def test_they_are_saved_and_restored(path: Path) -> None:

@@ -3,6 +3,7 @@
 This file is also the script of the processes.
 """
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,13 @@ jax = pytest.importorskip("jax")
 
 import ostraca  # noqa: E402
 import ostraca.jax  # noqa: E402
-from processes import Processes, join  # noqa: E402
+from processes import join, run_all  # noqa: E402
 
 COUNT = 3
 ROWS = np.arange(6 * 4, dtype=np.float32).reshape(6, 4)
 
 
-def run(*arguments: object) -> list[str]:
-    with Processes(__file__, COUNT, *arguments) as processes:
-        outputs = processes.wait()
-    assert [process.returncode for process in processes.all] == [0] * COUNT, outputs
-    return outputs
+run = functools.partial(run_all, __file__, COUNT)
 
 
 def test_all_kinds_of_leaves(path: Path) -> None:
