@@ -55,7 +55,7 @@ class SequencesReader {
   }
   // Fills the front of `out` with what a block's literals and sequences say, and returns its bytes; 0 if they are not
   // of this kind, or not valid. Writes nothing outside of `out`. REQUIRES: 8 readable bytes before the section,
-  // kLiteralsSlack after the literals; at most kBlockMax literals.
+  // kLiteralsSlack after the literals.
   std::size_t read(Bytes section, Bytes literals, MutableBytes out);
 
  private:
