@@ -11,7 +11,7 @@
 
 namespace ostraca {
 
-void stream_copy(std::byte* to, const std::byte* from, std::size_t bytes) {
+void stream_piece(std::byte* to, const std::byte* from, std::size_t bytes) {
 #if defined(__SSE2__)
   // Whole lines only: a part of one would be read and written by itself.
   constexpr std::size_t kLineBytes = 64, kVectorBytes = sizeof(__m128i);
@@ -24,9 +24,19 @@ void stream_copy(std::byte* to, const std::byte* from, std::size_t bytes) {
     for (std::size_t k = 0; k < std::size(line); ++k)
       _mm_stream_si128(reinterpret_cast<__m128i*>(to + k * kVectorBytes), line[k]);
   }
-  _mm_sfence();
 #endif
   std::memcpy(to, from, bytes);
+}
+
+void stream_fence() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
+void stream_copy(std::byte* to, const std::byte* from, std::size_t bytes) {
+  stream_piece(to, from, bytes);
+  stream_fence();
 }
 
 }  // namespace ostraca

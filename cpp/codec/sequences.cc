@@ -262,6 +262,12 @@ std::size_t SequencesReader::read(Bytes section, Bytes literals, MutableBytes ou
 
 namespace {
 
+constexpr auto kMasks = [] {
+  std::array<std::uint32_t, 17> masks{};
+  for (std::size_t bits = 0; bits < masks.size(); ++bits) masks[bits] = (1u << bits) - 1;
+  return masks;
+}();
+
 // A stream's bits from its end on, as in huffman_streams.cc: those of a word that are left, on top, and under them a
 // one that was its lowest bit.
 class BitReader {
@@ -270,8 +276,11 @@ class BitReader {
     const auto bits = load_le<std::uint64_t>(word_);
     bits_ = (bits | 1) << (std::countl_zero(bits) + 1);
   }
-  // The `count` bits after the next `skip` ones; at most 55 in all between refills.
-  std::uint64_t peek(unsigned skip, unsigned count) const { return bits_ << skip >> 1 >> (63 - count); }
+  // The last `count` of the next `end` bits, 16 at most; at most 55 in all between refills. A machine shifts twice a
+  // cycle and loads three times, so that the mask is looked up.
+  std::uint32_t field(unsigned end, unsigned count) const {
+    return static_cast<std::uint32_t>(bits_ >> ((64 - end) & 63)) & kMasks[count];
+  }
   void drop(unsigned count) { bits_ <<= count; }
   bool enough() const { return word_ >= begin_; }  // for whatever is dropped until the next refill
   std::ptrdiff_t left() const { return 8 * (word_ + sizeof bits_ - begin_) - used(); }
@@ -297,9 +306,9 @@ constexpr std::size_t kUsualLiterals = kLiteralsSlack, kUsualMatch = 64;
 std::size_t SequencesReader::execute(Bytes stream, std::size_t count, Bytes literals, MutableBytes out) const {
   BitReader bits(stream);
   const auto first_state = [&bits](const Table& table) {
-    const std::uint64_t state = bits.peek(0, table.bits);
+    const std::size_t state = bits.field(table.bits, table.bits);
     bits.drop(table.bits);
-    return static_cast<std::size_t>(state);
+    return state;
   };
   std::size_t literal_state = first_state(literals_), match_state = first_state(matches_);
   if (bits.left() < 0) return 0;
@@ -310,14 +319,19 @@ std::size_t SequencesReader::execute(Bytes stream, std::size_t count, Bytes lite
   std::byte* to = out.data();
   std::byte* const end = to + out.size();
   for (; count > 0; --count) {
-    const Entry l = literals_.entries[literal_state], m = matches_.entries[match_state];
-    const std::size_t match = m.base + bits.peek(0, m.extra);
+    const Entry& l = literals_.entries[literal_state];
+    const Entry& m = matches_.entries[match_state];
     unsigned used = m.extra;
-    const std::size_t length = l.base + bits.peek(used, l.extra);
+    const std::size_t match = m.base + bits.field(used, m.extra);
     used += l.extra;
-    literal_state = l.next + bits.peek(used, l.bits);
-    match_state = m.next + bits.peek(used + l.bits, m.bits);
-    bits.drop(count > 1 ? used + l.bits + m.bits : used);  // after the last one, no states follow
+    const std::size_t length = l.base + bits.field(used, l.extra);
+    if (count > 1) {  // after the last one, no states follow
+      used += l.bits;
+      literal_state = l.next + bits.field(used, l.bits);
+      used += m.bits;
+      match_state = m.next + bits.field(used, m.bits);
+    }
+    bits.drop(used);
     if (!bits.enough() && bits.left() < 0) return 0;
     bits.refill();
 

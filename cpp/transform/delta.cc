@@ -65,7 +65,7 @@ namespace {
 
 // Differences pass from one kernel to the next in pieces that stay in the L1 cache beside what they are made of and
 // what becomes of them. Entropy coding takes twenty times as long, so kernels that do both would gain nothing.
-constexpr std::size_t kPieceBytes = 8192;
+constexpr std::size_t kPieceBytes = 4096;
 
 delta_kernels::Kernel pick_zigzag() {
 #if defined(__x86_64__)
@@ -128,9 +128,10 @@ void merge_differences(std::span<const std::byte* const> planes, const std::byte
     for (unsigned k = 0; k < width; ++k) sources[k] = planes[k] + done;
     merge_planes({sources.data(), width}, n, width, false, piece);
     apply_differences(piece, base + at, n, width, piece);
-    stream_copy(elements + at, piece, n * width);
+    stream_piece(elements + at, piece, n * width);
     done += n;
   }
+  stream_fence();
 }
 
 }  // namespace ostraca
