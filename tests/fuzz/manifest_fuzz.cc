@@ -26,9 +26,10 @@ void check(const std::string& text) {
     if (again->metadata != manifest->metadata || again->files.size() != manifest->files.size()) std::abort();
   }
   if (const auto intent = decode_intent(text); intent.ok()) {
-    const std::string encoded = encode_intent(*intent);
-    const auto again = decode_intent(encoded);
-    if (!again.ok() || encode_intent(*again) != encoded) std::abort();
+    const auto encoded = encode_intent(*intent);
+    if (!encoded.ok()) std::abort();
+    const auto again = decode_intent(*encoded);
+    if (!again.ok() || *encode_intent(*again) != *encoded) std::abort();
   }
 }
 

@@ -96,9 +96,10 @@ void read_leaf(Reader& reader, std::uint64_t number, Input& input) {
       .leaf = number, .start = {}, .shape = {leaf.shape.begin(), leaf.shape.end()}, .big_endian = (number & 1) != 0};
   if (leaf.bytes > kLeafBytesMax || (input.take(1) & 1)) {  // one corner or another
     std::uint64_t bytes = *item;
+    request.start.assign(leaf.shape.size(), 0);
     for (std::size_t d = 0; d < leaf.shape.size(); ++d) {
       const std::uint64_t room = std::max<std::uint64_t>(1, 4096 / std::max<std::uint64_t>(bytes, 1));
-      request.start.push_back(leaf.shape[d] ? input.take(4) % leaf.shape[d] : 0);
+      if (leaf.shape[d] > 0) request.start[d] = input.take(4) % leaf.shape[d];
       request.shape[d] = std::min(leaf.shape[d] - request.start[d], room);
       bytes *= request.shape[d];
     }
