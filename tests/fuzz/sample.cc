@@ -1,5 +1,5 @@
-// Stands in for libFuzzer in the ordinary tests: a few inputs, drawn and not searched for, so that the fuzzers are built
-// and run with every change.
+// Stands in for libFuzzer in the ordinary tests: a few inputs, drawn and not searched for, so that the fuzzers are
+// built and run with every change.
 #include <cstddef>
 #include <cstdint>
 #include <random>
