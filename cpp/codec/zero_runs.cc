@@ -16,9 +16,10 @@ std::uint64_t nonzero_mask(const std::byte* p) {
 #if defined(__SSE2__)
   for (unsigned j = 0; j < 4; ++j) {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 16 * j));
-    const int zeros = _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_setzero_si128()));
-    mask |= std::uint64_t{static_cast<std::uint16_t>(~zeros)} << (16 * j);
+    const auto zeros = static_cast<std::uint32_t>(_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_setzero_si128())));
+    mask |= std::uint64_t{zeros} << (16 * j);
   }
+  mask = ~mask;
 #else
   constexpr std::uint64_t kLow = 0x7F7F7F7F7F7F7F7Fu;
   for (unsigned j = 0; j < 8; ++j) {
