@@ -87,12 +87,11 @@ Result<const Extent*> Keyframe::extent(std::uint32_t file, std::uint32_t number)
 }
 
 Result<Bytes> Keyframe::decoded(std::uint32_t file, std::uint32_t number, Scratch& scratch) {
-  const std::uint64_t key = std::uint64_t{file} << 32 | number;
   {
     const std::lock_guard lock(mutex_);
-    if (const auto found = kept_.find(key); found != kept_.end()) {
-      scratch.kept = found->second;
-      return Bytes(scratch.kept->data(), scratch.kept->size());
+    if (const auto found = kept_.find(key(file, number)); found != kept_.end()) {
+      scratch.kept = found->second.owner;
+      return found->second.content;
     }
   }
   OSTRACA_ASSIGN_OR_RETURN(const DataFile* data, files_.get(file));
@@ -108,13 +107,27 @@ Result<Bytes> Keyframe::decoded(std::uint32_t file, std::uint32_t number, Scratc
   }
   Result<AlignedBuffer> copy = AlignedBuffer::allocate(decoded->size());
   const std::lock_guard lock(mutex_);
-  if (!copy.ok() || kept_.contains(key)) {
+  if (!copy.ok() || kept_.contains(key(file, number))) {
     kept_bytes_ -= decoded->size();
     return decoded;
   }
   std::memcpy(copy->data(), decoded->data(), decoded->size());
-  kept_.emplace(key, std::make_shared<AlignedBuffer>(copy.take()));
+  auto owner = std::make_shared<const AlignedBuffer>(copy.take());
+  const Bytes content(owner->data(), owner->size());
+  kept_.emplace(key(file, number), Kept{std::move(owner), content});
   return decoded;
+}
+
+void Keyframe::adopt(std::uint32_t process_index, const std::shared_ptr<const KeptChunks>& chunks) {
+  const auto& files = stored_.directory.files;
+  const auto file = std::ranges::find_if(
+      files, [&](const FileRecord& f) { return f.process_index == process_index && f.id == id() && !f.in_base; });
+  if (!chunks || file == files.end()) return;
+  const std::lock_guard lock(mutex_);
+  for (const auto& [extent, content] : chunks->chunks) {
+    const auto number = static_cast<std::uint32_t>(file - files.begin());
+    if (kept_.emplace(key(number, extent), Kept{chunks, content}).second) kept_bytes_ += content.size();
+  }
 }
 
 Result<Bytes> Keyframe::read(const DataFile& file, const Extent& extent, Scratch& scratch) const {

@@ -14,6 +14,7 @@
 #include "codec/codec.h"
 #include "engine/data_files.h"
 #include "engine/grid.h"
+#include "engine/kept_chunks.h"
 #include "engine/stored_file.h"
 #include "ostraca/base_snapshot.h"
 #include "ostraca/writer.h"
@@ -45,15 +46,22 @@ class Keyframe final : public BaseSnapshot {
   struct Scratch {
     ChunkDecoder decoder;
     AlignedBuffer stored, decoded;
-    std::shared_ptr<const AlignedBuffer> kept;
+    std::shared_ptr<const void> kept;
   };
   // The extent's decoded bytes, checked: from memory, or read back and, as far as the budget goes, kept. Valid until
   // the scratch is used again.
   Result<Bytes> decoded(std::uint32_t file, std::uint32_t number, Scratch& scratch);
+  // Takes over what the save of one of its files kept. Null: nothing.
+  void adopt(std::uint32_t process_index, const std::shared_ptr<const KeptChunks>& chunks);
 
  private:
   Keyframe(std::unique_ptr<Storage> storage, std::unique_ptr<Lease> lease, StoredCheckpoint stored,
            std::uint64_t budget_bytes);
+  struct Kept {
+    std::shared_ptr<const void> owner;
+    Bytes content;
+  };
+  static std::uint64_t key(std::uint32_t file, std::uint32_t extent) { return std::uint64_t{file} << 32 | extent; }
   Result<Bytes> read(const DataFile& file, const Extent& extent, Scratch& scratch) const;
 
   const std::unique_ptr<Storage> storage_;
@@ -61,9 +69,9 @@ class Keyframe final : public BaseSnapshot {
   const StoredCheckpoint stored_;
   const std::uint64_t budget_bytes_;
   DataFiles files_;
-  HashIndex leaves_;                                                              // by key path
-  std::mutex mutex_;                                                              // guards kept_
-  std::unordered_map<std::uint64_t, std::shared_ptr<const AlignedBuffer>> kept_;  // by file and extent
+  HashIndex leaves_;                              // by key path
+  std::mutex mutex_;                              // guards kept_
+  std::unordered_map<std::uint64_t, Kept> kept_;  // by file and extent
   std::atomic<std::uint64_t> kept_bytes_ = 0;
 };
 

@@ -34,8 +34,9 @@ WritePipeline::WritePipeline(WritableFile& file, const Options& options, std::fu
       header_(encode_header(options.header)),
       complete_(std::move(complete)),
       blocks_(kBlockBytes, block_budget(options.coding_bytes, options.threads), BufferPool::FilledBy::kCpu) {
-  if (options.staging_bytes.value_or(0) >= kBlockBytes)
-    staging_.emplace(kBlockBytes, *options.staging_bytes, BufferPool::FilledBy::kCpu);
+  const std::size_t staging_bytes = options.staging_bytes ? *options.staging_bytes + options.keep_bytes : 0;
+  if (staging_bytes >= kBlockBytes)
+    staging_ = std::make_shared<BufferPool>(kBlockBytes, staging_bytes, BufferPool::FilledBy::kCpu);
 }
 
 WritePipeline::~WritePipeline() {
@@ -139,7 +140,11 @@ bool WritePipeline::code_one(Lock& lock, Coder& coder) {
   lock.lock();
   if (!status.ok()) return fail(std::move(status)), true;
   if (!job.staged) note_read(job.batch, lock);
-  job.staged.reset();
+  if (job.staged && may_keep()) {
+    ++kept_blocks_;
+  } else {
+    job.staged.reset();
+  }
   job.state = Job::State::kCoded;
   place_ready();
   work_changed_.notify_all();
@@ -177,6 +182,8 @@ void WritePipeline::place_ready() {
 // where the tail goes depends on the batches alone.
 void WritePipeline::place(Job& job, bool first) {
   bool brings_content = first;
+  const std::byte* staged = job.staged.data();  // null: not kept
+  if (staged && !kept_) kept_ = std::make_shared<KeptChunks>(staging_);
   for (std::size_t i = 0; i < job.coded.size(); ++i)
     brings_content |= !job.coded[i].in_base && !known_.contains({job.coded[i].hash, job.batch.pieces[i].decoded_bytes});
   submit_last_block();
@@ -212,7 +219,10 @@ void WritePipeline::place(Job& job, bool first) {
       end += coded.encoded.stored_bytes;
     }
     for (const Fragment& f : piece.fragments) f.source->refs[f.chunk] = {0, known->second, f.offset};
+    if (staged) kept_->chunks.try_emplace(known->second, staged, piece.decoded_bytes);
+    staged += staged ? piece.decoded_bytes : 0;
   }
+  if (staged) kept_->blocks.push_back(std::move(job.staged));
   if (brings_content) {
     last_ = {std::move(job.block), offset, end, job.batch.decoded_bytes};
   } else {
@@ -369,6 +379,11 @@ Result<bool> WritePipeline::wait_copied(std::optional<std::chrono::nanoseconds> 
 Status WritePipeline::status() const {
   Lock lock(mutex_);
   return status_;
+}
+
+std::shared_ptr<KeptChunks> WritePipeline::take_kept() {
+  const Lock lock(mutex_);
+  return std::move(kept_);
 }
 
 std::uint64_t WritePipeline::bytes_done() const {

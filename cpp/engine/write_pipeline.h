@@ -18,6 +18,7 @@
 #include "checksum/content_hash.h"
 #include "codec/codec.h"
 #include "container/file_format.h"
+#include "engine/kept_chunks.h"
 #include "engine/keyframe.h"
 #include "engine/write_plan.h"
 #include "storage/storage.h"
@@ -40,6 +41,7 @@ class WritePipeline {
     unsigned threads = 1;
     std::size_t coding_bytes = 0;
     std::optional<std::size_t> staging_bytes;
+    std::size_t keep_bytes = 0;      // of staging memory, beside staging_bytes, that stays: take_kept()
     std::shared_ptr<Keyframe> base;  // set: pieces may be references to it or deltas against it
   };
 
@@ -61,6 +63,8 @@ class WritePipeline {
   void join();
   Status status() const;
   std::uint64_t bytes_done() const;
+  // What was kept, once. Null: nothing. REQUIRES: done.
+  std::shared_ptr<KeptChunks> take_kept();
 
   // For `complete` only. Where a tail of at most `size_max` bytes is to begin.
   std::uint64_t tail_offset(std::size_t size_max) const;
@@ -110,6 +114,7 @@ class WritePipeline {
   void note_read(const Batch& batch, Lock& lock);
   void place_ready();
   void place(Job& job, bool first);
+  bool may_keep() const { return (kept_blocks_ + 1) * kBlockBytes <= options_.keep_bytes; }
   std::uint32_t base_file_number(std::uint32_t file);
   void submit_last_block();
   void io_loop();
@@ -124,7 +129,7 @@ class WritePipeline {
   const std::array<std::byte, kHeaderBytes> header_;
   const std::function<Status()> complete_;
   BufferPool blocks_;
-  std::optional<BufferPool> staging_;
+  std::shared_ptr<BufferPool> staging_;  // null: nothing is staged
 
   mutable std::mutex mutex_;                // guards what follows, and the sources' refs and unread_chunks
   std::condition_variable work_changed_;    // for coding threads
@@ -139,6 +144,8 @@ class WritePipeline {
   std::uint64_t expected_bytes_ = kHeaderBytes, reserved_bytes_ = 0;      // of the file
   std::map<std::pair<ContentHash, std::uint32_t>, std::uint32_t> known_;  // content and size -> extent
   std::vector<Extent> extents_;
+  std::shared_ptr<KeptChunks> kept_;       // null: nothing yet
+  std::size_t kept_blocks_ = 0;            // with those of jobs that are not placed
   std::vector<std::uint32_t> base_files_;  // those used, as numbered in the base
   PlacedBlock last_;                       // kept back if no batch follows: the tail may still fit into it
   std::deque<PlacedBlock> to_write_;

@@ -94,6 +94,7 @@ class WriterImpl final : public Writer {
     return aborted_ ? Result<bool>(cancelled("the save was aborted")) : pipeline_->wait_copied(timeout);
   }
   Result<FileReport> finish(const Poll& poll) override;
+  Result<std::shared_ptr<BaseSnapshot>> snapshot() override;
   void cancel() override { pipeline_->cancel(cancelled("the save was cancelled")); }
   void abort() override;
   std::uint64_t bytes_done() const override { return pipeline_->bytes_done() + tied_bytes_; }
@@ -130,6 +131,7 @@ class WriterImpl final : public Writer {
 };
 
 Status WriterImpl::open() {
+  if (base_ && options_.keep_bytes > 0) return invalid_argument("an incremental save cannot be kept as a base");
   if (!options_.overwrite) {
     Result<std::string> manifest = storage_->read_small(kManifestName, kManifestBytesMax);
     if (manifest.ok())
@@ -169,6 +171,7 @@ Status WriterImpl::open() {
       .threads = std::min(options_.threads ? options_.threads : usable_cores(), kThreadsMax),
       .coding_bytes = options_.coding_bytes ? options_.coding_bytes : kCodingBytesDefault,
       .staging_bytes = options_.staging_bytes,
+      .keep_bytes = options_.keep_bytes,
       .base = base_};
   pipeline_ = std::make_unique<WritePipeline>(*file_, pipeline, [this] { return complete(); });
   return {};
@@ -325,6 +328,16 @@ Result<FileReport> WriterImpl::finish(const Poll& poll) {
   if (poll) (void)poll(bytes_done(), bytes_total());
   finished_ = true;
   return report_;
+}
+
+Result<std::shared_ptr<BaseSnapshot>> WriterImpl::snapshot() {
+  if (!finished_ || aborted_) return invalid_argument("a save that is not finished is no base");
+  OSTRACA_ASSIGN_OR_RETURN(const Storage::Siblings siblings, storage_->siblings());
+  OSTRACA_ASSIGN_OR_RETURN(auto keyframe, Keyframe::open(storage_->sibling(siblings.own), options_.keep_bytes));
+  if (keyframe->id() != id_)
+    return not_found("the checkpoint at '" + storage_->path() + "' is not, or no longer, the one that was saved");
+  keyframe->adopt(options_.process_index, pipeline_->take_kept());
+  return std::shared_ptr<BaseSnapshot>(std::move(keyframe));
 }
 
 // Whether the checkpoint in place is this attempt's, or may be: then its files are no longer the writer's to remove.

@@ -200,6 +200,14 @@ class PyWriter {
     poll.rethrow();
     return take_or_raise(std::move(report));
   }
+  std::shared_ptr<BaseSnapshot> snapshot() {
+    Result<std::shared_ptr<BaseSnapshot>> snapshot = invalid_argument("");
+    {
+      const py::gil_scoped_release release;
+      snapshot = get().snapshot();
+    }
+    return take_or_raise(std::move(snapshot));
+  }
   void abort() {
     {
       const py::gil_scoped_release release;
@@ -224,7 +232,8 @@ class PyWriter {
 WriterOptions writer_options(std::uint32_t process_index, std::uint32_t process_count,
                              const std::optional<std::string>& attempt, const std::string& codec, const std::string& io,
                              unsigned threads, std::size_t coding_bytes, std::optional<std::size_t> staging_bytes,
-                             std::shared_ptr<BaseSnapshot> base, const py::object& chunk_shape, bool overwrite) {
+                             std::size_t keep_bytes, std::shared_ptr<BaseSnapshot> base, const py::object& chunk_shape,
+                             bool overwrite) {
   WriterOptions options{.process_index = process_index,
                         .process_count = process_count,
                         .codec = codec_policy(codec),
@@ -232,6 +241,7 @@ WriterOptions writer_options(std::uint32_t process_index, std::uint32_t process_
                         .threads = threads,
                         .coding_bytes = coding_bytes,
                         .staging_bytes = staging_bytes,
+                        .keep_bytes = keep_bytes,
                         .base = std::move(base),
                         .chunk_shape = dims(chunk_shape),
                         .overwrite = overwrite};
@@ -281,15 +291,16 @@ void bind_writer(py::module_& m) {
       .def(py::init([](const std::string& path, std::uint32_t process_index, std::uint32_t process_count,
                        const std::optional<std::string>& attempt, const std::string& codec, const std::string& io,
                        unsigned threads, std::size_t coding_bytes, std::optional<std::size_t> staging_bytes,
-                       std::shared_ptr<BaseSnapshot> base, const py::object& chunk_shape, bool overwrite) {
+                       std::size_t keep_bytes, std::shared_ptr<BaseSnapshot> base, const py::object& chunk_shape,
+                       bool overwrite) {
              return std::make_unique<PyWriter>(
                  path, writer_options(process_index, process_count, attempt, codec, io, threads, coding_bytes,
-                                      staging_bytes, std::move(base), chunk_shape, overwrite));
+                                      staging_bytes, keep_bytes, std::move(base), chunk_shape, overwrite));
            }),
            arg("path"), py::kw_only(), arg("process_index") = 0, arg("process_count") = 1, arg("attempt") = py::none(),
            arg("codec") = "auto", arg("io") = "auto", arg("threads") = 0, arg("coding_bytes") = 0,
-           arg("staging_bytes") = py::none(), arg("base") = py::none(), arg("chunk_shape") = py::none(),
-           arg("overwrite") = false)
+           arg("staging_bytes") = py::none(), arg("keep_bytes") = 0, arg("base") = py::none(),
+           arg("chunk_shape") = py::none(), arg("overwrite") = false)
       .def_property_readonly("attempt", [](PyWriter& w) { return w.get().attempt().hex(); })
       .def("add", &PyWriter::add, arg("leaves"), arg("on_copied") = py::none())
       .def(
@@ -297,6 +308,7 @@ void bind_writer(py::module_& m) {
       .def("copied", [](PyWriter& w) { return w.get().copied(); })
       .def("wait_copied", &PyWriter::wait_copied, arg("timeout") = py::none())
       .def("finish", &PyWriter::finish, arg("progress") = py::none())
+      .def("snapshot", &PyWriter::snapshot)
       .def("cancel", [](PyWriter& w) { w.get().cancel(); })
       .def("abort", &PyWriter::abort)
       .def("progress", [](PyWriter& w) { return std::pair(w.get().bytes_done(), w.get().bytes_total()); });

@@ -68,6 +68,7 @@ class Writer:
         threads: int = 0,
         coding_bytes: int = 0,
         staging_bytes: int | None = None,  # None: read mutable arrays in place (synchronous); else stage them
+        keep_bytes: int = 0,  # of what is staged that stays, for snapshot()
         base: BaseSnapshot | None = None,  # for an incremental save
         chunk_shape: Sequence[int] | None = None,
         overwrite: bool = False,
@@ -79,6 +80,7 @@ class Writer:
     def copied(self) -> bool: ...
     def wait_copied(self, timeout: float | None = None) -> bool: ...  # raises the writer's error, if it has one
     def finish(self, progress: ProgressCallback | None = None) -> FileReport: ...  # seals; durable on return
+    def snapshot(self) -> BaseSnapshot: ...  # after commit(): with what was kept, the first one
     def cancel(self) -> None: ...  # from any thread; finish() then raises CancelledError
     def abort(self) -> None: ...  # cancels, waits, removes what was written; the writer is dead afterwards
     def progress(self) -> tuple[int, int]: ...

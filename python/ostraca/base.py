@@ -33,6 +33,13 @@ class BaseSnapshot:
         self._core: _core.BaseSnapshot | None = _opened(path, budget)
         self._path = self._core.path
 
+    @classmethod
+    def of(cls, core: _core.BaseSnapshot) -> Self:
+        """The engine's one for what the engine has opened."""
+        snapshot = cls.__new__(cls)
+        snapshot._core, snapshot._path = core, core.path
+        return snapshot
+
     @property
     def path(self) -> str:
         """The keyframe's directory."""

@@ -6,6 +6,7 @@ nobody can look at a failure any more, `sys.unraisablehook` gets it.
 """
 
 import atexit
+import contextlib
 import os
 import threading
 import time
@@ -13,6 +14,7 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from . import _core
+from .base import BaseSnapshot
 from .errors import CancelledError, CommitUncertainError, OstracaError
 from .progress import Progress, reporting
 from .reports import Manifest, SaveInfo
@@ -75,11 +77,14 @@ class Job:
         expected_bytes: int = 0,  # that the writer will have when it was fed
         coordination: Coordination = ALONE,
         cleanups: Cleanups = NO_CLEANUPS,
+        *,
+        keep_bytes: int = 0,  # of the engine's copies, for `snapshot`
     ) -> None:
         self.path = path
         # The process may change its directory before the commit. (pathlib would cost more to import than all of this.)
         self._directory = os.path.abspath(path)  # noqa: PTH100
         self.pid = os.getpid()
+        self.keep_bytes = keep_bytes
         self.info: SaveInfo | None = None
         self.error: BaseException | None = None
         self.done = threading.Event()
@@ -100,6 +105,7 @@ class Job:
         self._callbacks: list[Callable[[], object]] = []
         self._unseen: list[BaseException] = []  # at most one: the error nobody has looked at
         self._final_progress = (0, 0)
+        self._kept: _core.BaseSnapshot | None = None  # from when the save is done until it is asked for
         self._thread = threading.Thread(target=self._run, name="ostraca-save", daemon=True)
         _running.add(self)
         try:
@@ -153,6 +159,14 @@ class Job:
             return self._final_progress
         done, total = writer.progress()
         return done, max(total, self._expected_bytes)
+
+    def snapshot(self) -> BaseSnapshot:
+        """REQUIRES: the save was committed."""
+        with self._lock:
+            kept, self._kept = self._kept, None
+        if kept is None:
+            return BaseSnapshot(self._directory, budget_bytes=self.keep_bytes)
+        return BaseSnapshot.of(kept)
 
     def join(self, seconds: float) -> None:
         """Waits for the worker thread, a little longer than for `done`."""
@@ -228,6 +242,9 @@ class Job:
                     raise CancelledError(f"the save to {self.path!r} was cancelled")
                 self._publishing = True
             text = self._coordination.publish(report, self._publish)
+            if self.keep_bytes:
+                with contextlib.suppress(OSError, OstracaError):  # whoever asks for it later hears why
+                    self._kept = writer.snapshot()
         except BaseException as error:
             if self._coordination.fail(error):
                 writer.abort()
@@ -303,6 +320,16 @@ class SaveHandle:
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Waits, and returns the save's error or None."""
         return self._finished(timeout).seen_error()
+
+    def snapshot(self) -> BaseSnapshot:
+        """Waits as `result` does, and returns the checkpoint as a base: `save(..., base=snapshot)`.
+
+        What `keep_bytes` kept of it is in memory and is not read again; it stays until the snapshot is closed, or until
+        the handle is dropped if nobody asks. A second call keeps nothing in memory at first. Raises the save's error,
+        or what `BaseSnapshot` raises (`NotFoundError`: the checkpoint was deleted meanwhile).
+        """
+        self.result()
+        return self._job.snapshot()
 
     def cancel(self) -> bool:
         """Stops the save and removes what it wrote. False when it is too late: done, or being published."""

@@ -58,6 +58,7 @@ def writer_options(
     chunk_shape: Sequence[SupportsIndex] | None,
     overwrite: bool,
     staging_bytes: SupportsIndex | None = None,
+    keep_bytes: SupportsIndex = 0,
     **workers: Any,
 ) -> dict[str, Any]:
     """The engine's arguments for a `_core.Writer`."""
@@ -70,5 +71,6 @@ def writer_options(
         "chunk_shape": chunk_shape,
         "overwrite": bool(overwrite),
         "staging_bytes": None if staging_bytes is None else checked_int("staging_bytes", staging_bytes, 1),
+        "keep_bytes": checked_int("keep_bytes", keep_bytes, 0),
         **worker_options(**workers),
     }

@@ -82,6 +82,7 @@ def save_async(
     overwrite: bool = False,
     progress: Progress = None,
     staging_bytes: SupportsIndex | None = None,
+    keep_bytes: SupportsIndex = 0,
     return_early: bool = False,
 ) -> SaveHandle:
     """Like `save`, but returns once the arrays were copied, or at once with `return_early=True`.
@@ -89,6 +90,8 @@ def save_async(
     Until then (`SaveHandle.wait_copied`) the arrays must not change; JAX arrays may be donated at any time. Memory that
     can change is copied first, as far as `staging_bytes` goes (default: all of it, but at most half of the memory
     available); what is beyond waits for the disk, with a RuntimeWarning once, and `SaveInfo.stall_seconds` says so.
+    keep_bytes: of these copies, in blocks of 8 MiB and beside `staging_bytes`, stay in memory for incremental saves to
+    come: `SaveHandle.snapshot`. Without `base` only.
     """
     request = Request(locals(), asynchronous=True)
     return handle_of(_start(request), request, return_early)
@@ -130,8 +133,12 @@ class Request:
         check_progress(self.progress)
         choices = ("codec", "chunk_shape", "io", "threads", "coding_bytes", "overwrite")
         self.writer = options.writer_options(
-            staging_bytes=arguments.get("staging_bytes"), **{name: arguments[name] for name in choices}
+            staging_bytes=arguments.get("staging_bytes"),
+            keep_bytes=arguments.get("keep_bytes", 0),
+            **{name: arguments[name] for name in choices},
         )
+        if self.writer["keep_bytes"] and self.base is not None:
+            raise ValueError("keep_bytes is for saves without a base: a checkpoint with one is no base itself")
         self.commit = {
             "step": options.checked_step(arguments["step"]),
             "metadata": metadata.encode(arguments["metadata"]),
@@ -155,7 +162,7 @@ class Request:
             fed_share = max(fed_share, fed_bytes)
         self.feed_limit = max(fed_share, FEED_BYTES_MIN)
         self.writer["staging_bytes"] = budget - fed_share
-        if mutable_bytes > self.writer["staging_bytes"] or fed_bytes > self.feed_limit:
+        if mutable_bytes > self.writer["staging_bytes"] + self.writer["keep_bytes"] or fed_bytes > self.feed_limit:
             self.unstaged = mutable_bytes + fed_bytes, budget
 
     def open(self, attempt: str | None = None, process_index: int = 0, process_count: int = 1) -> _core.Writer:
@@ -198,7 +205,8 @@ def start(
                 writer.seal()
 
         asked = (request.path, request.commit, request.progress, request.started)
-        return Job(writer, fill, *asked, feed, expected_bytes, coordination, cleanups)
+        keep_bytes = request.writer["keep_bytes"]
+        return Job(writer, fill, *asked, feed, expected_bytes, coordination, cleanups, keep_bytes=keep_bytes)
     except BaseException:
         writer.abort()
         raise

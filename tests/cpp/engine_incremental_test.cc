@@ -118,6 +118,50 @@ TEST_F(EngineIncrementalTest, TheFileDependsOnTheDataAloneAndNotOnThreadsOrMemor
     }
 }
 
+TEST_F(EngineIncrementalTest, CopiesThatASaveKeptAreItsBaseAndChangeNothing) {
+  const CheckpointId id{.bytes = {7}};
+  std::string first;
+  for (const std::size_t keep : {std::size_t{0}, kBlockBytes, 3 * kBlockBytes, 8 * kBlockBytes}) {
+    const std::string key = "key-" + std::to_string(keep);
+    const CheckpointId key_id{.bytes = {8}};
+    auto writer = create_writer(at(key)(), {.attempt = key_id, .staging_bytes = kBlockBytes, .keep_bytes = keep});
+    ASSERT_TRUE(writer.ok()) << writer.status().message();
+    EXPECT_EQ((*writer)->snapshot().status().code(), Code::kInvalidArgument);
+    for (const TestArray& a : old_) ASSERT_TRUE((*writer)->add(a.source()).ok());
+    const auto report = (*writer)->finish();
+    ASSERT_TRUE(report.ok()) << report.status().message();
+    EXPECT_EQ((*writer)->snapshot().status().code(), Code::kNotFound);
+    ASSERT_TRUE(commit_on(*at(key)(), {*report}, {}).ok());
+    auto snapshot = (*writer)->snapshot();
+    ASSERT_TRUE(snapshot.ok()) << snapshot.status().message();
+    EXPECT_EQ((*snapshot)->id(), key_id);
+    EXPECT_LE((*snapshot)->kept_bytes(), keep);
+    EXPECT_EQ((*snapshot)->kept_bytes() > 0, keep > 0);
+    if (keep == 8 * kBlockBytes) {
+      EXPECT_EQ((*snapshot)->kept_bytes(), report->logical_bytes);
+    }
+    EXPECT_EQ((*(*writer)->snapshot())->kept_bytes(), 0u);
+    writer->reset();
+    ASSERT_TRUE(save_on(at("delta-" + key), new_, {.attempt = id, .base = *snapshot}).ok());
+    EXPECT_EQ(differences(at("delta-" + key)(), new_, true), "");
+    std::ifstream file(path("delta-" + key) + "/" + data_file_name(0, id), std::ios::binary);
+    const std::string bytes((std::istreambuf_iterator<char>(file)), {});
+    if (first.empty()) first = bytes;
+    EXPECT_TRUE(bytes == first) << keep;
+  }
+}
+
+TEST_F(EngineIncrementalTest, WhatIsKeptIsAKeyframeAndTheOneThatWasSaved) {
+  save_keyframe();
+  EXPECT_EQ(create_writer(at("delta")(), {.keep_bytes = 1, .base = base()}).status().code(), Code::kInvalidArgument);
+  EXPECT_FALSE(std::filesystem::exists(path("delta")));
+  auto writer = create_writer(at("a")(), {.staging_bytes = kBlockBytes, .keep_bytes = kBlockBytes});
+  ASSERT_TRUE((*writer)->add(old_[0].source()).ok());
+  ASSERT_TRUE(commit_on(*at("a")(), {*(*writer)->finish()}, {}).ok());
+  ASSERT_TRUE(save_on(at("a"), new_, {.overwrite = true}).ok());
+  EXPECT_EQ((*writer)->snapshot().status().code(), Code::kNotFound);
+}
+
 TEST_F(EngineIncrementalTest, ADeltaStandsForItsKeyframe) {
   save_keyframe();
   ASSERT_TRUE(save_delta().ok());

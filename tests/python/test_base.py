@@ -149,6 +149,58 @@ def test_snapshots(run: Path, budget: int | None) -> None:
     snapshot.close()
 
 
+def test_what_a_save_kept_is_not_read_again(run: Path) -> None:
+    tree = state()
+    handle = ostraca.save_async(run / "0", tree, keep_bytes=1 << 30)
+    with handle.snapshot() as snapshot:
+        assert snapshot.path == str(run / "0") and snapshot.id == ostraca.open(run / "0").id
+        assert 0.9 * handle.result().logical_bytes < snapshot.kept_bytes <= handle.result().logical_bytes
+        file = data_file(run / "0")
+        sound = file.read_bytes()
+        for at in range(4096, len(sound) // 2, 4096):
+            flip(file, at)
+        later = changed(tree)
+        with pytest.raises(ostraca.CorruptionError):
+            ostraca.save(run / "1", later, base=run / "0")
+        ostraca.save(run / "1", later, base=snapshot)
+        file.write_bytes(sound)
+    check(run / "1", later)
+    assert base_of(run / "1") == "0"
+
+
+@pytest.mark.parametrize("keep", [0, 1, 8 << 20, 24 << 20])
+def test_a_save_keeps_no_more_than_it_may(run: Path, keep: int) -> None:
+    tree = {"w": weights((12, 1 << 20)), "v": weights((3, 1000))}
+    handle = ostraca.save_async(run / "0", tree, keep_bytes=keep)
+    with handle.snapshot() as first, handle.snapshot() as second:
+        assert second.kept_bytes == 0  # one call takes it
+        assert first.kept_bytes <= keep and (first.kept_bytes > 0) == (keep >= 8 << 20)
+        tree = {name: stepped(array) for name, array in tree.items()}
+        ostraca.save(run / "1", tree, base=first)
+        assert first.kept_bytes <= keep
+        ostraca.save(run / "2", tree, base=second)
+    check(run / "1", tree)
+    check(run / "2", tree)
+
+
+def test_keeping_what_is_no_base(run: Path, tmp_path: Path) -> None:
+    ostraca.save(run / "0", state())
+    with pytest.raises(ValueError, match="keep_bytes is for saves without a base"):
+        ostraca.save_async(run / "1", state(), base=run / "0", keep_bytes=1 << 20)
+    for wrong in (-1, 1.5, True, None):
+        with pytest.raises((TypeError, ValueError), match="keep_bytes"):
+            ostraca.save_async(run / "1", state(), keep_bytes=wrong)  # type: ignore[arg-type]
+    handle = ostraca.save_async(run / "2", state(), keep_bytes=1 << 30, return_early=True)
+    if handle.cancel():
+        with pytest.raises(ostraca.CancelledError):
+            handle.snapshot()
+    handle = ostraca.save_async(run / "3", state(), keep_bytes=1 << 30)
+    handle.result()
+    shutil.rmtree(run / "3")
+    with handle.snapshot() as snapshot, pytest.raises(ostraca.NotFoundError):
+        ostraca.save(run / "4", state(), base=snapshot)
+
+
 def test_a_snapshot_of_a_delta_is_of_its_keyframe(run: Path) -> None:
     ostraca.save(run / "0", state())
     ostraca.save(run / "1", changed(state()), base=run / "0")

@@ -29,6 +29,8 @@ struct WriterOptions {
   // Unset: memory is read where it lies, when its turn comes. Set: mutable memory is copied first, as far as this
   // many bytes go, so that wait_copied() returns early.
   std::optional<std::size_t> staging_bytes;
+  // Memory beside that in which copies stay, for snapshot(). Of whole blocks of 8 MiB. Not of an incremental save.
+  std::size_t keep_bytes = 0;
   // Set: an incremental save. The keyframe must lie in the same parent directory as the checkpoint to be.
   std::shared_ptr<BaseSnapshot> base;
   Dims chunk_shape;  // for arrays of this rank; empty: leading axes are cut
@@ -90,6 +92,9 @@ class Writer {
   virtual Result<bool> wait_copied(std::optional<std::chrono::nanoseconds> timeout) = 0;
   // Seals and waits until the file is complete and durable. A failure leaves the file for abort() to remove.
   virtual Result<FileReport> finish(const Poll& poll = {}) = 0;
+  // After commit(): the checkpoint as a base for saves to come, with the copies that were kept, in the first one asked
+  // for. kNotFound when it was replaced or removed meanwhile.
+  virtual Result<std::shared_ptr<BaseSnapshot>> snapshot() = 0;
   virtual void cancel() = 0;
   // Cancels, waits for the threads, removes the file, the intent and the directories made. Also after finish(), when
   // the commit failed or will not happen; what was committed is left alone.

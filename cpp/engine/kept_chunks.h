@@ -1,0 +1,22 @@
+// What a save staged and did not let go of: chunks of a keyframe, for saves against it.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/bytes.h"
+
+namespace ostraca {
+
+struct KeptChunks {
+  explicit KeptChunks(std::shared_ptr<BufferPool> staging) : pool(std::move(staging)) {}
+
+  std::shared_ptr<BufferPool> pool;  // the blocks go back to it
+  std::vector<PooledBuffer> blocks;
+  std::map<std::uint32_t, Bytes> chunks;  // decoded, in the blocks, by extent of the save's file
+};
+
+}  // namespace ostraca
