@@ -104,15 +104,14 @@ def _summary(rows: list[Row]) -> list[str]:
             found = {row["steps"]: row for row in rows if (row["run"], row["part"]) == (run, part)}
             chosen = [found[steps] for steps in training.STEPS if steps in found]
             if chosen:
-                cells = (" / ".join(filter(None, (COLUMNS[c](row) for row in chosen))) for c in SUMMARY_COLUMNS)
-                lines.append(f"| {RUNS[run]} | {part} | {' | '.join(_once(cell) for cell in cells)} |")
+                cells = (_once([COLUMNS[c](row) for row in chosen]) for c in SUMMARY_COLUMNS)
+                lines.append(f"| {RUNS[run]} | {part} | {' | '.join(cells)} |")
     return lines
 
 
-def _once(cell: str) -> str:
-    """`a` for `a / a / a`."""
-    values = cell.split(" / ")
-    return values[0] if len(set(values)) == 1 else cell
+def _once(cells: list[str]) -> str:
+    """One of them where all are alike."""
+    return cells[0] if len(set(cells)) == 1 else " / ".join(cell or "-" for cell in cells)
 
 
 def _training(accounts: list[Row]) -> list[str]:
