@@ -123,11 +123,12 @@ void Keyframe::adopt(std::uint32_t process_index, const std::shared_ptr<const Ke
   const auto file = std::ranges::find_if(
       files, [&](const FileRecord& f) { return f.process_index == process_index && f.id == id() && !f.in_base; });
   if (!chunks || file == files.end()) return;
-  const std::lock_guard lock(mutex_);
   for (const auto& [extent, content] : chunks->chunks) {
-    const auto number = static_cast<std::uint32_t>(file - files.begin());
-    if (kept_.emplace(key(number, extent), Kept{chunks, content}).second) kept_bytes_ += content.size();
+    kept_.emplace(key(static_cast<std::uint32_t>(file - files.begin()), extent), Kept{chunks, content});
+    kept_bytes_ += content.size();
   }
+  const std::uint64_t unused = chunks->blocks.size() * kBlockBytes - kept_bytes_;
+  budget_bytes_ -= std::min(unused, budget_bytes_);
 }
 
 Result<Bytes> Keyframe::read(const DataFile& file, const Extent& extent, Scratch& scratch) const {

@@ -51,7 +51,8 @@ class Keyframe final : public BaseSnapshot {
   // The extent's decoded bytes, checked: from memory, or read back and, as far as the budget goes, kept. Valid until
   // the scratch is used again.
   Result<Bytes> decoded(std::uint32_t file, std::uint32_t number, Scratch& scratch);
-  // Takes over what the save of one of its files kept. Null: nothing.
+  // Takes over what the save of one of its files kept. Null: nothing. Blocks count in full in the budget for more.
+  // REQUIRES: nobody uses it yet.
   void adopt(std::uint32_t process_index, const std::shared_ptr<const KeptChunks>& chunks);
 
  private:
@@ -67,7 +68,7 @@ class Keyframe final : public BaseSnapshot {
   const std::unique_ptr<Storage> storage_;
   const std::unique_ptr<Lease> lease_;
   const StoredCheckpoint stored_;
-  const std::uint64_t budget_bytes_;
+  std::uint64_t budget_bytes_;
   DataFiles files_;
   HashIndex leaves_;                              // by key path
   std::mutex mutex_;                              // guards kept_

@@ -151,6 +151,30 @@ TEST_F(EngineIncrementalTest, CopiesThatASaveKeptAreItsBaseAndChangeNothing) {
   }
 }
 
+TEST_F(EngineIncrementalTest, OfSeveralProcessesEachKeepsItsOwn) {
+  std::vector<std::unique_ptr<Writer>> writers;
+  std::vector<FileReport> reports;
+  for (std::uint32_t i = 0; i < 2; ++i) {
+    writers.push_back(create_writer(at("key")(), {.process_index = i,
+                                                  .process_count = 2,
+                                                  .attempt = CheckpointId{.bytes = {9}},
+                                                  .staging_bytes = kBlockBytes,
+                                                  .keep_bytes = 8 * kBlockBytes})
+                          .take());
+    for (std::size_t k = i; k < old_.size(); k += 2) ASSERT_TRUE(writers[i]->add(old_[k].source()).ok());
+    reports.push_back(writers[i]->finish().take());
+  }
+  ASSERT_TRUE(commit_on(*at("key")(), reports, {}).ok());
+  for (std::uint32_t i = 0; i < 2; ++i) {
+    const auto snapshot = writers[i]->snapshot().take();
+    EXPECT_EQ(snapshot->kept_bytes(), reports[i].logical_bytes);
+    const std::string name = "delta-" + std::to_string(i);
+    ASSERT_TRUE(save_on(at(name), new_, {.base = snapshot}).ok());
+    EXPECT_EQ(differences(at(name)(), new_, true), "");
+    EXPECT_EQ(codecs(name).at(3), 3 + 2);
+  }
+}
+
 TEST_F(EngineIncrementalTest, WhatIsKeptIsAKeyframeAndTheOneThatWasSaved) {
   save_keyframe();
   EXPECT_EQ(create_writer(at("delta")(), {.keep_bytes = 1, .base = base()}).status().code(), Code::kInvalidArgument);
