@@ -86,6 +86,7 @@ class _Piece(NamedTuple):
     start: tuple[int, ...]
     shape: tuple[int, ...]
     nbytes: int
+    chunk_shape: tuple[int, ...] | None
 
     @property
     def is_small(self) -> bool:
@@ -94,20 +95,12 @@ class _Piece(NamedTuple):
 
 def _rewrite(reader: Reader, manifest: Manifest, where: str) -> Manifest:
     parts = _parts(reader.arrays())
-    chunk_shape = _chunk_shape(reader)
     writers: list[_core.Writer] = []
     attempt = os.urandom(16).hex()
     try:
         reports = []
         for i, part in enumerate(parts):
-            writer = _core.Writer(
-                where,
-                process_index=i,
-                process_count=len(parts),
-                attempt=attempt,
-                chunk_shape=chunk_shape,
-                overwrite=True,
-            )
+            writer = _core.Writer(where, process_index=i, process_count=len(parts), attempt=attempt, overwrite=True)
             writers.append(writer)
             _copy(reader, part, writer)
             reports.append(writer.finish())
@@ -147,46 +140,28 @@ def _parts(infos: list[ArrayInfo]) -> list[list[ArrayInfo]]:
     return parts
 
 
-def _chunk_shape(reader: Reader) -> tuple[int, ...] | None:
-    """What `chunk_shape=` was, as far as the leaves tell, if they are not cut as the engine would by itself."""
-    cut = {info.number: _largest_chunk(reader, info) for info in reader.arrays() if info.nbytes > SMALL_BYTES}
-    infos = [reader.arrays()[number] for number in cut]
-    ranks = {len(info.shape) for info in infos if cut[info.number] != _default_chunk(info)}
-    for rank in sorted(ranks):
-        alike = [info for info in infos if len(info.shape) == rank]
-        chunk = tuple(map(max, zip(*(cut[info.number] for info in alike), strict=True)))
-        if all(_item_bytes(info) * math.prod(map(min, chunk, info.shape)) <= CHUNK_BYTES for info in alike):
-            return chunk
-    return None
-
-
-def _default_chunk(info: ArrayInfo) -> tuple[int, ...]:
-    chunk = [1] * len(info.shape)
-    inner = _item_bytes(info)
-    for axis in reversed(range(len(chunk))):
-        chunk[axis] = min(info.shape[axis], max(1, CHUNK_BYTES // inner))
-        if chunk[axis] < info.shape[axis]:
-            break
-        inner *= chunk[axis]
-    return tuple(chunk)
+def _chunk_shape(reader: Reader, info: ArrayInfo) -> tuple[int, ...] | None:
+    """As the leaf is cut now. None: it is to be packed, or its shards are cut in ways that have none in common."""
+    chunks = reader.chunks(info.name)
+    if info.nbytes <= SMALL_BYTES and len(chunks) <= 1:
+        return None
+    largest = tuple(map(max, zip(*(chunk.shape for chunk in chunks), strict=True)))
+    return largest if _item_bytes(info) * math.prod(largest) <= CHUNK_BYTES else None
 
 
 def _item_bytes(info: ArrayInfo) -> int:
     return dtypes.item_bytes(info.dtype_code, info.detail)
 
 
-def _largest_chunk(reader: Reader, info: ArrayInfo) -> tuple[int, ...]:
-    return tuple(map(max, zip(*(chunk.shape for chunk in reader.chunks(info.name)), strict=True)))
-
-
 def _pieces(reader: Reader, infos: list[ArrayInfo]) -> Iterator[_Piece]:
     for info in infos:
+        chunk = _chunk_shape(reader, info)
         if info.nbytes <= PIECE_BYTES:
-            yield _Piece(info, (0,) * len(info.shape), info.shape, info.nbytes)
+            yield _Piece(info, (0,) * len(info.shape), info.shape, info.nbytes, chunk)
             continue
         item_bytes = _item_bytes(info)
-        for start, shape in boxes(info.shape, item_bytes, PIECE_BYTES, _largest_chunk(reader, info)):
-            yield _Piece(info, start, shape, item_bytes * math.prod(shape))
+        for start, shape in boxes(info.shape, item_bytes, PIECE_BYTES, chunk):
+            yield _Piece(info, start, shape, item_bytes * math.prod(shape), chunk)
 
 
 def _groups(pieces: Iterator[_Piece]) -> Iterator[list[_Piece]]:
@@ -239,5 +214,5 @@ def _spec(piece: _Piece, memory: NDArray[Any] | None) -> LeafSpec:
     description = (int(info.kind), info.dtype_code, info.detail, info.big_endian, True)
     path = encode_path(info.path)
     if piece.shape == info.shape:
-        return path, description, memory, None, None, None
-    return path, description, memory, info.shape, piece.start, None
+        return path, description, memory, None, None, piece.chunk_shape
+    return path, description, memory, info.shape, piece.start, piece.chunk_shape

@@ -19,7 +19,8 @@ import pytest
 import ostraca
 import trees
 from increments import base_of, changed, check, data_file, flip, kinds, state, stepped, weights
-from ostraca import compacting, reference
+from ostraca import _core, compacting, leaves, reference
+from ostraca.tree import flatten
 
 
 @pytest.fixture
@@ -137,6 +138,33 @@ def test_chunks_stay_where_they_were(tmp_path: Path, chunk_shape: Any) -> None:
     assert grid() == before
     ostraca.save(tmp_path / "2", ostraca.load(tmp_path / "1"), base=tmp_path / "1", chunk_shape=chunk_shape)
     assert kinds(tmp_path / "2", "w") == kinds(tmp_path / "2", "v") == {"reference"}
+
+
+def test_arrays_keep_their_own_tiles(tmp_path: Path) -> None:
+    """As those of distributed arrays have them: each its own, and not the engine's."""
+    tiles = {"columns": (2000, 100), "square": (300, 400), "thin": (20, 30), "usual": None}
+    shapes = {"columns": (2000, 1500), "square": (2000, 1500), "thin": (100, 90), "usual": (2000, 1500)}
+    tree = {name: weights(shape, seed=i) for i, (name, shape) in enumerate(shapes.items())}
+
+    def save(name: str, tree: dict[str, np.ndarray], base: _core.BaseSnapshot | None) -> None:
+        writer = _core.Writer(str(tmp_path / name), base=base)
+        for leaf, array in tree.items():
+            (spec,) = leaves.specs(flatten({leaf: array}))
+            writer.add([(*spec[:5], tiles[leaf])])
+        _core.commit(str(tmp_path / name), [writer.finish()])
+
+    save("0", tree, None)
+    save("1", {name: stepped(array) for name, array in tree.items()}, _core.BaseSnapshot(str(tmp_path / "0"), 0))
+
+    def grid() -> set[Any]:
+        with ostraca.Reader(tmp_path / "1") as reader:
+            return {(name, c.origin, c.shape) for name in tree for c in reader.chunks(name)}
+
+    before = grid()
+    assert len(before) == 15 + 7 * 4 + 5 * 3 + 3
+    ostraca.compact(tmp_path / "1")
+    assert grid() == before and base_of(tmp_path / "1") is None
+    check(tmp_path / "1", {name: stepped(array) for name, array in tree.items()})
 
 
 def test_more_than_the_budgets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
