@@ -1,4 +1,4 @@
-// What a save staged and did not let go of: chunks of a keyframe, for saves against it.
+// What a save keeps of a keyframe in memory, for saves against it: in the blocks in which it was staged, if it was.
 #pragma once
 
 #include <cstdint>

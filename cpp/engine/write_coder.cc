@@ -3,17 +3,19 @@
 
 #include <algorithm>
 
+#include "base/stream_copy.h"
 #include "checksum/content_hash.h"
 
 namespace ostraca {
 
-Status WritePipeline::code(Job& job, bool first, Coder& coder) {
+Status WritePipeline::code(Job& job, bool first, bool staged, Coder& coder) {
   std::size_t used = first ? kHeaderBytes : 0;
-  std::size_t staged = 0;
+  std::byte* stage = job.staged.data();  // where the piece is, or is to be kept
   job.coded.reserve(job.batch.pieces.size());
   for (const Piece& piece : job.batch.pieces) {
-    OSTRACA_ASSIGN_OR_RETURN(const Bytes decoded, coder.read(piece, job.staged ? job.staged.data() + staged : nullptr));
-    staged += piece.decoded_bytes;
+    OSTRACA_ASSIGN_OR_RETURN(const Bytes decoded, coder.read(piece, staged ? stage : nullptr));
+    if (job.keeps && !staged) stream_copy(stage, decoded.data(), decoded.size());
+    if (job.staged) stage += piece.decoded_bytes;
     CodedPiece& coded = job.coded.emplace_back();
     coded.position = used;
     OSTRACA_RETURN_IF_ERROR(code_piece(piece, decoded, job.block.bytes().subspan(used), coded, coder));

@@ -34,7 +34,7 @@ WritePipeline::WritePipeline(WritableFile& file, const Options& options, std::fu
       header_(encode_header(options.header)),
       complete_(std::move(complete)),
       blocks_(kBlockBytes, block_budget(options.coding_bytes, options.threads), BufferPool::FilledBy::kCpu) {
-  const std::size_t staging_bytes = options.staging_bytes ? *options.staging_bytes + options.keep_bytes : 0;
+  const std::size_t staging_bytes = options.staging_bytes.value_or(0) + options.keep_bytes;
   if (staging_bytes >= kBlockBytes)
     staging_ = std::make_shared<BufferPool>(kBlockBytes, staging_bytes, BufferPool::FilledBy::kCpu);
 }
@@ -97,7 +97,7 @@ void WritePipeline::code_loop() {
 }
 
 bool WritePipeline::stage_one(Lock& lock) {
-  if (!staging_) return false;
+  if (!options_.staging_bytes || !staging_) return false;
   next_to_stage_ = std::max(next_to_stage_, next_to_code_);
   while (next_to_stage_ < jobs_.size() && !jobs_[next_to_stage_].batch.reads_mutable_memory) ++next_to_stage_;
   if (next_to_stage_ == jobs_.size()) return false;
@@ -135,20 +135,25 @@ bool WritePipeline::code_one(Lock& lock, Coder& coder) {
   }
   const bool first = next_to_code_++ == 0;
   job.state = Job::State::kCoding;
+  const bool staged(job.staged);
+  decide_to_keep(job);
   lock.unlock();
-  Status status = code(job, first, coder);
+  Status status = code(job, first, staged, coder);
   lock.lock();
   if (!status.ok()) return fail(std::move(status)), true;
-  if (!job.staged) note_read(job.batch, lock);
-  if (job.staged && may_keep()) {
-    ++kept_blocks_;
-  } else {
-    job.staged.reset();
-  }
+  if (!staged) note_read(job.batch, lock);
+  if (!job.keeps) job.staged.reset();
   job.state = Job::State::kCoded;
   place_ready();
   work_changed_.notify_all();
   return true;
+}
+
+void WritePipeline::decide_to_keep(Job& job) {
+  if ((kept_blocks_ + 1) * kBlockBytes > options_.keep_bytes) return;
+  if (!job.staged) job.staged = staging_->try_acquire();
+  job.keeps = static_cast<bool>(job.staged);
+  kept_blocks_ += job.keeps;
 }
 
 void WritePipeline::note_read(const Batch& batch, Lock& lock) {

@@ -41,7 +41,7 @@ class WritePipeline {
     unsigned threads = 1;
     std::size_t coding_bytes = 0;
     std::optional<std::size_t> staging_bytes;
-    std::size_t keep_bytes = 0;      // of staging memory, beside staging_bytes, that stays: take_kept()
+    std::size_t keep_bytes = 0;      // beside staging_bytes: memory for decoded chunks that stay, see take_kept()
     std::shared_ptr<Keyframe> base;  // set: pieces may be references to it or deltas against it
   };
 
@@ -89,6 +89,7 @@ class WritePipeline {
     Batch batch;
     State state = State::kWaiting;
     PooledBuffer staged;
+    bool keeps = false;  // what is staged; if nothing was, what is coded
     PooledBuffer block;
     std::vector<CodedPiece> coded;
   };
@@ -105,7 +106,7 @@ class WritePipeline {
   void code_loop();
   bool stage_one(Lock& lock);
   bool code_one(Lock& lock, Coder& coder);
-  Status code(Job& job, bool first, Coder& coder);
+  Status code(Job& job, bool first, bool staged, Coder& coder);
   Status code_piece(const Piece& piece, Bytes decoded, MutableBytes out, CodedPiece& coded, Coder& coder);
   Result<bool> code_delta(const Piece& piece, Bytes decoded, const Extent& base, MutableBytes out, CodedPiece& coded,
                           Coder& coder);
@@ -114,7 +115,7 @@ class WritePipeline {
   void note_read(const Batch& batch, Lock& lock);
   void place_ready();
   void place(Job& job, bool first);
-  bool may_keep() const { return (kept_blocks_ + 1) * kBlockBytes <= options_.keep_bytes; }
+  void decide_to_keep(Job& job);
   std::uint32_t base_file_number(std::uint32_t file);
   void submit_last_block();
   void io_loop();
@@ -122,14 +123,14 @@ class WritePipeline {
   void fail(Status status);
   bool all_placed() const { return sealed_ && next_to_place_ == jobs_.size(); }
   // While the first blocks are coded. Not where a caller waits for the stage, or where perhaps nothing will be written.
-  bool reserves_early() const { return sealed_ && jobs_.size() > 1 && !staging_ && !options_.base; }
+  bool reserves_early() const { return sealed_ && jobs_.size() > 1 && !options_.staging_bytes && !options_.base; }
 
   WritableFile& file_;
   const Options options_;
   const std::array<std::byte, kHeaderBytes> header_;
   const std::function<Status()> complete_;
   BufferPool blocks_;
-  std::shared_ptr<BufferPool> staging_;  // null: nothing is staged
+  std::shared_ptr<BufferPool> staging_;  // null: nothing is staged or kept
 
   mutable std::mutex mutex_;                // guards what follows, and the sources' refs and unread_chunks
   std::condition_variable work_changed_;    // for coding threads
@@ -145,7 +146,7 @@ class WritePipeline {
   std::map<std::pair<ContentHash, std::uint32_t>, std::uint32_t> known_;  // content and size -> extent
   std::vector<Extent> extents_;
   std::shared_ptr<KeptChunks> kept_;       // null: nothing yet
-  std::size_t kept_blocks_ = 0;            // with those of jobs that are not placed
+  std::size_t kept_blocks_ = 0;            // with those of jobs that are not placed yet
   std::vector<std::uint32_t> base_files_;  // those used, as numbered in the base
   PlacedBlock last_;                       // kept back if no batch follows: the tail may still fit into it
   std::deque<PlacedBlock> to_write_;

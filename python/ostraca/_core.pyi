@@ -68,7 +68,7 @@ class Writer:
         threads: int = 0,
         coding_bytes: int = 0,
         staging_bytes: int | None = None,  # None: read mutable arrays in place (synchronous); else stage them
-        keep_bytes: int = 0,  # of what is staged that stays, for snapshot()
+        keep_bytes: int = 0,  # memory for decoded chunks that stay, for snapshot()
         base: BaseSnapshot | None = None,  # for an incremental save
         chunk_shape: Sequence[int] | None = None,
         overwrite: bool = False,

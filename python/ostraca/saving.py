@@ -90,8 +90,8 @@ def save_async(
     Until then (`SaveHandle.wait_copied`) the arrays must not change; JAX arrays may be donated at any time. Memory that
     can change is copied first, as far as `staging_bytes` goes (default: all of it, but at most half of the memory
     available); what is beyond waits for the disk, with a RuntimeWarning once, and `SaveInfo.stall_seconds` says so.
-    keep_bytes: of these copies, in blocks of 8 MiB and beside `staging_bytes`, stay in memory for incremental saves to
-    come: `SaveHandle.snapshot`. Without `base` only.
+    keep_bytes: memory, in blocks of 8 MiB and beside `staging_bytes`, in which what was saved stays for incremental
+    saves to come: `SaveHandle.snapshot`. Copies that were made anyway are not copied again. Without `base` only.
     """
     request = Request(locals(), asynchronous=True)
     return handle_of(_start(request), request, return_early)

@@ -118,16 +118,25 @@ TEST_F(EngineIncrementalTest, TheFileDependsOnTheDataAloneAndNotOnThreadsOrMemor
     }
 }
 
-TEST_F(EngineIncrementalTest, CopiesThatASaveKeptAreItsBaseAndChangeNothing) {
+TEST_F(EngineIncrementalTest, WhatASaveKeptIsItsBaseAndChangesNothing) {
   const CheckpointId id{.bytes = {7}};
   std::string first;
-  for (const std::size_t keep : {std::size_t{0}, kBlockBytes, 3 * kBlockBytes, 8 * kBlockBytes}) {
-    const std::string key = "key-" + std::to_string(keep);
+  for (const auto& [keep, immutable] : {std::pair(std::size_t{0}, false),
+                                        {kBlockBytes, false},
+                                        {3 * kBlockBytes, false},
+                                        {8 * kBlockBytes, false},
+                                        {3 * kBlockBytes, true},
+                                        {8 * kBlockBytes, true}}) {
+    const std::string key = "key-" + std::to_string(keep) + (immutable ? "-immutable" : "");
     const CheckpointId key_id{.bytes = {8}};
     auto writer = create_writer(at(key)(), {.attempt = key_id, .staging_bytes = kBlockBytes, .keep_bytes = keep});
     ASSERT_TRUE(writer.ok()) << writer.status().message();
     EXPECT_EQ((*writer)->snapshot().status().code(), Code::kInvalidArgument);
-    for (const TestArray& a : old_) ASSERT_TRUE((*writer)->add(a.source()).ok());
+    for (const TestArray& a : old_) {
+      ArraySource source = a.source();
+      source.immutable = immutable;
+      ASSERT_TRUE((*writer)->add(std::move(source)).ok());
+    }
     const auto report = (*writer)->finish();
     ASSERT_TRUE(report.ok()) << report.status().message();
     EXPECT_EQ((*writer)->snapshot().status().code(), Code::kNotFound);

@@ -119,6 +119,16 @@ def test_arguments_are_those_of_plain_saves() -> None:
         assert list(ours)[len(plain) :] == ["timeout", "pinned_host"]
 
 
+def test_what_a_save_keeps(tmp_path: Path) -> None:
+    state = {"w": jnp.arange(4 << 20, dtype=jnp.float32), "n": np.arange(1 << 20)}
+    handle = ostraca.jax.save_async(tmp_path / "0", state, keep_bytes=64 << 20)
+    with handle.snapshot() as base:
+        assert base.kept_bytes == (16 << 20) + (8 << 20)
+        info = ostraca.jax.save(tmp_path / "1", state | {"w": state["w"] + 1}, base=base)
+    assert info.referenced_bytes > 0
+    np.testing.assert_array_equal(ostraca.load(tmp_path / "1")["w"], np.arange(4 << 20, dtype=np.float32) + 1)
+
+
 def test_a_donating_loop(tmp_path: Path) -> None:
     """Every checkpoint holds its step's values, though their memory is offered to the next step at once."""
     state = {"w": jnp.zeros((64, 2048)), "n": jnp.int32(0), "b": jnp.zeros((8, 8), jnp.bfloat16)}

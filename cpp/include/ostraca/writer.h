@@ -29,7 +29,7 @@ struct WriterOptions {
   // Unset: memory is read where it lies, when its turn comes. Set: mutable memory is copied first, as far as this
   // many bytes go, so that wait_copied() returns early.
   std::optional<std::size_t> staging_bytes;
-  // Memory beside that in which copies stay, for snapshot(). Of whole blocks of 8 MiB. Not of an incremental save.
+  // Memory beside that, in whole blocks of 8 MiB, for copies that stay: see snapshot(). Not of an incremental save.
   std::size_t keep_bytes = 0;
   // Set: an incremental save. The keyframe must lie in the same parent directory as the checkpoint to be.
   std::shared_ptr<BaseSnapshot> base;

@@ -74,6 +74,7 @@ def save_async(
     overwrite: bool = False,
     progress: Progress = None,
     staging_bytes: SupportsIndex | None = None,
+    keep_bytes: SupportsIndex = 0,
     return_early: bool = False,
     timeout: float = 60.0,
     pinned_host: bool = False,
@@ -83,7 +84,8 @@ def save_async(
     Arrays in the memory of CPU devices are not copied: they may be donated at any time, and a donating step then takes
     other memory. Arrays on accelerators and numpy's are copied first, as far as `staging_bytes` goes (default: all, but
     at most half of the memory available); they must not be donated or changed before (`SaveHandle.wait_copied`). What
-    is beyond waits for the disk, with a RuntimeWarning once, and `SaveInfo.stall_seconds` says so.
+    is beyond waits for the disk, with a RuntimeWarning once, and `SaveInfo.stall_seconds` says so. keep_bytes: as in
+    `ostraca.save_async`; of several processes each keeps what it saved itself.
     """
     job, request = _start(locals(), asynchronous=True)
     return handle_of(job, request, return_early)
