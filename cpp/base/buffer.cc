@@ -189,7 +189,14 @@ void BufferPool::give_back(AlignedBuffer buffer) {
   std::lock_guard lock(mutex_);
   free_.push_back(std::move(buffer));
   --lent_;
+  if (retired_) BufferCache::instance().put(std::exchange(free_, {}));
   changed_.notify_one();
+}
+
+void BufferPool::retire() {
+  std::lock_guard lock(mutex_);
+  retired_ = true;
+  BufferCache::instance().put(std::exchange(free_, {}));
 }
 
 }  // namespace ostraca

@@ -80,6 +80,8 @@ class BufferPool {
   Result<PooledBuffer> acquire();
   // Does not wait: none when no buffer is free or memory is short.
   PooledBuffer try_acquire();
+  // For a pool that stays only for what it lent: buffers that are free, now or later, go to the process's next pools.
+  void retire();
 
  private:
   friend class PooledBuffer;
@@ -93,6 +95,7 @@ class BufferPool {
   std::condition_variable changed_;
   std::vector<AlignedBuffer> free_;
   std::size_t lent_ = 0;
+  bool retired_ = false;
 };
 
 }  // namespace ostraca

@@ -172,7 +172,7 @@ void run(Lane* lanes, Look look, std::size_t rounds) {
   std::copy_n(local.begin(), kTogether, lanes);
 }
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(__ILP32__)
 
 // run() as compilers do not find it: the bits of all lanes in registers, nothing else of them, and each symbol stored
 // from where the look left it. Symbols first go to places that are known beforehand, and from there to the output, a
@@ -218,8 +218,8 @@ void run<kMost, One>(Lane* lanes, One look, std::size_t rounds) {
       asm volatile(OSTRACA_LOOKS(0) OSTRACA_LOOKS(1) OSTRACA_LOOKS(2) OSTRACA_LOOKS(3) OSTRACA_LOOKS(4)  //
                    OSTRACA_REFILL(0) OSTRACA_REFILL(1) OSTRACA_REFILL(2) OSTRACA_REFILL(3)               //
                    OSTRACA_REFILL(4) OSTRACA_REFILL(5) OSTRACA_REFILL(6) OSTRACA_REFILL(7)
-                   : [bits0] "+r"(bits0), [bits1] "+r"(bits1), [bits2] "+r"(bits2), [bits3] "+r"(bits3),
-                     [bits4] "+r"(bits4), [bits5] "+r"(bits5), [bits6] "+r"(bits6), [bits7] "+r"(bits7)
+                   : [bits0] "+&r"(bits0), [bits1] "+&r"(bits1), [bits2] "+&r"(bits2), [bits3] "+&r"(bits3),
+                     [bits4] "+&r"(bits4), [bits5] "+&r"(bits5), [bits6] "+&r"(bits6), [bits7] "+&r"(bits7)
                    : [entries] "r"(look.entries), [words] "r"(words), [to] "R"(to)  // R: a store of ch has no other
                    : "rcx", "rdx", "cc", "memory");
     for (std::size_t k = 0; k < kMost; ++k) {

@@ -34,7 +34,8 @@ WritePipeline::WritePipeline(WritableFile& file, const Options& options, std::fu
       header_(encode_header(options.header)),
       complete_(std::move(complete)),
       blocks_(kBlockBytes, block_budget(options.coding_bytes, options.threads), BufferPool::FilledBy::kCpu) {
-  const std::size_t staging_bytes = options.staging_bytes.value_or(0) + options.keep_bytes;
+  const std::size_t staging_bytes =
+      std::min(options.staging_bytes.value_or(0), SIZE_MAX - options.keep_bytes) + options.keep_bytes;
   if (staging_bytes >= kBlockBytes)
     staging_ = std::make_shared<BufferPool>(kBlockBytes, staging_bytes, BufferPool::FilledBy::kCpu);
 }
@@ -195,9 +196,12 @@ void WritePipeline::place(Job& job, bool first) {
   const std::uint64_t offset = last_.offset;
   std::size_t end = first ? kHeaderBytes : 0;
   if (first) std::memcpy(job.block.data(), header_.data(), header_.size());
+  bool keeps = false;
   for (std::size_t i = 0; i < job.coded.size(); ++i) {
     const Piece& piece = job.batch.pieces[i];
     const CodedPiece& coded = job.coded[i];
+    const std::byte* const kept = staged;
+    if (staged) staged += piece.decoded_bytes;
     if (coded.in_base) {
       const std::uint32_t file = 1 + base_file_number(piece.base->file);
       for (const Fragment& f : piece.fragments) f.source->refs[f.chunk] = {file, piece.base->extent, f.offset};
@@ -224,10 +228,13 @@ void WritePipeline::place(Job& job, bool first) {
       end += coded.encoded.stored_bytes;
     }
     for (const Fragment& f : piece.fragments) f.source->refs[f.chunk] = {0, known->second, f.offset};
-    if (staged) kept_->chunks.try_emplace(known->second, staged, piece.decoded_bytes);
-    staged += staged ? piece.decoded_bytes : 0;
+    if (kept) keeps |= kept_->chunks.try_emplace(known->second, kept, piece.decoded_bytes).second;
   }
-  if (staged) kept_->blocks.push_back(std::move(job.staged));
+  if (keeps) {
+    kept_->blocks.push_back(std::move(job.staged));
+  } else if (job.keeps) {  // all of it is kept already
+    --kept_blocks_;
+  }
   if (brings_content) {
     last_ = {std::move(job.block), offset, end, job.batch.decoded_bytes};
   } else {
@@ -355,6 +362,8 @@ void WritePipeline::join() {
   writers.reset();
   Lock lock(mutex_);
   for (Job& job : jobs_) job.staged.reset();
+  if (!status_.ok()) kept_.reset();
+  if (staging_) staging_->retire();  // what is kept may outlive this
   staging_.reset();
 }
 

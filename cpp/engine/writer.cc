@@ -356,6 +356,7 @@ void WriterImpl::abort() {
   if (pipeline_) {
     pipeline_->cancel(cancelled("the save was aborted"));
     pipeline_->join();
+    (void)pipeline_->take_kept();
   }
   if (is_committed()) return;
   if (file_) {

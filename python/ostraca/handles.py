@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from . import _core
 from .base import BaseSnapshot
-from .errors import CancelledError, CommitUncertainError, OstracaError
+from .errors import CancelledError, CommitUncertainError, NotFoundError, OstracaError
 from .progress import Progress, reporting
 from .reports import Manifest, SaveInfo
 
@@ -105,6 +105,7 @@ class Job:
         self._callbacks: list[Callable[[], object]] = []
         self._unseen: list[BaseException] = []  # at most one: the error nobody has looked at
         self._final_progress = (0, 0)
+        self._keyframe_id = ""  # when the save is done: its own, or its base's
         self._kept: _core.BaseSnapshot | None = None  # from when the save is done until it is asked for
         self._thread = threading.Thread(target=self._run, name="ostraca-save", daemon=True)
         _running.add(self)
@@ -164,9 +165,12 @@ class Job:
         """REQUIRES: the save was committed."""
         with self._lock:
             kept, self._kept = self._kept, None
-        if kept is None:
-            return BaseSnapshot(self._directory, budget_bytes=self.keep_bytes)
-        return BaseSnapshot.of(kept)
+        if kept is not None:
+            return BaseSnapshot.of(kept)
+        snapshot = BaseSnapshot(self._directory, budget_bytes=self.keep_bytes)
+        if snapshot.id != self._keyframe_id:
+            raise NotFoundError(f"the checkpoint that was saved to {self.path!r} is gone: it was overwritten")
+        return snapshot
 
     def join(self, seconds: float) -> None:
         """Waits for the worker thread, a little longer than for `done`."""
@@ -242,9 +246,6 @@ class Job:
                     raise CancelledError(f"the save to {self.path!r} was cancelled")
                 self._publishing = True
             text = self._coordination.publish(report, self._publish)
-            if self.keep_bytes:
-                with contextlib.suppress(OSError, OstracaError):  # whoever asks for it later hears why
-                    self._kept = writer.snapshot()
         except BaseException as error:
             if self._coordination.fail(error):
                 writer.abort()
@@ -252,9 +253,15 @@ class Job:
             if cause is error:
                 raise
             raise cause from error
+        else:
+            if self.keep_bytes:
+                with contextlib.suppress(Exception):  # whoever asks for it later hears why
+                    self._kept = writer.snapshot()
         finally:
             del writer  # an error's traceback keeps this frame
-        return Manifest.parse(self.path, text).info
+        manifest = Manifest.parse(self.path, text)
+        self._keyframe_id = manifest.base[1] if manifest.base else manifest.id
+        return manifest.info
 
     def _publish(self, reports: list[_core.FileReport]) -> str:
         seconds = time.monotonic() - self._started
@@ -325,8 +332,9 @@ class SaveHandle:
         """Waits as `result` does, and returns the checkpoint as a base: `save(..., base=snapshot)`.
 
         What `keep_bytes` kept of it is in memory and is not read again; it stays until the snapshot is closed, or until
-        the handle is dropped if nobody asks. A second call keeps nothing in memory at first. Raises the save's error,
-        or what `BaseSnapshot` raises (`NotFoundError`: the checkpoint was deleted meanwhile).
+        the handle is dropped if nobody asks. A second call keeps nothing in memory at first. Of a save with a base, it
+        is of that base. Raises the save's error, or what `BaseSnapshot` raises (`NotFoundError`: the checkpoint was
+        deleted or overwritten meanwhile).
         """
         self.result()
         return self._job.snapshot()

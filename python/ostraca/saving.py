@@ -156,7 +156,8 @@ class Request:
         wanted = 2 * mutable_bytes + BLOCK_BYTES + fed_bytes
         budget = self.writer["staging_bytes"]
         if budget is None:
-            budget = min(wanted, int(_core.available_memory_bytes() * STAGING_SHARE))
+            available = _core.available_memory_bytes() - self.writer["keep_bytes"]
+            budget = min(wanted, max(1, int(available * STAGING_SHARE)))
         fed_share = budget * fed_bytes // wanted
         if mutable_bytes + fed_bytes <= budget:
             fed_share = max(fed_share, fed_bytes)

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdint>
 #include <limits>
+#include <set>
 #include <thread>
 
 #include "base/limits.h"
@@ -74,6 +75,18 @@ TEST(BufferPool, HasOneBufferHoweverSmallTheBudget) {
   BufferPool pool(4 * kKiB, 0, BufferPool::FilledBy::kDevice);
   EXPECT_EQ(pool.capacity(), 1u);
   EXPECT_TRUE(pool.try_acquire());
+}
+
+TEST(BufferPool, ARetiredOneLeavesItsBuffersToOthers) {
+  BufferPool old(12 * kKiB, 24 * kKiB, BufferPool::FilledBy::kCpu);
+  PooledBuffer a = old.try_acquire(), b = old.try_acquire();
+  const std::set<std::byte*> buffers{a.data(), b.data()};
+  a.reset();
+  old.retire();
+  b.reset();
+  BufferPool next(12 * kKiB, 24 * kKiB, BufferPool::FilledBy::kCpu);
+  const PooledBuffer c = next.try_acquire(), d = next.try_acquire();
+  EXPECT_EQ(buffers, (std::set<std::byte*>{c.data(), d.data()}));
 }
 
 TEST(BufferPool, ReportsWhenThereIsNoMemoryAndNobodyToWaitFor) {

@@ -168,6 +168,14 @@ def test_what_a_save_kept_is_not_read_again(run: Path) -> None:
     assert base_of(run / "1") == "0"
 
 
+def test_memory_for_what_is_kept(run: Path) -> None:
+    """What is there twice is kept once, and only what is kept stays."""
+    zeros = {f"a{i}": np.zeros(8 << 20, np.uint8) for i in range(12)}
+    handle = ostraca.save_async(run / "0", zeros | {"w": weights((4, 1 << 20))}, keep_bytes=40 << 20)
+    with handle.snapshot() as snapshot:
+        assert snapshot.kept_bytes == (4 << 20) + (16 << 20)
+
+
 @pytest.mark.parametrize("keep", [0, 1, 8 << 20, 24 << 20])
 def test_a_save_keeps_no_more_than_it_may(run: Path, keep: int) -> None:
     tree = {"w": weights((12, 1 << 20)), "v": weights((3, 1000))}
@@ -194,6 +202,14 @@ def test_keeping_what_is_no_base(run: Path, tmp_path: Path) -> None:
     if handle.cancel():
         with pytest.raises(ostraca.CancelledError):
             handle.snapshot()
+    handle = ostraca.save_async(run / "1", changed(state()), base=run / "0")
+    with handle.snapshot() as snapshot:
+        assert snapshot.path == str(run / "0")
+    handle = ostraca.save_async(run / "1", state(), overwrite=True)
+    handle.result()
+    ostraca.save(run / "1", state(), overwrite=True)
+    with pytest.raises(ostraca.NotFoundError, match="overwritten"):
+        handle.snapshot()
     handle = ostraca.save_async(run / "3", state(), keep_bytes=1 << 30)
     handle.result()
     shutil.rmtree(run / "3")
