@@ -332,6 +332,7 @@ Result<FileReport> WriterImpl::finish(const Poll& poll) {
 
 Result<std::shared_ptr<BaseSnapshot>> WriterImpl::snapshot() {
   if (!finished_ || aborted_) return invalid_argument("a save that is not finished is no base");
+  if (base_) return invalid_argument("an incremental save is no base: its base is");
   OSTRACA_ASSIGN_OR_RETURN(const Storage::Siblings siblings, storage_->siblings());
   OSTRACA_ASSIGN_OR_RETURN(auto keyframe, Keyframe::open(storage_->sibling(siblings.own), options_.keep_bytes));
   if (keyframe->id() != id_)

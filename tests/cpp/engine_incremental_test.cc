@@ -188,6 +188,9 @@ TEST_F(EngineIncrementalTest, WhatIsKeptIsAKeyframeAndTheOneThatWasSaved) {
   save_keyframe();
   EXPECT_EQ(create_writer(at("delta")(), {.keep_bytes = 1, .base = base()}).status().code(), Code::kInvalidArgument);
   EXPECT_FALSE(std::filesystem::exists(path("delta")));
+  auto incremental = create_writer(at("delta")(), {.base = base()});
+  ASSERT_TRUE(commit_on(*at("delta")(), {*(*incremental)->finish()}, {}).ok());
+  EXPECT_EQ((*incremental)->snapshot().status().code(), Code::kInvalidArgument);
   auto writer = create_writer(at("a")(), {.staging_bytes = kBlockBytes, .keep_bytes = kBlockBytes});
   ASSERT_TRUE((*writer)->add(old_[0].source()).ok());
   ASSERT_TRUE(commit_on(*at("a")(), {*(*writer)->finish()}, {}).ok());
