@@ -8,10 +8,11 @@ encode   a whole save of the delta, on tmpfs, one thread, its base in memory: de
 load     a whole load of the delta, which decodes its base too, on tmpfs, one thread, into arrays that were written
          before: decoded GB/s
 decode   the same, of the time beyond what a load of the keyframe takes
+load, all cores   the load with as many threads as there are cores
 durable  the delta, on the disk, all threads, its base in memory: decoded GB/s
 stall    save_async of numpy arrays, which have to be copied, on the disk, its base in memory
 
-Times are those of a state as large as `TIMED_BYTES`: a smaller one would tell how long files take to be made.
+Times are those of a state as large as `TIMED_BYTES`; `alone` has those of the part by itself, with the files it makes.
 """
 
 import shutil
@@ -40,7 +41,7 @@ CHECKPOINTS = 100
 PEERS = ("orbax", "torch-save")
 UNCHANGED_BYTES = 1 << 30
 TIMED_BYTES = 128 << 20
-TIMED_COPIES_MAX = 16  # of parts that are smaller; those that are smaller still are not timed
+TIMED_BYTES_MIN = 8 << 20  # the times of smaller parts would be those of creating files
 
 Row = dict[str, Any]
 Parts = dict[str, Arrays]  # name of a part of the state -> its arrays
@@ -105,8 +106,9 @@ def pair(key: Arrays, arrays: Arrays, disk: Path, *, timed: bool = True) -> Row:
             "entropy": entropy(key, arrays),
             "restore_bytes": _bytes_read(delta, arrays) / _bytes_read(keyframe, key),
         }
-    copies = -(-TIMED_BYTES // logical)
-    if timed and copies <= TIMED_COPIES_MAX:
+    if timed and logical >= TIMED_BYTES_MIN:
+        row["alone"] = _in_memory(key, arrays)
+        copies = -(-TIMED_BYTES // logical)
         key, arrays = _repeated(key, copies), _repeated(arrays, copies)
         row |= _in_memory(key, arrays) | _on_disk(key, arrays, disk)
     return row
@@ -132,7 +134,9 @@ def _in_memory(key: Arrays, arrays: Arrays) -> Row:
         targets = {name: array.copy() for name, array in arrays.items()}
         load = _median(place, lambda _: ostraca.load(delta, into=targets, threads=1))
         load_keyframe = _median(place, lambda _: ostraca.load(keyframe, into=targets, threads=1))
-    row: Row = {"encode_gb_s": logical / encode / 1e9, "load_gb_s": logical / load / 1e9}
+        load_all = _median(place, lambda _: ostraca.load(delta, into=targets))
+    seconds = {"encode_gb_s": encode, "load_gb_s": load, "load_all_gb_s": load_all}
+    row: Row = {name: logical / each / 1e9 for name, each in seconds.items()}
     if load > 1.1 * load_keyframe:  # below, the difference is noise
         row["decode_gb_s"] = logical / (load - load_keyframe) / 1e9
     return row

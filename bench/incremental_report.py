@@ -28,6 +28,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "encode": lambda row: _figure(row, "encode_gb_s", ".2f"),
     "load": lambda row: _figure(row, "load_gb_s", ".2f"),
     "decode": lambda row: _figure(row, "decode_gb_s", ".2f"),
+    "load, all cores": lambda row: _figure(row, "load_all_gb_s", ".2f"),
     "durable": lambda row: _figure(row, "durable_gb_s", ".2f"),
     "stall ms": lambda row: _figure(row, "stall_ms", ".1f"),
 }
@@ -49,6 +50,7 @@ LEGEND = """\
   whole load, which decodes delta and base, into arrays that were there; of the part, again and again, rolled by some
   rows each time, until there are 128 MiB
 - **decode**: the same of the time beyond what a load of the keyframe takes, where that is a tenth or more
+- **load, all cores**: the load with as many threads as there are cores
 - **durable**: GB/s of decoded bytes saved to the disk by all threads, the base in memory
 - **stall ms**: until `save_async` of numpy arrays, which have to be copied, returns"""
 
@@ -246,18 +248,22 @@ def _targets(document: Row, rows: Rows) -> Iterator[Target]:
     yield Target("any delta / its full coding", 1.001, figure, at_most=True, note=note)
     yield from _frozen(rows)
     yield Target("unchanged bytes recognized", 12, document["unchanged"]["gb_s"], "GB/s")
-    for what, bound in (("encode", 1.2), ("decode", 2.0)):
-        name = f"{what}_gb_s"
-        found = {(r["run"], r["part"], r["steps"]): r[name] for r in _dense_weights(document["rows"]) if name in r}
-        slowest = min(found, key=found.__getitem__) if found else None
-        note = f"{slowest[1]}, {slowest[2]} steps: the slowest of the weights" if slowest else ""
-        yield Target(f"delta {what}, one core", bound, found[slowest] if slowest else None, "GB/s", note=note)
+    weights = [row for row in document["rows"] if row["run"] == "dense" and row["part"].endswith("weights")]
+    alone = [row | row["alone"] for row in weights if "alone" in row]
+    yield _slowest("delta encode, one core", 1.2, weights, "encode_gb_s")
+    yield _slowest("delta decode, one core", 2.0, weights, "decode_gb_s")
+    yield _slowest("whole loads, delta and base, all cores", 2.0, weights, "load_all_gb_s")
+    yield _slowest("whole loads, delta and base, one core", 2.0, weights, "load_gb_s")
+    yield _slowest("whole saves of a part by itself, one core", 1.2, alone, "encode_gb_s")
+    yield _slowest("whole loads of a part by itself, one core", 2.0, alone, "load_gb_s")
     for run in ("dense", "finetune"):
         yield from _restores(rows, run)
 
 
-def _dense_weights(rows: list[Row]) -> list[Row]:
-    return [r for r in rows if r["run"] == "dense" and r["part"].endswith("weights")]
+def _slowest(what: str, bound: float, rows: list[Row], name: str) -> Target:
+    found = min((row for row in rows if name in row), key=lambda row: row[name], default=None)
+    note = f"{found['part']}, {found['steps']} steps: the slowest of the weights" if found else ""
+    return Target(what, bound, found and found[name], "GB/s", note=note)
 
 
 def _frozen(rows: Rows) -> Iterator[Target]:
