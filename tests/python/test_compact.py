@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ def run(tmp_path: Path) -> Path:
     ostraca.save(run / "1", changed(tree), step=1, metadata={"loss": float("nan"), "n": 1 << 60}, base=run / "0")
     ostraca.save(run / "2", changed(changed(tree)), step=2, base=run / "0")
     return run
+
+
+def grid(path: Path, names: Iterable[str]) -> set[Any]:
+    """Where the chunks of leaves are."""
+    with ostraca.Reader(path) as reader:
+        return {(name, chunk.origin, chunk.shape) for name in names for chunk in reader.chunks(name)}
 
 
 def identity(path: Path) -> list[tuple[Any, ...]]:
@@ -129,13 +136,9 @@ def test_chunks_stay_where_they_were(tmp_path: Path, chunk_shape: Any) -> None:
     ostraca.save(tmp_path / "0", tree, chunk_shape=chunk_shape)
     ostraca.save(tmp_path / "1", tree | {"w": stepped(tree["w"])}, base=tmp_path / "0", chunk_shape=chunk_shape)
 
-    def grid() -> set[Any]:
-        with ostraca.Reader(tmp_path / "1") as reader:
-            return {(name, c.origin, c.shape) for name in tree for c in reader.chunks(name)}
-
-    before = grid()
+    before = grid(tmp_path / "1", tree)
     ostraca.compact(tmp_path / "1")
-    assert grid() == before
+    assert grid(tmp_path / "1", tree) == before
     ostraca.save(tmp_path / "2", ostraca.load(tmp_path / "1"), base=tmp_path / "1", chunk_shape=chunk_shape)
     assert kinds(tmp_path / "2", "w") == kinds(tmp_path / "2", "v") == {"reference"}
 
@@ -156,14 +159,10 @@ def test_arrays_keep_their_own_tiles(tmp_path: Path) -> None:
     save("0", tree, None)
     save("1", {name: stepped(array) for name, array in tree.items()}, _core.BaseSnapshot(str(tmp_path / "0"), 0))
 
-    def grid() -> set[Any]:
-        with ostraca.Reader(tmp_path / "1") as reader:
-            return {(name, c.origin, c.shape) for name in tree for c in reader.chunks(name)}
-
-    before = grid()
+    before = grid(tmp_path / "1", tree)
     assert len(before) == 15 + 7 * 4 + 5 * 3 + 3
     ostraca.compact(tmp_path / "1")
-    assert grid() == before and base_of(tmp_path / "1") is None
+    assert grid(tmp_path / "1", tree) == before and base_of(tmp_path / "1") is None
     check(tmp_path / "1", {name: stepped(array) for name, array in tree.items()})
 
 
