@@ -124,7 +124,9 @@ class _Prune:
         reasons |= {r.name: f"the link {links[r.name]!r} leads to it" for r in records if r.name in links}
         by_name = {place.name: place for place in listing.places}
         # The oldest first, and deltas before keyframes, so that as few as can be wait for each other.
-        for record in sorted(records[::-1], key=lambda r: r.base is None):
+        deltas_first = records[::-1]
+        deltas_first.sort(key=lambda record: record.base is None)
+        for record in deltas_first:
             if record.name in reasons:
                 self._keep(record.name, record.id, reasons[record.name], record.step)
             else:
