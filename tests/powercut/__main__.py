@@ -1,0 +1,144 @@
+"""Power cuts: python tests/powercut ext4|xfs [--rounds N] [--seed N] [--control]
+
+A workload of saves, overwrites, prunes and compacts runs on a file system whose disk logs every write and flush. A
+round is one power cut: the disk gets all that was flushed, and a random, torn part of what was not. It is mounted, and
+every checkpoint that was acknowledged and not removed is loaded and compared; then a prune that keeps everything must
+be ok, and all are loaded again.
+
+  disks.py        mounts, loop devices, the logging disk        log_device.c    the daemon behind that
+  workload.py     the process that saves                        expectation.py  what it was promised, from its marks
+  replay.py       the disk after a cut                          check.py        what a run holds, against that promise
+  rounds.py       one workload and its cuts                     tally.py        the counts, and the table
+
+With --control the workload's syncs do nothing (no_sync.c): then losses must be found, else the harness is blind.
+Exit status: 0 as promised; 1 losses, or with --control none; 77 this machine cannot, and why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from multiprocessing import get_context
+from pathlib import Path
+from types import FrameType
+from typing import Final, NoReturn
+
+from disks import MAKE, Unable, die_with_parent, logging_disk, make_image, mounted, private_mounts
+from rounds import Plan, run
+from tally import FINDINGS_SHOWN, Tally, table
+
+HERE: Final = Path(__file__).parent
+UNABLE: Final = 77  # as automake's tests say it
+ROUNDS_PER_SEED: Final = 25
+SEED_SECONDS: Final = 600  # far more than one takes, even on a busy machine
+OPERATIONS: Final = 40
+PACKAGES: Final = "libfuse3-dev pkg-config gcc e2fsprogs xfsprogs"
+
+
+def main() -> int:
+    arguments = _arguments()
+    signal.signal(signal.SIGTERM, _terminated)
+    with tempfile.TemporaryDirectory(prefix="powercut-", dir=_memory()) as scratch:
+        try:
+            _build(Path(scratch))
+            private_mounts()
+            tally = _rounds(arguments, Path(scratch))
+        except Unable as error:
+            print(f"cannot cut power here: {error}")
+            return UNABLE
+    for finding in tally.findings[: 3 if arguments.control else FINDINGS_SHOWN]:
+        print(finding)
+    print(f"{'control (syncs do nothing)' if arguments.control else 'power cuts'}, first seed {arguments.seed}:")
+    print(table(arguments.file_system, tally))
+    if arguments.control:
+        print("the losses were found" if tally.faults["lost"] else "no loss was found: the harness is blind")
+        return 0 if tally.faults["lost"] else 1
+    return 1 if tally.faults.total() else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="powercut", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("file_system", choices=sorted(MAKE))
+    parser.add_argument("--rounds", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=1, help="the first; every further workload has the next one")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="workloads at a time")
+    parser.add_argument("--control", action="store_true", help="syncs do nothing: losses must be found")
+    return parser.parse_args()
+
+
+def _terminated(number: int, frame: FrameType | None) -> NoReturn:
+    """Lets the context managers clean up, as Ctrl-C does."""
+    raise SystemExit(128 + number)
+
+
+def _memory() -> str | None:
+    """Where disks live: in memory, where there is some."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+def _build(tools: Path) -> None:
+    for program in ("cc", "pkg-config", "mkfs.ext4", "mkfs.xfs"):
+        if shutil.which(program) is None:
+            raise Unable(f"there is no {program}; the Debian packages are: {PACKAGES}")
+    try:
+        flags = subprocess.run(
+            ["pkg-config", "--cflags", "--libs", "fuse3"], check=True, capture_output=True, text=True
+        )
+    except subprocess.CalledProcessError:
+        raise Unable(f"libfuse 3 is not installed; the Debian packages are: {PACKAGES}") from None
+    compiler = ["cc", "-O2", "-Wall", "-Wextra"]
+    subprocess.run([*compiler, HERE / "log_device.c", "-o", tools / "log_device", *flags.stdout.split()], check=True)
+    subprocess.run([*compiler, "-shared", "-fPIC", HERE / "no_sync.c", "-o", tools / "no_sync.so"], check=True)
+
+
+def _rounds(arguments: argparse.Namespace, scratch: Path) -> Tally:
+    plans = []
+    for first in range(0, arguments.rounds, ROUNDS_PER_SEED):
+        count = min(ROUNDS_PER_SEED, arguments.rounds - first)
+        seed = arguments.seed + len(plans)
+        plans.append(Plan(arguments.file_system, seed, OPERATIONS, count, scratch, arguments.control))
+    total = Tally()
+    with get_context("fork").Pool(arguments.jobs, _start_worker) as workers:
+        workers.apply(_try, (arguments.file_system, scratch))
+        tallies = workers.imap(_run, plans)
+        for plan in plans:
+            tally = tallies.next(SEED_SECONDS)
+            total.add(tally)
+            print(f"seed {plan.seed}: {tally.rounds} power cuts, {tally.faults.total()} faults", file=sys.stderr)
+    return total
+
+
+def _start_worker() -> None:
+    """Ends in order when the parent says so, or when it is gone. Ctrl-C reaches the parent as well, which says so."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _terminated)
+    die_with_parent(signal.SIGTERM)
+
+
+def _try(file_system: str, tools: Path) -> None:
+    """Raises `Unable` when a disk of ours cannot be mounted."""
+    with tempfile.TemporaryDirectory(dir=tools) as directory:
+        scratch = Path(directory)
+        make_image(file_system, scratch / "image")
+        try:
+            with (
+                logging_disk(tools / "log_device", scratch / "image", scratch / "log", scratch / "device") as device,
+                mounted(file_system, device / "disk", scratch / "mount"),
+            ):
+                pass
+        except OSError as error:
+            raise Unable(f"a loop device of a FUSE file could not be mounted as {file_system}: {error}") from None
+
+
+def _run(plan: Plan) -> Tally:
+    with tempfile.TemporaryDirectory(dir=plan.tools) as scratch:
+        return run(plan, Path(scratch))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

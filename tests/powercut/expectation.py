@@ -1,0 +1,54 @@
+"""What must be there after a power cut, from the marks that the workload left in the disk's log before it.
+
+A mark is a JSON list:
+  ["begin", number, operation, {place: version}]   the operation `number` is about to be called; version null: removal
+  ["end", number, [place, ...]]                    it returned: acknowledged at these places, without effect at others
+  ["void", number]                                 it was refused, without effect
+A place is a checkpoint's path below the root of the disk, a version what workload.state() makes a tree of.
+Calls are numbered in the order in which they were made, and overlapping saves to one place commit in that order.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+Version = tuple[int, int]
+
+
+class Expectation:
+    """The versions that each place may hold."""
+
+    def __init__(self, marks: Iterable[list[Any]]) -> None:
+        self._history: dict[str, list[tuple[int, Version | None]]] = {}
+        self.operations: Counter[str] = Counter()
+        self.acknowledged = self.refused = 0  # operations
+        for kind, number, *rest in marks:
+            getattr(self, f"_{kind}")(number, *rest)
+
+    def __iter__(self) -> Iterator[tuple[str, set[Version | None]]]:
+        for place, history in sorted(self._history.items()):
+            yield place, {version for _, version in history}
+
+    def _begin(self, number: int, operation: str, places: dict[str, list[int] | None]) -> None:
+        self.operations[operation] += 1
+        for place, version in places.items():
+            history = self._history.setdefault(place, [(-1, None)])
+            history.append((number, None if version is None else (version[0], version[1])))
+
+    def _end(self, number: int, places: list[str]) -> None:
+        self.acknowledged += 1
+        for place, history in self._history.items():
+            entry = next((entry for entry in history if entry[0] == number), None)
+            if entry is None:
+                continue
+            if place not in places:
+                history.remove(entry)
+            elif entry[1] is not None:  # a checkpoint that was removed may come back, but only whole
+                history[:] = history[history.index(entry) :]
+
+    def _void(self, number: int) -> None:
+        self.refused += 1
+        for history in self._history.values():
+            history[:] = [entry for entry in history if entry[0] != number]
