@@ -1,4 +1,4 @@
-"""Power cuts: python tests/powercut ext4|xfs [--rounds N] [--seed N] [--control]
+"""Power cuts: python tests/powercut ext4|xfs [--rounds N] [--seed N] [--control | --shutdown]
 
 A workload of saves, overwrites, prunes and compacts runs on a file system whose disk logs every write and flush. A
 round is one power cut: the disk gets all that was flushed, and a random, torn part of what was not. It is mounted, and
@@ -9,8 +9,10 @@ be ok, and all are loaded again.
   workload.py     the process that saves                        expectation.py  what it was promised, from its marks
   replay.py       the disk after a cut                          check.py        what a run holds, against that promise
   rounds.py       one workload and its cuts                     tally.py        the counts, and the table
+  shutdown.py     cuts by the file system itself
 
-With --control the workload's syncs do nothing (no_sync.c): then losses must be found, else the harness is blind.
+With --control the workload's syncs do nothing (no_sync.c): then losses must be found, else the harness is blind. With
+--shutdown every round is a workload whose file system is shut down at a random moment.
 Exit status: 0 as promised; 1 losses, or with --control none; 77 this machine cannot, and why.
 """
 
@@ -28,13 +30,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
+import rounds
+import shutdown
 from disks import MAKE, Unable, die_with_parent, logging_disk, make_image, mounted, private_mounts
-from rounds import Plan, run
+from rounds import Plan
 from tally import FINDINGS_SHOWN, Tally, table
 
 HERE: Final = Path(__file__).parent
 UNABLE: Final = 77  # as automake's tests say it
-ROUNDS_PER_SEED: Final = 25
+ROUNDS_PER_SEED: Final = 20
 SEED_SECONDS: Final = 600  # far more than one takes, even on a busy machine
 OPERATIONS: Final = 40
 PACKAGES: Final = "libfuse3-dev pkg-config gcc e2fsprogs xfsprogs"
@@ -43,7 +47,7 @@ PACKAGES: Final = "libfuse3-dev pkg-config gcc e2fsprogs xfsprogs"
 def main() -> int:
     arguments = _arguments()
     signal.signal(signal.SIGTERM, _terminated)
-    with tempfile.TemporaryDirectory(prefix="powercut-", dir=_memory()) as scratch:
+    with tempfile.TemporaryDirectory(prefix="powercut-", dir=arguments.scratch) as scratch:
         try:
             _build(Path(scratch))
             private_mounts()
@@ -53,7 +57,10 @@ def main() -> int:
             return UNABLE
     for finding in tally.findings[: 3 if arguments.control else FINDINGS_SHOWN]:
         print(finding)
-    print(f"{'control (syncs do nothing)' if arguments.control else 'power cuts'}, first seed {arguments.seed}:")
+    how = (
+        "control: syncs do nothing" if arguments.control else "file system shut down" if arguments.shutdown else "cuts"
+    )
+    print(f"{how}, first seed {arguments.seed}:")
     print(table(arguments.file_system, tally))
     if arguments.control:
         print("the losses were found" if tally.faults["lost"] else "no loss was found: the harness is blind")
@@ -67,7 +74,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1, help="the first; every further workload has the next one")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="workloads at a time")
-    parser.add_argument("--control", action="store_true", help="syncs do nothing: losses must be found")
+    parser.add_argument(
+        "--scratch", type=Path, default=_memory(), help="a directory for the disks, some 300 MB for a job"
+    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--control", action="store_true", help="syncs do nothing: losses must be found")
+    how.add_argument(
+        "--shutdown", action="store_true", help="the file system is shut down, instead of a logged disk cut"
+    )
     return parser.parse_args()
 
 
@@ -101,7 +115,9 @@ def _rounds(arguments: argparse.Namespace, scratch: Path) -> Tally:
     for first in range(0, arguments.rounds, ROUNDS_PER_SEED):
         count = min(ROUNDS_PER_SEED, arguments.rounds - first)
         seed = arguments.seed + len(plans)
-        plans.append(Plan(arguments.file_system, seed, OPERATIONS, count, scratch, arguments.control))
+        plans.append(
+            Plan(arguments.file_system, seed, OPERATIONS, count, scratch, arguments.control, arguments.shutdown)
+        )
     total = Tally()
     with get_context("fork").Pool(arguments.jobs, _start_worker) as workers:
         workers.apply(_try, (arguments.file_system, scratch))
@@ -137,7 +153,7 @@ def _try(file_system: str, tools: Path) -> None:
 
 def _run(plan: Plan) -> Tally:
     with tempfile.TemporaryDirectory(dir=plan.tools) as scratch:
-        return run(plan, Path(scratch))
+        return (shutdown if plan.shutdown else rounds).run(plan, Path(scratch))
 
 
 if __name__ == "__main__":

@@ -45,16 +45,21 @@ def _load_all(root: Path, expected: Expectation, tally: Tally, where: str) -> No
     for place, versions in expected:
         if None not in versions:
             tally.kept += 1
-        try:
-            found = ostraca.load(root / place, verify="deep")
-        except ostraca.NotFoundError as error:
-            if None not in versions:
-                tally.found("lost", f"{where}: {place} is gone, should hold one of {versions} ({error})")
-        except (ostraca.OstracaError, OSError) as error:
-            tally.found("lost", f"{where}: {place} is damaged, should hold one of {versions} ({error!r})")
-        else:
-            if not any(version and same(found, state(version)) for version in versions):
-                tally.found("lost", f"{where}: {place} holds {found.get('version')}, not one of {versions}")
+        fault = _fault(root / place, versions)
+        if fault:
+            tally.found("lost", f"{where}: {place} {fault}, not one of {versions}, after: {expected.story(place)}")
+
+
+def _fault(path: Path, versions: set[Version | None]) -> str | None:
+    try:
+        found = ostraca.load(path, verify="deep")
+    except ostraca.NotFoundError as error:
+        return None if None in versions else f"is gone ({error})"
+    except (ostraca.OstracaError, OSError) as error:
+        return f"is damaged ({error!r})"
+    if any(version and same(found, state(version)) for version in versions):
+        return None
+    return f"holds {found.get('version')}"
 
 
 def _strays(run: Path) -> list[Path]:

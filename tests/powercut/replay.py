@@ -55,7 +55,7 @@ class Log:
         """
         first, last = self._mark_indices[0] + 1, self._mark_indices[-1] + 1
         ends = [i + 1 for i, mark in zip(self._mark_indices, self._marks, strict=True) if mark[0] == "end"]
-        flushes = [i for i in self.flushes if first < i < last]
+        flushes = [i for i in self.flushes if first < i < last] or ends  # the control may have none
         return sorted(
             rng.choice((rng.choice(ends), rng.choice(flushes), rng.randint(first, last))) for _ in range(count)
         )

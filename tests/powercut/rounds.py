@@ -34,7 +34,8 @@ class Plan:
     operations: int
     rounds: int
     tools: Path  # where the daemon and the library are built
-    control: bool  # syncs of the workload do nothing
+    control: bool = False  # syncs of the workload do nothing
+    shutdown: bool = False  # the file system drops what is not on its disk, instead of a disk that logs
 
 
 def run(plan: Plan, scratch: Path) -> Tally:
@@ -49,11 +50,11 @@ def run(plan: Plan, scratch: Path) -> Tally:
         logging_disk(plan.tools / "log_device", image, scratch / "log", scratch / "device") as device,
         mounted(plan.file_system, device / "disk", scratch / "mount") as root,
     ):
-        for run_name in RUNS:
-            (root / run_name).mkdir()
-        _sync(root)
-        with _neighbour(root, rng):
-            _run_workload(plan, device / "marks", root)
+        make_runs(root)
+        with _neighbour(root, rng), workload(plan, device / "marks", root) as process:
+            status = process.wait(WORKLOAD_SECONDS)
+            if status:
+                raise RuntimeError(f"{name}: the workload failed with status {status}; its error stands above")
         log = Log(scratch / "log")
         whole = Expectation(log.marks_before(len(log.records)))
         check(root, whole, tally, f"{name}, {NO_CUT}")
@@ -74,22 +75,30 @@ def run(plan: Plan, scratch: Path) -> Tally:
     return tally
 
 
-def _run_workload(plan: Plan, marks: Path, root: Path) -> None:
-    command = [sys.executable, HERE / "workload.py", marks, root, str(plan.seed), str(plan.operations)]
+@contextmanager
+def workload(plan: Plan, marks: Path, root: Path, stderr: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """The running process; it ends with the block at the latest."""
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     if plan.control:
         environment["LD_PRELOAD"] = str(plan.tools / "no_sync.so")
-    subprocess.run(
-        command,
+    process = subprocess.Popen(
+        [sys.executable, HERE / "workload.py", marks, root, str(plan.seed), str(plan.operations)],
         env=environment,
-        check=True,
-        timeout=WORKLOAD_SECONDS,
         preexec_fn=killed_with_parent,
         stdin=subprocess.DEVNULL,
+        stderr=stderr,
     )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
-def _sync(root: Path) -> None:
+def make_runs(root: Path) -> None:
+    """The directories that the workload saves in, durably."""
+    for name in RUNS:
+        (root / name).mkdir()
     fd = os.open(root, os.O_RDONLY)
     try:
         sync_file_system(fd)

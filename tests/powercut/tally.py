@@ -22,7 +22,7 @@ class Tally:
     pending: int = 0  # writes that were not flushed when the power went
     dropped: int = 0  # of them, in whole or in part
     kept: int = 0  # checkpoints that had to be there, each looked at before and after a prune in every round
-    faults: Counter[str] = field(default_factory=Counter)  # "lost", "prune", "strays", "mount"
+    faults: Counter[str] = field(default_factory=Counter)  # "lost", "prune", "strays", "other"
     findings: list[str] = field(default_factory=list)
 
     def found(self, kind: str, text: str) -> None:

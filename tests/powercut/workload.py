@@ -121,7 +121,7 @@ class Workload:
         deltas = [place for place in self._places(run) if self._roots[place] is not None]
         if deltas:
             place = self._rng.choice(deltas)
-            number = self._begin("compact", {})
+            number = self._begin(f"compact {place}", {})
             try:
                 ostraca.compact(self._root / place)
             except ostraca.ExistsError:
@@ -204,13 +204,13 @@ class Workload:
         return self._calls
 
     def _mark(self, *mark: Any) -> None:
-        text = json.dumps(mark).encode()
+        text = json.dumps(mark).encode() + b"\n"
         assert os.write(self._marks_fd, text) == len(text)
 
 
 def main() -> None:
     marks, root, seed, operations = sys.argv[1:]
-    marks_fd = os.open(marks, os.O_WRONLY)
+    marks_fd = os.open(marks, os.O_WRONLY | os.O_APPEND)
     Workload(marks_fd, Path(root), int(seed)).run(int(operations))
     os.close(marks_fd)
 

@@ -1,0 +1,85 @@
+"""Power cuts on real file systems: a sample of `make powercut`, which tests/powercut explains. Nothing stays mounted
+when it is stopped in the middle."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+POWERCUT = Path(__file__).parents[1] / "powercut"
+UNABLE = 77  # its exit status where it cannot be done, and it says why
+WAIT_SECONDS = 60
+
+
+def command(file_system: str, *arguments: object) -> list[str]:
+    return [sys.executable, str(POWERCUT), file_system, *map(str, arguments)]
+
+
+def powercut(file_system: str, *arguments: object) -> str:
+    done = subprocess.run(command(file_system, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode == UNABLE:
+        pytest.skip(done.stdout.strip())
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("file_system", ["ext4", "xfs"])
+def test_what_was_acknowledged_is_there_after_a_power_cut(file_system: str) -> None:
+    print(powercut(file_system, "--rounds", 25))
+
+
+@pytest.mark.parametrize("file_system", ["ext4", "xfs"])
+def test_syncs_that_do_nothing_are_noticed(file_system: str) -> None:
+    """The control: else the harness would be blind."""
+    assert "the losses were found" in powercut(file_system, "--rounds", 5, "--control")
+
+
+@pytest.mark.parametrize("file_system", ["ext4", "xfs"])
+def test_a_file_system_that_shuts_down(file_system: str) -> None:
+    print(powercut(file_system, "--rounds", 3, "--shutdown"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_stays_when_it_is_stopped(number: signal.Signals, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            command("ext4", "--rounds", 40, "--jobs", 1, "--scratch", tmp_path), stdout=file, stderr=file
+        )
+        try:
+            wait_until(lambda: process.poll() is not None or processes("workload.py", tmp_path))
+            if process.poll() == UNABLE:
+                pytest.skip(output.read_text().strip())
+            assert processes("log_device", tmp_path)
+            process.send_signal(number)
+            assert process.wait(WAIT_SECONDS) != 0, output.read_text()
+        finally:
+            process.kill()
+            process.wait()
+    wait_until(lambda: not processes("", tmp_path))
+    assert str(tmp_path) not in Path("/proc/mounts").read_text()
+    if number != signal.SIGKILL:
+        assert list(tmp_path.iterdir()) == [output]
+
+
+def processes(name: str, directory: Path) -> list[str]:
+    """The command lines that speak of both."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            line = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if name in line and str(directory) in line:
+                found.append(line)
+    return found
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
