@@ -13,7 +13,8 @@ PACKAGES_BENCH := libbenchmark-dev
 PACKAGES_FUZZ := clang
 PACKAGES_POWERCUT := build-essential pkg-config libfuse3-dev e2fsprogs xfsprogs
 
-# make powercut: ext4 or xfs, how often, and the first workload; CONTROL=1: syncs do nothing; SHUTDOWN=1: see its help.
+# make powercut: ext4 or xfs, how often, and the first workload; CONTROL=1 (or files, directories): syncs do
+# nothing, which must lose; SHUTDOWN=1: the file system is told to stop.
 FS ?= ext4
 ROUNDS ?= 2000
 SEED ?= 1
@@ -95,7 +96,7 @@ stress: $(VENV)/.built $(VENV)/.test
 powercut: $(VENV)/.built
 	$(call need,$(PACKAGES_POWERCUT))
 	$(PY) tests/powercut $(FS) --rounds $(ROUNDS) --seed $(SEED) \
-	  $(if $(CONTROL),--control) $(if $(SHUTDOWN),--shutdown)
+	  $(if $(CONTROL),--control $(CONTROL:1=all)) $(if $(SHUTDOWN),--shutdown)
 
 # Results go to build/bench-results/. bench is under five minutes, bench-full an hour; leave the machine alone meanwhile.
 bench-setup: $(VENV)/.built $(VENV)/.bench

@@ -1,4 +1,4 @@
-"""Power cuts: python tests/powercut ext4|xfs [--rounds N] [--seed N] [--control | --shutdown]
+"""Power cuts: python tests/powercut ext4|xfs [--rounds N] [--seed N] [--control all | --shutdown]
 
 A workload of saves, overwrites, prunes and compacts runs on a file system whose disk logs every write and flush. A
 round is one power cut: the disk gets all that was flushed, and a random, torn part of what was not. It is mounted, and
@@ -11,8 +11,8 @@ be ok, and all are loaded again.
   rounds.py       one workload and its cuts                     tally.py        the counts, and the table
   shutdown.py     cuts by the file system itself
 
-With --control the workload's syncs do nothing (no_sync.c): then losses must be found, else the harness is blind. With
---shutdown every round is a workload whose file system is shut down at a random moment.
+With --control the syncs of the workload, or those of files or directories, do nothing (no_sync.c): then losses must be
+found, else the harness is blind. With --shutdown every round is a workload whose file system stops at a random moment.
 Exit status: 0 as promised; 1 losses, or with --control none; 77 this machine cannot, and why.
 """
 
@@ -57,10 +57,8 @@ def main() -> int:
             return UNABLE
     for finding in tally.findings[: 3 if arguments.control else FINDINGS_SHOWN]:
         print(finding)
-    how = (
-        "control: syncs do nothing" if arguments.control else "file system shut down" if arguments.shutdown else "cuts"
-    )
-    print(f"{how}, first seed {arguments.seed}:")
+    control = f"control, syncs do nothing: {arguments.control}" if arguments.control else ""
+    print(f"{control or ('shut down' if arguments.shutdown else 'cut')}, first seed {arguments.seed}:")
     print(table(arguments.file_system, tally))
     if arguments.control:
         print("the losses were found" if tally.faults["lost"] else "no loss was found: the harness is blind")
@@ -78,7 +76,7 @@ def _arguments() -> argparse.Namespace:
         "--scratch", type=Path, default=_memory(), help="a directory for the disks, some 300 MB for a job"
     )
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--control", action="store_true", help="syncs do nothing: losses must be found")
+    how.add_argument("--control", choices=("all", "files", "directories"), help="syncs of these do nothing: must lose")
     how.add_argument(
         "--shutdown", action="store_true", help="the file system is shut down, instead of a logged disk cut"
     )
@@ -107,7 +105,7 @@ def _build(tools: Path) -> None:
         raise Unable(f"libfuse 3 is not installed; the Debian packages are: {PACKAGES}") from None
     compiler = ["cc", "-O2", "-Wall", "-Wextra"]
     subprocess.run([*compiler, HERE / "log_device.c", "-o", tools / "log_device", *flags.stdout.split()], check=True)
-    subprocess.run([*compiler, "-shared", "-fPIC", HERE / "no_sync.c", "-o", tools / "no_sync.so"], check=True)
+    subprocess.run([*compiler, "-shared", "-fPIC", HERE / "no_sync.c", "-o", tools / "no_sync.so", "-ldl"], check=True)
 
 
 def _rounds(arguments: argparse.Namespace, scratch: Path) -> Tally:

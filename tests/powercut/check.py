@@ -66,7 +66,10 @@ def _strays(run: Path) -> list[Path]:
     """Files of dead attempts."""
     strays = []
     for place in run.iterdir():
-        named = {*_ids(place)}
+        try:
+            named = _ids(place)
+        except ostraca.OstracaError:  # reported as lost; then prune removes nothing there
+            continue
         for file in place.iterdir():
             found = re.fullmatch(r"(p\d+|index|intent|manifest)-([0-9a-f]{32})\..*", file.name)
             if found and (found[2] not in named or found[1] in ("intent", "manifest")):
@@ -74,12 +77,12 @@ def _strays(run: Path) -> list[Path]:
     return strays
 
 
-def _ids(place: Path) -> list[str]:
+def _ids(place: Path) -> set[str]:
     """Of the checkpoint there, and of removed ones that deltas still need."""
-    ids = [file.name.removeprefix("tombstone-").removesuffix(".json") for file in place.glob("tombstone-*.json")]
+    ids = {file.name.removeprefix("tombstone-").removesuffix(".json") for file in place.glob("tombstone-*.json")}
     if (place / "manifest.json").exists():
         with ostraca.Reader(place) as reader:
-            ids.append(reader.manifest().id)
+            ids.add(reader.manifest().id)
     return ids
 
 

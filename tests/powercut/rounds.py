@@ -34,7 +34,7 @@ class Plan:
     operations: int
     rounds: int
     tools: Path  # where the daemon and the library are built
-    control: bool = False  # syncs of the workload do nothing
+    control: str | None = None  # syncs of these do nothing: "all", "files", "directories"
     shutdown: bool = False  # the file system drops what is not on its disk, instead of a disk that logs
 
 
@@ -80,7 +80,7 @@ def workload(plan: Plan, marks: Path, root: Path, stderr: int | None = None) -> 
     """The running process; it ends with the block at the latest."""
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     if plan.control:
-        environment["LD_PRELOAD"] = str(plan.tools / "no_sync.so")
+        environment |= {"LD_PRELOAD": str(plan.tools / "no_sync.so"), "NO_SYNC": plan.control}
     process = subprocess.Popen(
         [sys.executable, HERE / "workload.py", marks, root, str(plan.seed), str(plan.operations)],
         env=environment,
