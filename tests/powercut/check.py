@@ -30,7 +30,7 @@ def same(found: Any, wanted: Any) -> bool:
 def check(root: Path, expected: Expectation, tally: Tally, where: str) -> None:
     """Loads all that is there, prunes with everything kept, loads again, and goes on saving."""
     _load_all(root, expected, tally, where)
-    for run in RUNS:
+    for run in filter(lambda run: (root / run).exists(), RUNS):
         report = ostraca.prune(root / run, keep=lambda record: True, grace_seconds=0)
         if not report.ok:
             tally.found("prune", f"{where}: the prune afterwards said: {report.errors}")

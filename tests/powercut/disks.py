@@ -21,12 +21,12 @@ from typing import Final
 
 WAIT_SECONDS: Final = 30.0
 
-# What a file system needs: how to make one in an image, how many bytes, and how to mount it. XFS refuses smaller ones.
+# How to make a file system in an image.
 MAKE: Final = {
     "ext4": ["mkfs.ext4", "-q", "-F", "-J", "size=8", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"],
     "xfs": ["mkfs.xfs", "-q", "-f", "-K"],
 }
-IMAGE_BYTES: Final = {"ext4": 256 << 20, "xfs": 304 << 20}
+IMAGE_BYTES: Final = 512 << 20  # XFS refuses less than 300 MB
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNS, _MS_REC, _MS_PRIVATE, _PR_SET_PDEATHSIG = 0x20000, 1 << 14, 1 << 18, 1
@@ -71,7 +71,7 @@ def make_image(file_system: str, image: Path) -> None:
     """An empty file system in a sparse file."""
     full = image.with_suffix(".full")
     with full.open("wb") as file:
-        file.truncate(IMAGE_BYTES[file_system])
+        file.truncate(IMAGE_BYTES)
     subprocess.run([*MAKE[file_system], full], check=True, stdout=subprocess.DEVNULL)
     subprocess.run(["cp", "--sparse=always", full, image], check=True)
     full.unlink()

@@ -18,7 +18,6 @@ from disks import killed_with_parent, logging_disk, make_image, mounted, sync_fi
 from expectation import Expectation
 from replay import Disk, Log, copy_sparse
 from tally import Tally
-from workload import RUNS
 
 HERE: Final = Path(__file__).parent
 WORKLOAD_SECONDS: Final = 240
@@ -50,7 +49,6 @@ def run(plan: Plan, scratch: Path) -> Tally:
         logging_disk(plan.tools / "log_device", image, scratch / "log", scratch / "device") as device,
         mounted(plan.file_system, device / "disk", scratch / "mount") as root,
     ):
-        make_runs(root)
         with _neighbour(root, rng), workload(plan, device / "marks", root) as process:
             status = process.wait(WORKLOAD_SECONDS)
             if status:
@@ -93,17 +91,6 @@ def workload(plan: Plan, marks: Path, root: Path, stderr: int | None = None) -> 
     finally:
         process.kill()
         process.wait()
-
-
-def make_runs(root: Path) -> None:
-    """The directories that the workload saves in, durably."""
-    for name in RUNS:
-        (root / name).mkdir()
-    fd = os.open(root, os.O_RDONLY)
-    try:
-        sync_file_system(fd)
-    finally:
-        os.close(fd)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from check import check
 from disks import make_image, mounted
 from expectation import Expectation
 from replay import copy_sparse
-from rounds import Plan, make_runs, workload
+from rounds import Plan, workload
 from tally import Tally
 
 _FS_IOC_SHUTDOWN, _NO_LOG_FLUSH = 0x8004587D, 2
@@ -36,7 +36,6 @@ def run(plan: Plan, scratch: Path) -> Tally:
         copy_sparse(scratch / "empty", scratch / "image")
         where = f"{plan.file_system}, seed {plan.seed}, shutdown {number}"
         with mounted(plan.file_system, scratch / "image", scratch / "mount") as root:
-            make_runs(root)
             mine = replace(plan, seed=1000 * plan.seed + number, operations=OPERATIONS)
             _cut(mine, root, scratch / "marks", rng.uniform(0.3, SECONDS_MAX), where, tally)
         expected = Expectation(map(json.loads, (scratch / "marks").read_text().splitlines()))

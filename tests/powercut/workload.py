@@ -6,6 +6,7 @@ mark (see expectation.py) before each call and after its acknowledgement, into t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -20,7 +21,7 @@ import numpy as np
 import ostraca
 from expectation import Version
 
-RUNS: Final = ("a", "b")
+RUNS: Final = ("a", "deep/b")  # the first save makes the directories
 NAMES: Final = tuple(f"step{i}" for i in range(7))  # few, so that names of removed checkpoints are taken again
 LATEST: Final = "latest"  # overwritten again and again
 CHANGES_MAX: Final = 1 << 16
@@ -32,7 +33,7 @@ def state(version: Version) -> dict[str, Any]:
     """The tree of a version: versions with the same seed are alike, so that one is a good base for another."""
     seed, change = version
     rng = np.random.default_rng(seed)
-    rows = int(rng.choice((20, 100, 600)))
+    rows = 5000 if seed % 50 == 0 else int(rng.choice((20, 100, 600)))  # 40 KB to 1.2 MB, or two blocks of output
     weights = rng.standard_normal((rows, 512)).astype(np.float32)
     weights[change % rows] += np.float32(change)
     return {
@@ -111,7 +112,8 @@ class Workload:
                 keep = lambda record: record.name in names  # noqa: E731
         going = [place for place in places if place not in kept and not self._in_flight(place)]
         number = self._begin("prune", dict.fromkeys(going))
-        ostraca.prune(self._root / run, keep=keep, grace_seconds=0)
+        with contextlib.suppress(ostraca.NotFoundError):  # nothing was saved there yet
+            ostraca.prune(self._root / run, keep=keep, grace_seconds=self._rng.choice((0, 0, 3600)))
         gone = [place for place in going if not (self._root / place / "manifest.json").exists()]
         self._mark("end", number, gone)
         for place in gone:
