@@ -2,7 +2,9 @@
 when it is stopped in the middle."""
 
 import contextlib
+import random
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -83,3 +85,38 @@ def wait_until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_cut_keeps_what_was_flushed_and_sectors_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The harness itself: every sector holds what was last flushed to it, or what was written to it since."""
+    monkeypatch.syspath_prepend(POWERCUT)
+    from replay import FLUSH, MARK, SECTOR_BYTES, WRITE, Disk, Log
+
+    rng = random.Random(1)
+    sectors = 16
+    records = [(MARK, 0, b'["begin", 1, "save", {}]')]
+    for value in range(1, 200):
+        first = rng.randrange(sectors)
+        count = rng.randint(1, sectors - first)
+        records.append((WRITE, first * SECTOR_BYTES, bytes([value]) * count * SECTOR_BYTES))
+        if rng.random() < 0.3:
+            records.append((FLUSH, 0, b""))
+    records.append((MARK, 0, b'["end", 1, []]'))
+    raw = b"".join(struct.pack("=QQQ", kind, offset, len(data)) + data for kind, offset, data in records)
+    (tmp_path / "log").write_bytes(raw)
+    log = Log(tmp_path / "log")
+    (tmp_path / "image").write_bytes(bytes(sectors * SECTOR_BYTES))
+    disk = Disk(log, tmp_path / "image")
+    for cut in log.cuts(300, rng):
+        disk.cut(cut, rng, tmp_path / "cut")
+        allowed = [[0] for _ in range(sectors)]
+        for kind, offset, data in records[:cut]:
+            if kind == FLUSH:
+                allowed = [values[-1:] for values in allowed]
+            elif kind == WRITE:
+                for values in allowed[offset // SECTOR_BYTES : (offset + len(data)) // SECTOR_BYTES]:
+                    values.append(data[0])
+        found = (tmp_path / "cut").read_bytes()
+        for sector, values in enumerate(allowed):
+            inside = set(found[sector * SECTOR_BYTES : (sector + 1) * SECTOR_BYTES])
+            assert len(inside) == 1 and inside <= set(values), f"cut at {cut}, sector {sector}: {inside}, not {values}"
