@@ -41,7 +41,9 @@ UNABLE: Final = 77  # as automake's tests say it
 ROUNDS_PER_SEED: Final = 20
 SEED_SECONDS: Final = 600  # far more than one takes, even on a busy machine
 OPERATIONS: Final = 40
-PACKAGES: Final = "libfuse3-dev pkg-config gcc e2fsprogs xfsprogs"
+CPUS: Final = len(os.sched_getaffinity(0))
+JOB_BYTES: Final = 1 << 30  # more than the disks of one take
+INSTALL: Final = "`make powercut`, as root, installs what it takes"
 
 
 def main() -> int:
@@ -71,15 +73,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("file_system", choices=sorted(MAKE))
     parser.add_argument("--rounds", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1, help="the first; every further workload has the next one")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="workloads at a time")
-    parser.add_argument(
-        "--scratch", type=Path, default=_memory(), help="a directory for the disks, some 300 MB for a job"
-    )
+    parser.add_argument("--jobs", type=int, default=CPUS, help="workloads at a time")
+    parser.add_argument("--scratch", type=Path, default=_memory(), help="a directory for the disks")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--control", choices=("all", "files", "directories"), help="syncs of these do nothing: must lose")
-    how.add_argument(
-        "--shutdown", action="store_true", help="the file system is shut down, instead of a logged disk cut"
-    )
+    how.add_argument("--shutdown", action="store_true", help="the file system is told to stop, no disk is cut")
     return parser.parse_args()
 
 
@@ -88,23 +86,22 @@ def _terminated(number: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-def _memory() -> str | None:
-    """Where disks live: in memory, where there is some."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+def _memory() -> Path | None:
+    """Where disks live: in memory, where there is enough; None is the usual place for temporary files."""
+    memory = Path("/dev/shm")
+    free = shutil.disk_usage(memory).free if os.access(memory, os.W_OK) else 0
+    return memory if free > JOB_BYTES * CPUS else None
 
 
 def _build(tools: Path) -> None:
     for program in ("cc", "pkg-config", "mkfs.ext4", "mkfs.xfs"):
         if shutil.which(program) is None:
-            raise Unable(f"there is no {program}; the Debian packages are: {PACKAGES}")
-    try:
-        flags = subprocess.run(
-            ["pkg-config", "--cflags", "--libs", "fuse3"], check=True, capture_output=True, text=True
-        )
-    except subprocess.CalledProcessError:
-        raise Unable(f"libfuse 3 is not installed; the Debian packages are: {PACKAGES}") from None
+            raise Unable(f"there is no {program}: {INSTALL}")
+    fuse = subprocess.run(["pkg-config", "--cflags", "--libs", "fuse3"], stdout=subprocess.PIPE, text=True)
+    if fuse.returncode != 0:
+        raise Unable(f"the headers of libfuse 3 are not there: {INSTALL}")
     compiler = ["cc", "-O2", "-Wall", "-Wextra"]
-    subprocess.run([*compiler, HERE / "log_device.c", "-o", tools / "log_device", *flags.stdout.split()], check=True)
+    subprocess.run([*compiler, HERE / "log_device.c", "-o", tools / "log_device", *fuse.stdout.split()], check=True)
     subprocess.run([*compiler, "-shared", "-fPIC", HERE / "no_sync.c", "-o", tools / "no_sync.so", "-ldl"], check=True)
 
 

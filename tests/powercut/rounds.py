@@ -56,7 +56,7 @@ def run(plan: Plan, scratch: Path) -> Tally:
         log = Log(scratch / "log")
         whole = Expectation(log.marks_before(len(log.records)))
         check(root, whole, tally, f"{name}, {NO_CUT}")
-    tally.kept = 0
+    tally.kept = 0  # counts those of the cuts alone
     tally.operations, tally.acknowledged, tally.refused = whole.operations, whole.acknowledged, whole.refused
     disk = Disk(log, empty)
     for cut in log.cuts(plan.rounds, rng):

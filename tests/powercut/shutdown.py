@@ -51,7 +51,8 @@ def _cut(plan: Plan, root: Path, marks: Path, seconds: float, where: str, tally:
     marks.write_bytes(b"")
     with workload(plan, marks, root, stderr=subprocess.DEVNULL) as process:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
+            status = process.wait(seconds)
+            tally.found("other", f"{where}: the workload ended before the cut, with status {status}")
         fd = os.open(root, os.O_RDONLY)
         try:
             fcntl.ioctl(fd, _FS_IOC_SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))

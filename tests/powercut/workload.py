@@ -25,8 +25,15 @@ RUNS: Final = ("a", "deep/b")  # the first save makes the directories
 NAMES: Final = tuple(f"step{i}" for i in range(7))  # few, so that names of removed checkpoints are taken again
 LATEST: Final = "latest"  # overwritten again and again
 CHANGES_MAX: Final = 1 << 16
-# A keyframe that deltas need is not overwritten; a base may be pruned, or taken away while a save is in flight.
-REFUSALS: Final = (ostraca.ExistsError, ostraca.NotFoundError, ostraca.MismatchError, ostraca.CommitUncertainError)
+# A keyframe that deltas need is not overwritten. A base may go while a save is in flight, or the keyframe of a delta that
+# is to be a base may be pruned, and its name taken by another.
+REFUSALS: Final = (
+    ostraca.ExistsError,
+    ostraca.NotFoundError,
+    ostraca.MismatchError,
+    ostraca.FormatError,
+    ostraca.CommitUncertainError,
+)
 
 
 def state(version: Version) -> dict[str, Any]:
