@@ -25,8 +25,8 @@ RUNS: Final = ("a", "deep/b")  # the first save makes the directories
 NAMES: Final = tuple(f"step{i}" for i in range(7))  # few, so that names of removed checkpoints are taken again
 LATEST: Final = "latest"  # overwritten again and again
 CHANGES_MAX: Final = 1 << 16
-# A keyframe that deltas need is not overwritten. A base may go while a save is in flight, or the keyframe of a delta that
-# is to be a base may be pruned, and its name taken by another.
+# A keyframe that deltas need is not overwritten. A base may go while a save is in flight, or the keyframe of a delta
+# that is to be a base may be pruned, and its name taken by another.
 REFUSALS: Final = (
     ostraca.ExistsError,
     ostraca.NotFoundError,
