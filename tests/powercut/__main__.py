@@ -9,7 +9,7 @@ be ok, and all are loaded again.
   workload.py     the process that saves                        expectation.py  what it was promised, from its marks
   replay.py       the disk after a cut                          check.py        what a run holds, against that promise
   rounds.py       one workload and its cuts                     tally.py        the counts, and the table
-  shutdown.py     cuts by the file system itself
+  shutdown.py     cuts by the file system itself                stopped.py      one that stops in the middle of a commit
 
 With --control the syncs of the workload, or those of files or directories, do nothing (no_sync.c): then losses must be
 found, else the harness is blind. With --shutdown every round is a workload whose file system stops at a random moment.

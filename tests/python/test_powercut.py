@@ -18,12 +18,13 @@ UNABLE = 77  # its exit status where it cannot be done, and it says why
 WAIT_SECONDS = 60
 
 
-def command(file_system: str, *arguments: object) -> list[str]:
-    return [sys.executable, str(POWERCUT), file_system, *map(str, arguments)]
+def command(*arguments: object, program: Path = POWERCUT) -> list[str]:
+    return [sys.executable, *map(str, (program, *arguments))]
 
 
-def powercut(file_system: str, *arguments: object) -> str:
-    done = subprocess.run(command(file_system, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def powercut(*arguments: object, program: Path = POWERCUT) -> str:
+    line = command(*arguments, program=program)
+    done = subprocess.run(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode == UNABLE:
         pytest.skip(done.stdout.strip())
     assert done.returncode == 0, done.stdout
@@ -44,6 +45,17 @@ def test_syncs_that_do_nothing_are_noticed(file_system: str, syncs: str) -> None
 @pytest.mark.parametrize("file_system", ["ext4", "xfs"])
 def test_a_file_system_that_shuts_down(file_system: str) -> None:
     print(powercut(file_system, "--rounds", 3, "--shutdown"))
+
+
+LOST_ON_XFS = pytest.mark.xfail(
+    reason="an fsync of a directory says 0 on an XFS that stopped, and the engine believes it"
+)
+
+
+@pytest.mark.parametrize("file_system", ["ext4", pytest.param("xfs", marks=LOST_ON_XFS)])
+def test_a_file_system_that_stopped_acknowledges_nothing(file_system: str) -> None:
+    """It stops, as on an error of its disk, between the manifest's new name and the sync of that."""
+    print(powercut(file_system, program=POWERCUT / "stopped.py"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
