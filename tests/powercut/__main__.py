@@ -32,7 +32,19 @@ from typing import Final, NoReturn
 
 import rounds
 import shutdown
-from disks import MAKE, Unable, die_with_parent, logging_disk, make_image, mounted, private_mounts
+from disks import (
+    INSTALL,
+    LIBRARY,
+    MAKE,
+    Unable,
+    build,
+    die_with_parent,
+    logging_disk,
+    make_image,
+    mounted,
+    private_mounts,
+    require,
+)
 from rounds import Plan
 from tally import FINDINGS_SHOWN, Tally, table
 
@@ -43,7 +55,6 @@ SEED_SECONDS: Final = 600  # far more than one takes, even on a busy machine
 OPERATIONS: Final = 40
 CPUS: Final = len(os.sched_getaffinity(0))
 JOB_BYTES: Final = 1 << 30  # more than the disks of one take
-INSTALL: Final = "`make powercut`, as root, installs what it takes"
 
 
 def main() -> int:
@@ -94,15 +105,12 @@ def _memory() -> Path | None:
 
 
 def _build(tools: Path) -> None:
-    for program in ("cc", "pkg-config", "mkfs.ext4", "mkfs.xfs"):
-        if shutil.which(program) is None:
-            raise Unable(f"there is no {program}: {INSTALL}")
+    require("pkg-config")
     fuse = subprocess.run(["pkg-config", "--cflags", "--libs", "fuse3"], stdout=subprocess.PIPE, text=True)
     if fuse.returncode != 0:
         raise Unable(f"the headers of libfuse 3 are not there: {INSTALL}")
-    compiler = ["cc", "-O2", "-Wall", "-Wextra"]
-    subprocess.run([*compiler, HERE / "log_device.c", "-o", tools / "log_device", *fuse.stdout.split()], check=True)
-    subprocess.run([*compiler, "-shared", "-fPIC", HERE / "no_sync.c", "-o", tools / "no_sync.so", "-ldl"], check=True)
+    build(HERE / "log_device.c", tools / "log_device", *fuse.stdout.split())
+    build(HERE / "no_sync.c", tools / "no_sync.so", *LIBRARY)
 
 
 def _rounds(arguments: argparse.Namespace, scratch: Path) -> Tally:
@@ -132,18 +140,15 @@ def _start_worker() -> None:
 
 
 def _try(file_system: str, tools: Path) -> None:
-    """Raises `Unable` when a disk of ours cannot be mounted."""
+    """Raises `Unable` when a disk that logs cannot be mounted."""
     with tempfile.TemporaryDirectory(dir=tools) as directory:
         scratch = Path(directory)
         make_image(file_system, scratch / "image")
-        try:
-            with (
-                logging_disk(tools / "log_device", scratch / "image", scratch / "log", scratch / "device") as device,
-                mounted(file_system, device / "disk", scratch / "mount"),
-            ):
-                pass
-        except OSError as error:
-            raise Unable(f"a loop device of a FUSE file could not be mounted as {file_system}: {error}") from None
+        with (
+            logging_disk(tools / "log_device", scratch / "image", scratch / "log", scratch / "device") as device,
+            mounted(file_system, device / "disk", scratch / "mount"),
+        ):
+            pass
 
 
 def _run(plan: Plan) -> Tally:

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Final
 
 WAIT_SECONDS: Final = 30.0
+INSTALL: Final = "`make powercut`, as root, installs what it takes"
+LIBRARY: Final = ("-shared", "-fPIC", "-ldl")  # options of `build` for what is preloaded
 
 # How to make a file system in an image.
 MAKE: Final = {
@@ -35,6 +38,17 @@ _LOOP_CTL_GET_FREE, _LOOP_CONFIGURE, _LO_FLAGS_AUTOCLEAR = 0x4C82, 0x4C0A, 4
 
 class Unable(Exception):
     """This machine or user cannot cut power; the text says why, and what would help."""
+
+
+def require(*programs: str) -> None:
+    for program in programs:
+        if shutil.which(program) is None:
+            raise Unable(f"there is no {program}: {INSTALL}")
+
+
+def build(source: Path, out: Path, *options: str) -> None:
+    require("cc")
+    subprocess.run(["cc", "-O2", "-Wall", "-Wextra", source, "-o", out, *options], check=True)
 
 
 def _call(name: str, *arguments: object) -> None:
@@ -69,6 +83,7 @@ def sync_file_system(fd: int) -> None:
 
 def make_image(file_system: str, image: Path) -> None:
     """An empty file system in a sparse file."""
+    require(MAKE[file_system][0])
     full = image.with_suffix(".full")
     with full.open("wb") as file:
         file.truncate(IMAGE_BYTES)
@@ -80,13 +95,12 @@ def make_image(file_system: str, image: Path) -> None:
 def _loop_device(image: Path) -> tuple[int, str]:
     """An open loop device that holds the file, and its name; it detaches itself when it is closed and unmounted."""
     file = os.open(image, os.O_RDWR | os.O_CLOEXEC)
-    control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
+    # struct loop_config: descriptor, block size (0: 512 bytes), struct loop_info64, reserved
+    configuration = struct.pack("II40x12xI160x16x64x", file, 0, _LO_FLAGS_AUTOCLEAR)
     try:
         for _ in range(100):
-            name = f"/dev/loop{fcntl.ioctl(control, _LOOP_CTL_GET_FREE)}"
+            name = f"/dev/loop{_free_loop_number()}"
             loop = os.open(name, os.O_RDWR | os.O_CLOEXEC)
-            # struct loop_config: descriptor, block size (0: 512 bytes), struct loop_info64, reserved
-            configuration = struct.pack("II40x12xI160x16x64x", file, 0, _LO_FLAGS_AUTOCLEAR)
             try:
                 fcntl.ioctl(loop, _LOOP_CONFIGURE, configuration)
                 return loop, name
@@ -94,10 +108,19 @@ def _loop_device(image: Path) -> tuple[int, str]:
                 os.close(loop)
                 if error.errno != errno.EBUSY:  # EBUSY: somebody else took this number first
                     raise
-        raise OSError(errno.EBUSY, "no free loop device")
+        raise OSError(errno.EBUSY, "all are taken")
+    except OSError as error:
+        raise Unable(f"no loop device of {image}: {error}") from None
+    finally:
+        os.close(file)
+
+
+def _free_loop_number() -> int:
+    control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return fcntl.ioctl(control, _LOOP_CTL_GET_FREE)
     finally:
         os.close(control)
-        os.close(file)
 
 
 @contextmanager
@@ -107,6 +130,10 @@ def mounted(file_system: str, image: Path, where: Path) -> Iterator[Path]:
     loop, name = _loop_device(image)
     try:
         _call("mount", name.encode(), bytes(where), file_system.encode(), 0, None)
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            raise Unable(f"the kernel does not know {file_system}") from None
+        raise
     finally:
         os.close(loop)
     try:

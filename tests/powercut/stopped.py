@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import ostraca
-from disks import Unable, make_image, mounted, private_mounts
+from disks import LIBRARY, Unable, build, make_image, mounted, private_mounts
 
 HERE: Final = Path(__file__).parent
 SAVE: Final = """
@@ -40,7 +40,7 @@ def main(file_system: str) -> int:
 
 def _stop(file_system: str, scratch: Path, overwrite: bool) -> int:
     library, image, mount = scratch / "stop.so", scratch / "image", scratch / "mount"
-    subprocess.run(["cc", "-shared", "-fPIC", HERE / "stop_at_publish.c", "-o", library, "-ldl"], check=True)
+    build(HERE / "stop_at_publish.c", library, *LIBRARY)
     make_image(file_system, image)
     with mounted(file_system, image, mount) as root:
         if overwrite:

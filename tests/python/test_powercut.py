@@ -47,9 +47,7 @@ def test_a_file_system_that_shuts_down(file_system: str) -> None:
     print(powercut(file_system, "--rounds", 3, "--shutdown"))
 
 
-LOST_ON_XFS = pytest.mark.xfail(
-    reason="an fsync of a directory says 0 on an XFS that stopped, and the engine believes it"
-)
+LOST_ON_XFS = pytest.mark.xfail(reason="a stopped XFS says that a directory is synced, and the engine believes it")
 
 
 @pytest.mark.parametrize("file_system", ["ext4", pytest.param("xfs", marks=LOST_ON_XFS)])
