@@ -39,10 +39,14 @@ def manifest_of(path: Path) -> list[str]:
 # --- What cannot be read now
 
 
+@pytest.mark.parametrize("operation", ["prune", "overwrite"])
 @pytest.mark.parametrize("how", ["rename", "ENOENT"])
-def test_what_vanishes_between_listing_and_opening_keeps_its_claim(shim: Path, tmp_path: Path, how: str) -> None:
-    """A person renames the delta, or the file system says once that it is not there, at each call of a prune."""
-    deleting.run_script(__file__, shim, tmp_path, how)
+def test_what_vanishes_between_listing_and_opening_keeps_its_claim(
+    shim: Path, tmp_path: Path, how: str, operation: str
+) -> None:
+    """A person renames the delta, or the file system says once that it is not there, at each call of a prune that does
+    not keep the keyframe, or of a save over it."""
+    deleting.run_script(__file__, shim, tmp_path, how, operation)
 
 
 def test_what_is_listed_and_cannot_be_read_frees_no_keyframe(run: Path) -> None:
@@ -162,39 +166,53 @@ def test_what_a_link_leads_to_keeps_its_base(run: Path) -> None:
 # --- In the script ---------------------------------------------------------------------------------------------------
 
 
-def prune(run: Path) -> str:
-    return str(ostraca.prune(run, keep=lambda record: record.base is not None, grace_seconds=0))
+def prune(run: Path) -> Callable[[], object]:
+    return lambda: ostraca.prune(run, keep=lambda record: record.base is not None, grace_seconds=0)
 
 
-def strike(library: str, scratch: Path, run: Path, call: int, how: str) -> tuple[str, list[str]]:
-    """What the prune said, "" when it made fewer calls; and its calls."""
+def overwrite(run: Path) -> Callable[[], object]:
+    """The commit of a save over the keyframe that began before the delta was there."""
+    (run / "delta").rename(run.parent / "later")
+    writer = ostraca.Writer(run / "base", overwrite=True)
+    writer.add("x", state(50)["x"], dtype="float32", shape=(3000,))
+    report = writer.finish()
+    (run.parent / "later").rename(run / "delta")
+    return lambda: ostraca.commit(run / "base", [report], overwrite=True)
+
+
+OPERATIONS = {"prune": prune, "overwrite": overwrite}
+
+
+def strike(library: str, scratch: Path, run: Path, call: int, how: str, operation: str) -> tuple[str, list[str]]:
+    """What the operation said, "" when it made fewer calls; and its calls."""
+    action = OPERATIONS[operation](run)
     log = scratch / "log"
     log.unlink(missing_ok=True)
     if how == "rename":
-        pruner = Child(scratch, lambda: prune(run), stopping(library, run, call, log))
-        if not pruner.stopped():
+        child = Child(scratch, action, stopping(library, run, call, log))
+        if not child.stopped():
             return "", []
         (run / "delta").rename(run / "moved")
-        pruner.go_on()
-        said = pruner.said()
+        child.go_on()
+        said = child.said()
         (run / "moved").rename(run / "delta")
     else:
-        said = Child(scratch, lambda: prune(run), stopping(library, run, call, log, FAIL, errno.ENOENT)).said()
+        said = Child(scratch, action, stopping(library, run, call, log, FAIL, errno.ENOENT)).said()
     calls = log.read_text().splitlines()
     return (said if call <= len(calls) else ""), calls
 
 
-def run_all(library: str, scratch: Path, how: str) -> Iterator[str]:
+def run_all(library: str, scratch: Path, how: str, operation: str) -> Iterator[str]:
     original = scratch / "original"
     keyframe_and_delta(original)
     for call in range(1, 1000):
         run = scratch / "run"
         shutil.copytree(original, run)
-        said, calls = strike(library, scratch, run, call, how)
+        said, calls = strike(library, scratch, run, call, how, operation)
         if not said:
-            print(f"{how} at each of {call - 1} calls")
+            print(f"{how} at each of {call - 1} calls of {operation}")
             return
-        where = f"call {call}, {calls[call - 1]}: prune said: {said}"
+        where = f"call {call}, {calls[call - 1]}: {operation} said: {said}"
         if not manifest_of(run / "delta"):
             yield f"the kept delta was removed, {where}"
         elif not (run / "base").exists() or not holds(run / "delta", 1):
@@ -205,8 +223,8 @@ def run_all(library: str, scratch: Path, how: str) -> Iterator[str]:
 
 
 def main() -> int:
-    library, scratch, how = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
-    wrong = list(run_all(library, scratch, how))
+    library, scratch, how, operation = sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4]
+    wrong = list(run_all(library, scratch, how, operation))
     print("\n".join([*wrong[:3], f"{len(wrong)} points are wrong"]))
     return 1 if wrong else 0
 
