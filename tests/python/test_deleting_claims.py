@@ -203,6 +203,7 @@ def strike(library: str, scratch: Path, run: Path, call: int, how: str, operatio
 
 
 def run_all(library: str, scratch: Path, how: str, operation: str) -> Iterator[str]:
+    """What went wrong, and last how many points there were."""
     original = scratch / "original"
     keyframe_and_delta(original)
     for call in range(1, 1000):
@@ -210,7 +211,7 @@ def run_all(library: str, scratch: Path, how: str, operation: str) -> Iterator[s
         shutil.copytree(original, run)
         said, calls = strike(library, scratch, run, call, how, operation)
         if not said:
-            print(f"{how} at each of {call - 1} calls of {operation}")
+            yield f"{call - 1} points"
             return
         where = f"call {call}, {calls[call - 1]}: {operation} said: {said}"
         if not manifest_of(run / "delta"):
@@ -224,8 +225,9 @@ def run_all(library: str, scratch: Path, how: str, operation: str) -> Iterator[s
 
 def main() -> int:
     library, scratch, how, operation = sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4]
-    wrong = list(run_all(library, scratch, how, operation))
-    print("\n".join([*wrong[:3], f"{len(wrong)} points are wrong"]))
+    *wrong, points = run_all(library, scratch, how, operation)
+    print(f"{how} at each of the calls of {operation}: {len(wrong)} of {points} are wrong")
+    print("\n".join(wrong[:3]))
     return 1 if wrong else 0
 
 

@@ -23,13 +23,16 @@ HUGE_BYTES = 57 << 20
 def command(*arguments: object) -> tuple[int, str, str]:
     """Exit status, output and errors of `ostraca ...`, in a process that must not hang, nor take all memory."""
     line = [sys.executable, "-m", "ostraca", *map(str, arguments)]
-    done = subprocess.run(
-        line,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES)),
-    )
+    try:
+        done = subprocess.run(
+            line,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES)),
+        )
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"`ostraca {arguments[0]}` hangs")
     return done.returncode, done.stdout, done.stderr
 
 
@@ -218,5 +221,5 @@ def test_one_place_hinders_no_overwrite_beside_it(run: Path, spoil: Callable[[Pa
     code = "import sys, numpy as np, ostraca; ostraca.save(sys.argv[1], {'x': np.zeros(3)}, overwrite=True)"
     line = [sys.executable, "-c", code, run / "3"]
     done = subprocess.run(line, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, f"refused: {done.stderr.strip().splitlines()[-1]}"
     assert ostraca.load(run / "3")["x"].shape == (3,)

@@ -73,21 +73,22 @@ def test_a_save_without_a_step_is_not_older_for_that(run: Path, keep: int) -> No
 def test_a_branch_keeps_its_save(run: Path) -> None:
     """The run goes on from step 900, as what came after it went wrong."""
     save(run, 950, after=("900",))
-    assert pruned(run, 1) == ["950"] and "950" in pruned(run, 2)
+    assert pruned(run, 1) == ["950"] and "950" in pruned(run, 2), "the save that was just made goes"
 
 
 def test_creation_is_finer_than_seconds(tmp_path: Path) -> None:
     """Saves of one second, whose steps and names say the contrary."""
     for step in (30, 20, 10):
         ostraca.save(tmp_path / str(step), {"x": 1}, step=step)
-    assert pruned(tmp_path, 1) == ["10"] and pruned(tmp_path, 2) == ["10", "20"]
+    left = [pruned(tmp_path, n) for n in (1, 2)]
+    assert left == [["10"], ["10", "20"]], f"keeping 1 and 2 of 30, 20 and 10, saved in this order, leaves {left}"
 
 
 def test_ls_and_prune_agree(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(run, 100)
     save(run, None, after=("100",))
     order = listed(run, capsys)
-    assert order in (["900", "1000", "100", "final"], ["final", "100", "1000", "900"])
+    assert order in (["900", "1000", "100", "final"], ["final", "100", "1000", "900"]), f"ls lists them as {order}"
     newest_first = order if order[0] == "final" else order[::-1]
     assert [pruned(run, n) for n in (1, 2, 3)] == [sorted(newest_first[:n]) for n in (1, 2, 3)]
 
