@@ -8,7 +8,7 @@ FUZZ_SECONDS ?= 60
 
 PACKAGES_PYTHON := python3-venv
 PACKAGES_BUILD := build-essential cmake ninja-build ccache python3-dev libzstd-dev libxxhash-dev nlohmann-json3-dev
-PACKAGES_TEST := libgtest-dev
+PACKAGES_TEST := libgtest-dev libfuse3-dev fuse3 pkg-config
 PACKAGES_BENCH := libbenchmark-dev
 PACKAGES_FUZZ := clang
 
@@ -76,11 +76,13 @@ test-cpp:
 	ctest --preset dev
 
 test-python: $(VENV)/.built $(VENV)/.test
+	$(call need,$(PACKAGES_TEST))
 	$(PY) -m pytest
 
-# Random saves, prunes, kills and damage, and several processes at once: longer than `make test` has time for.
+# Everybody against each other for ten minutes; then random saves, prunes, kills and damage, and several processes at
+# once: longer than `make test` has time for.
 stress: $(VENV)/.built $(VENV)/.test
-	OSTRACA_STRESS=1 $(PY) -m pytest tests/python/test_incremental_machine.py \
+	OSTRACA_STRESS=1 $(PY) -m pytest tests/python/test_stress.py tests/python/test_incremental_machine.py \
 	  tests/python/test_two_processes.py tests/python/test_many_processes.py
 
 # Results go to build/bench-results/. bench is under five minutes, bench-full an hour; leave the machine alone meanwhile.
