@@ -1,4 +1,4 @@
-"""The roles of test_stress.py, each a process: `stress_roles.py ROLE NUMBER EPOCH SCRATCH`, until there is SCRATCH/stop.
+"""The roles of test_stress.py, a process each: `stress_roles.py ROLE NUMBER EPOCH SCRATCH`, until SCRATCH/stop exists.
 
 A role ends with status 1 where it saw a loss or an error that nothing explains; its last line counts what it did.
 """
