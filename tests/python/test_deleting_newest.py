@@ -135,7 +135,7 @@ def test_a_recorded_parent_outweighs_a_clock_that_is_late(run: Path, clock: str)
 
 
 def test_a_parent_may_be_given(run: Path) -> None:
-    ostraca.save(run / "1001", {"x": 1}, step=1001, parent=run / "900")
+    ostraca.save(run / "1001", {"x": 1}, step=1001, parent=id_of(run / "900"))
     assert members_of(run / "1001")["parent"] == id_of(run / "900")
 
 
