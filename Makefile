@@ -11,7 +11,7 @@ PACKAGES_BUILD := build-essential cmake ninja-build ccache python3-dev libzstd-d
 PACKAGES_TEST := libgtest-dev
 PACKAGES_BENCH := libbenchmark-dev
 PACKAGES_FUZZ := clang
-PACKAGES_POWERCUT := build-essential pkg-config libfuse3-dev e2fsprogs xfsprogs
+PACKAGES_MOUNTS := build-essential pkg-config libfuse3-dev fuse3 e2fsprogs xfsprogs
 
 # make powercut: ext4 or xfs, how often, and the first workload; CONTROL=1 (or files, directories): syncs do
 # nothing, which must lose; SHUTDOWN=1: the file system is told to stop.
@@ -83,18 +83,19 @@ test-cpp:
 	cmake --build --preset dev
 	ctest --preset dev
 
-# Only root can cut power, and install what that takes; for others those tests are skipped.
+# Only root can mount disks whose power can be cut, and install what that takes; for others those tests are skipped.
 test-python: $(VENV)/.built $(VENV)/.test
-	$(call need,$(if $(filter 0,$(shell id -u)),$(PACKAGES_POWERCUT)))
+	$(call need,$(if $(filter 0,$(shell id -u)),$(PACKAGES_MOUNTS)))
 	$(PY) -m pytest
 
-# Random saves, prunes, kills and damage, and several processes at once: longer than `make test` has time for.
+# Everybody against each other for ten minutes; then random saves, prunes, kills and damage, and several processes at
+# once: longer than `make test` has time for.
 stress: $(VENV)/.built $(VENV)/.test
-	OSTRACA_STRESS=1 $(PY) -m pytest tests/python/test_incremental_machine.py \
+	OSTRACA_STRESS=1 $(PY) -m pytest tests/python/test_stress.py tests/python/test_incremental_machine.py \
 	  tests/python/test_two_processes.py tests/python/test_many_processes.py
 
 powercut: $(VENV)/.built
-	$(call need,$(PACKAGES_POWERCUT))
+	$(call need,$(PACKAGES_MOUNTS))
 	$(PY) tests/powercut $(FS) --rounds $(ROUNDS) --seed $(SEED) \
 	  $(if $(CONTROL),--control $(CONTROL:1=all)) $(if $(SHUTDOWN),--shutdown)
 

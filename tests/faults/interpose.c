@@ -17,7 +17,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { COUNT = 0, KILL_BEFORE = 1, KILL_AFTER = 2, FAIL = 3 };
+enum { COUNT = 0, KILL_BEFORE = 1, KILL_AFTER = 2, FAIL = 3, STOP = 4 };
 
 static char prefix[PATH_MAX];
 static long fatal_call, calls;
@@ -60,6 +60,7 @@ static int meet(const char* function, int fd, const char* name) {
   errno = saved;
   if (call != fatal_call) return 0;
   if (mode == KILL_BEFORE) raise(SIGKILL);
+  if (mode == STOP) raise(SIGSTOP);
   if (mode == KILL_AFTER) return 1;
   if (mode != FAIL) return 0;
   errno = failure;
