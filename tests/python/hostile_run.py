@@ -136,10 +136,12 @@ def large_files(top: Path) -> dict[str, Path]:
     found = {"57 MiB of text": b"x" * count, "57 MiB of nested lists": b"[" * (count // 2) + b"]" * (count // 2)}
     for name, document in {"manifest": manifest, "intent": intent}.items():
         head, end = sealed(document | {"metadata": "@"}).split(b'"@"')
-        raw = head + b"[" * (count // 2) + b"]" * (count // 2) + end[: end.index(b'"crc32c')] + b'"crc32c": "'
-        found[f"57 MiB of nested lists in a sealed {name}"] = raw + f'{crc(raw):08x}"\n}}\n'.encode()
+        raw = head + b"[" * (count // 2) + b"]" * (count // 2) + end
+        found[f"57 MiB of nested lists in a sealed {name}"] = resealed(raw)
     folder = top.parent / "large"
     folder.mkdir()
+    head, end = sealed(manifest | {"metadata": "@"}).split(b'"@"')
+    found["57 MiB of empty lists in a sealed manifest"] = resealed(head + b"[" + b"[]," * (count // 3) + b"[]]" + end)
     for name, raw in found.items():
         (folder / name).write_bytes(raw)
     return {name: folder / name for name in found}
@@ -205,8 +207,10 @@ def sealed(document: dict[str, Any]) -> bytes:
     return format_writer.manifest_bytes({key: value for key, value in document.items() if key != "crc32c"})
 
 
-def crc(raw: bytes) -> int:
-    return int(format_writer.crc32c.crc32c(raw))
+def resealed(raw: bytes) -> bytes:
+    """A document with the crc that it must end with."""
+    head = raw[: raw.rindex(b'"crc32c": "') + len(b'"crc32c": "')]
+    return head + f'{format_writer.crc32c.crc32c(head):08x}"\n}}\n'.encode()
 
 
 def make_paths_whole(place: Path) -> None:

@@ -11,8 +11,8 @@ import ostraca
 import small_run
 
 ALL = (small_run.KEYFRAME, small_run.DELTA, small_run.OTHER_DELTA, small_run.PLAIN)
-# The steps that saves give to what they write.
-ARMED, BESIDE, ADDED = 60, 50, 51
+# The steps of what is saved, or arrives, meanwhile.
+ARMED, BESIDE, ADDED, ARRIVING = 60, 50, 51, 8
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,12 @@ class Interference:
     undo: Callable[[Path], None] = lambda run: None
     process: Operation | None = None  # what another process does meanwhile
     prepare: Callable[[Path], None] = lambda run: None
+    brings: frozenset[int] = frozenset()  # the steps of checkpoints that are there when all is done
     needs_grace: bool = False  # looks to a prune as if a checkpoint had been removed by hand: only its age protects it
 
 
 def prune(keep: frozenset[int], grace: float = 0) -> Operation:
-    kept = keep | {ARMED, BESIDE, ADDED}
+    kept = keep | {ARMED, BESIDE, ADDED, ARRIVING}
 
     def do(run: Path) -> str:
         report = ostraca.prune(run, keep=lambda record: record.step in kept, grace_seconds=grace)
@@ -155,6 +156,41 @@ def unlinked(name: str) -> Interference:
     )
 
 
+def arriving(order: tuple[str, ...], count: int, hidden: bool) -> Interference:
+    """The first files of a checkpoint of old ones arrive, the others when the operation has ended, the manifest last.
+
+    `hidden`: the next file has arrived in part, under the name that `rsync` gives it until it is whole.
+    """
+
+    def files(run: Path) -> list[Path]:
+        source = run.parent / "arriving"
+        return [*(next(source.glob(f"{kind}*.ostraca")) for kind in order), source / "manifest.json"]
+
+    def act(run: Path) -> None:
+        target = run / "arrived"
+        target.mkdir()
+        for file in files(run)[:count]:
+            shutil.copy2(file, target / file.name)
+        if hidden:
+            file = files(run)[count]
+            (target / f".{file.name}.Xk2Q9z").write_bytes(file.read_bytes()[:100])
+        shutil.copystat(run.parent / "arriving", target)
+
+    def undo(run: Path) -> None:
+        target = run / "arrived"
+        if not target.exists():
+            return  # nothing came of it, or its directory is gone: then `cp` fails
+        for file in files(run)[count:]:
+            if hidden:
+                (target / f".{file.name}.Xk2Q9z").unlink(missing_ok=True)
+            shutil.copy2(file, target / file.name)
+
+    how = "in part" if hidden else "whole"
+    return Interference(
+        f"{count} files arrive {how}, {order[0]} first", act, undo, brings=frozenset({ARRIVING}), needs_grace=True
+    )
+
+
 def done(operation: Operation) -> Interference:
     return Interference(operation.name, process=operation)
 
@@ -169,6 +205,10 @@ KINDS: dict[str, list[Interference]] = {
         *(linked(name, name) for name in ALL),
         linked("outside", "../outside"),
         *(unlinked(name) for name in ALL),
+    ],
+    "arrive": [
+        *(arriving(("p", "index"), count, hidden) for count in (0, 1, 2) for hidden in (False, True)),
+        *(arriving(("index", "p"), count, False) for count in (1, 2)),
     ],
     "overwrite": [
         *(done(overwrite(name, BESIDE)) for name in ALL[1:]),
@@ -195,6 +235,7 @@ class Story:
     beside: Operation | None = None
     beside_said: str = ""
     beside_waited: bool = False  # it had not ended when the armed operation went on
+    brought: frozenset[int] = frozenset()  # by others, and not to be pruned
     published: bool = False  # the armed operation's checkpoint was there already when it was stopped
 
     def required(self) -> list[frozenset[int]]:
@@ -215,7 +256,8 @@ class Story:
         else:
             sets += [{o.writes or 0} for o in acknowledged]
         replaced = {o.replaces for o, said in both if said.startswith(("ok", "CommitUncertainError"))}
-        return [frozenset(steps) for steps in [*sets, *({step} for step in sorted(needed - replaced))]]
+        sets += [{step} for step in sorted((needed - replaced) | self.brought)]
+        return [frozenset(steps) for steps in sets]
 
     def _last(self) -> Operation | None:
         """Which of two overwrites published last, where one began and ended while the other was stopped."""

@@ -34,13 +34,18 @@ def make(run: Path) -> None:
     ostraca.save(run / KEYFRAME, state(0), step=0)
     for name in (DELTA, OTHER_DELTA):
         ostraca.save(run / name, state(int(name)), step=int(name), base=run / KEYFRAME)
-    ostraca.save(run / PLAIN, state(9), step=9)
+    save_plain(run / PLAIN, 9)
     age(run)
 
 
-def age(run: Path, seconds: float = HOURS_AGO) -> None:
-    then = time.time() - seconds
-    for file in [*run.glob("*/*"), *run.glob("*")]:
+def save_plain(path: Path, step: int) -> None:
+    ostraca.save(path, state(step), step=step)
+    age(path)
+
+
+def age(directory: Path) -> None:
+    then = time.time() - HOURS_AGO
+    for file in [*directory.glob("*/*"), *directory.glob("*"), directory]:
         os.utime(file, (then, then), follow_symlinks=False)
 
 

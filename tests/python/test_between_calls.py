@@ -24,7 +24,7 @@ POINTS = 60  # about as many a test, unless all of them
 THOROUGH_EVERY = 8  # so many points, both readers and deep verification look at everything
 TOLD = 3  # so many wrong points of an interference are told in full
 TIMEOUT_SECONDS = 3600 if STRESS else 280
-KINDS = ("rename", "away", "move", "copy", "manifest", "link", "overwrite", "save", "compact", "prune")
+KINDS = ("rename", "away", "move", "copy", "manifest", "link", "arrive", "overwrite", "save", "compact", "prune")
 OPERATIONS = ("prune", "compact", "overwrite", "overwrite-delta")
 
 
@@ -90,6 +90,7 @@ class Points:
         if is_stopped := child.wait_stopped():
             story.published = self._operation.writes in self._committed(run).values()
             what.act(run)
+            story.brought = what.brings
             if what.process is not None:
                 do = what.process.do
                 beside = processes.Child(lambda: do(run), self._scratch / "beside")
@@ -127,6 +128,7 @@ def run_all(shim: ctypes.CDLL, scratch: Path, operation: str, kind: str) -> bool
     import small_run
 
     small_run.make(scratch / "original")
+    small_run.save_plain(scratch / "arriving", interference.ARRIVING)
     shutil.copytree(scratch / "original" / small_run.PLAIN, scratch / "outside")
     outside = {file.name: file.read_bytes() for file in (scratch / "outside").iterdir()}
     cases = interference.KINDS[kind]
