@@ -21,7 +21,7 @@ from stress_model import GRACE_SECONDS, OWN_BASE, Entry, Ledger, committed, is_k
 
 RETRY_SECONDS = 10.0
 # What a save is told whose base was pruned, moved or renamed meanwhile: nothing was published, or it cannot be known.
-REFUSED = (ostraca.NotFoundError, ostraca.CorruptionError, ostraca.CommitUncertainError)
+REFUSED = (FileNotFoundError, ostraca.CorruptionError, ostraca.CommitUncertainError)
 
 
 class Role:
@@ -268,7 +268,7 @@ def reader(role: Role) -> None:
                     role.rest(0.1)
                     assert opened["weights"][...].shape == (300, 64)
             role.counts["read"] += 1
-        except (ostraca.NotFoundError, ostraca.CorruptionError) as error:
+        except (FileNotFoundError, ostraca.CorruptionError) as error:
             assert name not in always, f"`{name}` cannot be read: {error}"
             role.counts[f"not read, {type(error).__name__}"] += 1
         if role.rng.random() < 0.05:
