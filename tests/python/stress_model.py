@@ -96,10 +96,10 @@ class Members(NamedTuple):
 
 
 def members(path: Path, name: str = "manifest.json") -> Members | None:
-    """None: there is none now."""
+    """None: there is none now, or it is being copied."""
     try:
         found = json.loads((path / name).read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     files = {found["index"]["file"], *(file["file"] for file in found["files"])}
     return Members(found["id"], found["base"] and found["base"]["id"], found["metadata"], frozenset(files))

@@ -21,7 +21,7 @@ from stress_model import GRACE_SECONDS, OWN_BASE, Entry, Ledger, committed, is_k
 
 RETRY_SECONDS = 10.0
 # What a save is told whose base was pruned, moved or renamed meanwhile: nothing was published, or it cannot be known.
-REFUSED = (ostraca.NotFoundError, ostraca.CorruptionError, ostraca.CommitUncertainError)
+REFUSED = (FileNotFoundError, ostraca.CorruptionError, ostraca.CommitUncertainError)
 
 
 class Role:
@@ -138,8 +138,8 @@ def compactor(role: Role) -> None:
         try:
             ostraca.compact(role.run / name)
             role.counts["compacted"] += 1
-        except (ostraca.NotFoundError, ostraca.ExistsError, ostraca.CorruptionError) as error:
-            # Pruned, renamed, or overwritten meanwhile; or its base is elsewhere at the moment.
+        except (*REFUSED, ostraca.ExistsError, ostraca.CoordinationError) as error:
+            # Pruned or overwritten meanwhile; its base is elsewhere at the moment; or its directory was renamed.
             role.counts[f"refused, {type(error).__name__}"] += 1
 
 
@@ -186,36 +186,36 @@ def mover(role: Role) -> None:
         except FileNotFoundError:
             continue
         role.rest(0.02)
-        if members(outside) is None or role.rng.random() < 0.3:
+        said = members(outside)
+        if said is None or role.rng.random() < 0.3:
             put_back(role, outside, place)
         else:
-            arrive(role, outside, place)
+            arrive(role, outside, [*role.rng.sample(sorted(said.files), len(said.files)), "manifest.json"], place)
             shutil.rmtree(outside)
         role.counts["moved"] += 1
 
 
-def arrive(role: Role, outside: Path, place: Path) -> None:
+def arrive(role: Role, outside: Path, names: list[str], place: Path) -> None:
     """What has not arrived within the grace may be swept, and is copied again."""
-    files = sorted(outside.iterdir(), key=lambda file: (file.name == "manifest.json", role.rng.random()))
     while True:
         started = time.monotonic()
-        for file in files:
+        for name in names:
             place.mkdir(exist_ok=True)
-            shutil.copy2(file, place / file.name)
+            shutil.copy2(outside / name, place / name)
             shutil.copystat(outside, place)
             role.rest(0.01)
         in_time = time.monotonic() - started < GRACE_SECONDS / 2
-        if not (missing := gone(role, files, place)):
+        if not (missing := gone(role, names, place)):
             return
         assert not in_time, f"{place.name}: {missing} went while it arrived"
 
 
-def gone(role: Role, files: list[Path], place: Path) -> list[str]:
+def gone(role: Role, names: list[str], place: Path) -> list[str]:
     """What is in the place under none of its names; renamers may have it, now that its manifest is there."""
     missing: list[str] = []
     for _ in range(20):
         places = [place, *role.run.glob(f"renamed-*-{place.name}")]
-        missing = [file.name for file in files if not any((some / file.name).exists() for some in places)]
+        missing = [name for name in names if not any((some / name).exists() for some in places)]
         if not missing:
             break
         time.sleep(0.01)
@@ -268,7 +268,7 @@ def reader(role: Role) -> None:
                     role.rest(0.1)
                     assert opened["weights"][...].shape == (300, 64)
             role.counts["read"] += 1
-        except (ostraca.NotFoundError, ostraca.CorruptionError) as error:
+        except (FileNotFoundError, ostraca.CorruptionError) as error:
             assert name not in always, f"`{name}` cannot be read: {error}"
             role.counts[f"not read, {type(error).__name__}"] += 1
         if role.rng.random() < 0.05:

@@ -130,7 +130,6 @@ def test_manifests_say_what_order_needs(run: Path) -> None:
 def test_a_recorded_parent_outweighs_a_clock_that_is_late(run: Path, clock: str) -> None:
     """The restarted run is on a machine whose clock is two hours behind."""
     save(run, 100, after=("1000",), LD_PRELOAD=clock, CLOCK_STEP_SECONDS="-7200")
-    assert members_of(run / "100")["created"] < members_of(run / "900")["created"]
     assert pruned(run, 1) == ["100"] and "100" in pruned(run, 2), "the save that was just made goes"
 
 
