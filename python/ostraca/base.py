@@ -79,27 +79,32 @@ class BaseSnapshot:
 Base = StrPath | BaseSnapshot | None
 
 
-def for_save(base: Base, path: StrPath) -> _core.BaseSnapshot | None:
+def for_save(base: Base, path: str) -> _core.BaseSnapshot | None:
     """The base of a save to `path`. Raises `NotFoundError`, or `MismatchError` where it cannot be that."""
     if base is None:
         return None
     found = base.core() if isinstance(base, BaseSnapshot) else _opened(base, 0)
     keyframe, target = os.path.realpath(found.path), os.path.realpath(path)
     if keyframe == target:
-        raise MismatchError(
-            f"base: {os.fspath(path)!r} cannot be overwritten by a checkpoint that needs it; save beside it"
-        )
+        raise MismatchError(f"base: {path!r} cannot be overwritten by a checkpoint that needs it; save beside it")
     beside, place = os.path.dirname(keyframe), os.path.dirname(target)  # noqa: PTH120
     if beside != place:
         raise MismatchError(
-            f"base: {found.path!r} lies in {beside!r}, and {os.fspath(path)!r} would be in {place!r}: a checkpoint and"
+            f"base: {found.path!r} lies in {beside!r}, and {path!r} would be in {place!r}: a checkpoint and"
             " its base have to lie in the same directory"
         )
+    try:
+        os.path.basename(keyframe).encode()  # noqa: PTH119
+    except UnicodeEncodeError:
+        raise MismatchError(
+            f"base: {found.path!r} is not UTF-8, and the manifest of a checkpoint that needs it would have to name it:"
+            " rename it, or save without a base"
+        ) from None
     return found
 
 
 def _opened(path: StrPath, budget_bytes: int) -> _core.BaseSnapshot:
-    if not isinstance(path, str | os.PathLike):
+    if not isinstance(path, str | bytes | os.PathLike):
         raise TypeError(f"a base is a path or a BaseSnapshot, not {type(path).__name__}")
     # Its own name goes into the manifest: a link may lead elsewhere later.
     return _core.BaseSnapshot(os.path.realpath(options.checked_path(path)), budget_bytes)

@@ -60,8 +60,9 @@ class Writer:
         staging_bytes: SupportsIndex | None = None,
         overwrite: bool = False,
     ) -> None:
+        where = options.checked_path(path)
         self._writer = _core.Writer(
-            options.checked_path(path),
+            where,
             process_index=options.checked_int("process_index", process_index, 0),
             process_count=options.checked_int("process_count", process_count, 1),
             attempt=attempt,
@@ -74,7 +75,7 @@ class Writer:
                 staging_bytes=staging_bytes,
                 overwrite=overwrite,
             ),
-            base=for_save(base, path),
+            base=for_save(base, where),
         )
 
     @property

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Final, SupportsIndex
 
-StrPath = str | os.PathLike[str]
+StrPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 CODECS: Final = ("auto", "raw", "zstd")
 IO_MODES: Final = ("auto", "direct", "buffered")
@@ -13,9 +13,10 @@ MAX_INT: Final = (1 << 63) - 1
 
 
 def checked_path(path: StrPath) -> str:
-    """A checkpoint's directory as a string."""
-    if not isinstance(path, str | os.PathLike) or not isinstance(text := os.fspath(path), str):
-        raise TypeError(f"the path, which comes first, must be a str or os.PathLike of str, not {type(path).__name__}")
+    """A directory's path as a str, in which bytes that are no text are surrogates, as in the system's own functions."""
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise TypeError(f"the path, which comes first, must be a str, bytes or os.PathLike, not {type(path).__name__}")
+    text = os.fsdecode(path)
     if not text or "\0" in text:
         raise ValueError(f"path {text!r} names no directory")
     return text
