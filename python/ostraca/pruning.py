@@ -343,7 +343,8 @@ def _chosen(keep: Keep, records: list[CheckpointRecord], places: list[Place], wh
 def _name(wanted: StrPath, where: str) -> str:
     """The name of a child: given as such, as a path, or as a link beside it."""
     text = os.fsdecode(wanted)
-    path = os.path.join(where, text) if os.path.basename(text) == text else text  # noqa: PTH118, PTH119
+    is_name = os.path.basename(text) == text  # noqa: PTH119
+    path = os.path.join(where, text) if is_name else options.checked_path(text)  # noqa: PTH118
     parent, name = os.path.split(os.path.realpath(path))
     return name if parent == os.path.realpath(where) else ""
 

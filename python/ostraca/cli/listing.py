@@ -40,7 +40,9 @@ Entry = dict[str, Any]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", metavar="DIR", help="a directory of checkpoints, or one checkpoint")
+    parser.add_argument(
+        "directory", type=text.path, metavar="DIR", help="a directory of checkpoints, or one checkpoint"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,5 +1,9 @@
-"""How the commands print: sizes, tables, names, JSON. What comes from a checkpoint never reaches a terminal raw."""
+"""How the commands take paths, and print: sizes, tables, names, JSON.
 
+What comes from a checkpoint never reaches a terminal raw.
+"""
+
+import argparse
 import json
 import math
 import sys
@@ -8,12 +12,20 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from .. import dtypes
+from .. import dtypes, options
 from ..lowlevel import ArrayInfo
 from ..tree import Kind
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _VALUE_CHARACTERS: Final = 60
+
+
+def path(argument: str) -> str:
+    """A path that was given as an argument, for argparse."""
+    try:
+        return options.checked_path(argument)
+    except (TypeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def size(count: int | None) -> str:

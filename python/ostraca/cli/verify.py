@@ -27,7 +27,7 @@ exit status: 0 ok, 1 damage, 2 usage or I/O error"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", metavar="PATH", help="a checkpoint")
+    parser.add_argument("path", type=text.path, metavar="PATH", help="a checkpoint")
     parser.add_argument("--deep", action="store_true", help="decode too, and compare content hashes")
 
 
