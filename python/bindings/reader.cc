@@ -181,10 +181,12 @@ py::tuple verify_checkpoint(const SystemPath& path, bool deep, unsigned threads,
   }
   poll.rethrow();
   raise_if_error(report.status());
-  py::list damaged;
-  for (const Damage& d : report->damaged)
-    damaged.append(py::make_tuple(SystemPath{d.file}, d.offset, d.array, text(d.reason)));
-  return py::make_tuple(report->chunks, report->bytes, damaged);
+  const auto places = [](const std::vector<Damage>& found) {
+    py::list out;
+    for (const Damage& d : found) out.append(py::make_tuple(SystemPath{d.file}, d.offset, d.array, text(d.reason)));
+    return out;
+  };
+  return py::make_tuple(report->chunks, report->bytes, places(report->damaged), places(report->unreadable));
 }
 
 py::object base_of(const py::bytes& text) {
