@@ -36,7 +36,7 @@ py::str text(const std::string& engine_text) {
   PyObject* const decoded =
       PyUnicode_DecodeUTF8(engine_text.data(), static_cast<Py_ssize_t>(engine_text.size()), "surrogateescape");
   if (!decoded) throw py::error_already_set();
-  return py::reinterpret_steal<py::str>(decoded);
+  return py::module_::import("ostraca.printing").attr("escaped")(py::reinterpret_steal<py::str>(decoded));
 }
 
 void raise_if_error(const Status& status) {

@@ -22,7 +22,7 @@ struct SystemPath {
   std::string bytes;
 };
 
-// What the engine says: UTF-8, but for the bytes of paths, which become surrogates too.
+// What the engine says, for people: what of its names and paths is no printable text is escaped.
 py::str text(const std::string& engine_text);
 
 // Raises the Python exception of a status that is not ok. REQUIRES: the GIL.

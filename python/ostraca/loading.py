@@ -8,6 +8,7 @@ import numpy as np
 
 from . import _core, leaves, options
 from .errors import OstracaError
+from .instead import explained
 from .lowlevel import ArrayInfo, Reader
 from .matching import Select, check_target, matched, selected
 from .options import StrPath
@@ -85,7 +86,7 @@ def verify(path: StrPath, *, deep: bool = False, progress: Progress = None) -> V
     """
     where = options.checked_path(path)
     check_progress(progress)
-    with reporting(progress, f"verifying {where}") as callback:
+    with explained(where), reporting(progress, f"verifying {where}") as callback:
         chunks, checked_bytes, *found = _core.verify(where, deep=deep, progress=callback)
     damaged, unreadable = ([Damage(*place) for place in places] for places in found)
     return VerifyReport(not (damaged or unreadable), chunks, checked_bytes, damaged, unreadable)

@@ -65,13 +65,13 @@ class TestNotUtf8:
         assert same(ostraca.load(given)) and ostraca.verify(given).ok
 
     def test_errors_name_it(self, place: Path) -> None:
-        with pytest.raises(ostraca.NotFoundError, match="run-\udcff\udcfe"):
+        with pytest.raises(ostraca.NotFoundError, match=r"run-\\udcff\\udcfe"):
             ostraca.load(place)
         ostraca.save(place / "w", TREE)
-        with pytest.raises(ostraca.ExistsError, match="run-\udcff\udcfe"):
+        with pytest.raises(ostraca.ExistsError, match=r"run-\\udcff\\udcfe"):
             ostraca.save(place / "w", TREE)
         (place / "loop").symlink_to("loop")
-        with pytest.raises(OSError, match="run-\udcff\udcfe") as caught:
+        with pytest.raises(OSError, match=r"run-\\udcff\\udcfe") as caught:
             ostraca.load(place / "loop")
         assert caught.value.filename == str(place / "loop")
 

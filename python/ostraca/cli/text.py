@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from .. import dtypes, options
 from ..lowlevel import ArrayInfo
+from ..printing import escaped as escaped
 from ..tree import Kind
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
@@ -58,11 +59,6 @@ def ratio(stored: int, logical: int) -> float | None:
 
 def ratio_text(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def escaped(text: str) -> str:
-    """Text with all that a terminal would act upon, or not show, as Python escapes."""
-    return "".join(c if c.isprintable() else _escape(c) for c in text)
 
 
 def table(headings: Sequence[str], alignment: str, rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
@@ -134,11 +130,6 @@ def described(info: ArrayInfo) -> dict[str, Any]:
         "big_endian": info.big_endian,
         "shape": list(info.shape) if info.has_data else None,
     }
-
-
-def _escape(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _width(text: str) -> int:
