@@ -272,10 +272,15 @@ Status Verifier::check_chunks(const std::string& name, std::uint32_t number, con
   std::vector<const DataFile*> files(std::max<std::size_t>(index_ ? index_->files.size() : 0, number + 1), nullptr);
   files[number] = &file;
   ChunkSink sink(*this, name, file, names);
-  if (deep_ && base_) {
+  const auto is_delta = [&](const ExtentRead& read) {
+    return file.extents[read.extent].codec == static_cast<std::uint8_t>(Codec::kDelta);
+  };
+  // Without an index, of which the report says what ails it, a delta's base is not known: checksums have to do.
+  const bool deep = deep_ && (base_ || std::ranges::none_of(reads, is_delta));
+  if (deep && base_) {
     const auto lost = std::erase_if(reads, [&](ExtentRead& read) {
+      if (!is_delta(read)) return false;
       const Extent& extent = file.extents[read.extent];
-      if (extent.codec != static_cast<std::uint8_t>(Codec::kDelta)) return false;
       const Result<DataFiles::BaseExtent> base = base_files_->base_of(extent);
       if (!base.ok()) return (void)sink.damaged(read, base.status()), true;
       read.base_file = base->file;
@@ -288,7 +293,7 @@ Status Verifier::check_chunks(const std::string& name, std::uint32_t number, con
   const std::vector<Fetch> fetches = plan_fetches(
       reads, [&](std::uint32_t f) -> const std::vector<Extent>& { return files[f]->extents; },
       [&](std::uint32_t f) { return files[f]->table_offset; }, kFetchBytes);
-  ReadPipeline pipeline(fetches, files, buffers_, sink, {.threads = threads_, .decode = deep_, .deep = deep_});
+  ReadPipeline pipeline(fetches, files, buffers_, sink, {.threads = threads_, .decode = deep, .deep = deep});
   const std::uint64_t before = report_.bytes - std::min(report_.bytes, file.file->size());
   const Status status = pipeline.run([&](std::uint64_t done, std::uint64_t) {
     return !poll_ || poll_(std::min(before + done, bytes_total_), bytes_total_);

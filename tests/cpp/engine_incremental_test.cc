@@ -297,7 +297,7 @@ TEST_F(EngineIncrementalTest, WhatCannotBeReadIsNeitherMissingNorDamaged) {
       for (std::uint64_t n = 1; n <= counter->calls(); n += kUnderTsan ? 7 : 1) {
         const auto plan = std::make_shared<FaultPlan>(Fault{.at_call = n, .error = error});
         const auto result = work(plan);
-        const LoggedCall& call = plan->log()[n - 1];
+        const LoggedCall call = plan->log()[n - 1];
         const std::string when = call.operation + " of '" + call.name + "', " + std::to_string(error);
         if (result.ok()) {
           check(*result, when);
