@@ -82,7 +82,8 @@ def by_type(original: Path, kind: str) -> Iterator[tuple[Any, bool]]:
     for large, source in hostile_run.large_files(original).items():
         for name in hostile_run.PLACES if STRESS else (hostile_run.PLAIN, hostile_run.DELTA, hostile_run.DEAD):
             for what, file in hostile_run.files_of(original / "run" / name).items():
-                if file.suffix == ".json" or STRESS:
+                once = "empty" in large and (name, what) != (hostile_run.PLAIN, "manifest")  # they take a while
+                if (file.suffix == ".json" or STRESS) and not once:
                     put = functools.partial(os.link, source)
                     yield hostile_run.Culprit(name, file.name, f"{large} as {what}", put), True
 
