@@ -2,7 +2,8 @@
 copy and overwrite: nothing that was acknowledged and is to be kept is lost, and the next prune finishes the work.
 
 Real processes on the real file system; this file is also the script that tests/faults/interpose.c is preloaded into.
-By default a fixed stride of the points; `OSTRACA_STRESS=1` (make stress) stops at every one.
+By default a fixed stride of the points, and those just before a name is changed; `OSTRACA_STRESS=1` (make stress) stops
+at every one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from typing import Any
 import pytest
 
 STRESS = os.environ.get("OSTRACA_STRESS", "") not in ("", "0")
-POINTS = 60  # about as many a test, unless all of them
+POINTS = 40  # about as many of the stride a test, unless all of them
+BEFORE_CHANGES = 4  # so many calls before a name changes, what was looked at may have changed already
+CALLS_MAX = 3000  # an operation that makes more, however it was disturbed, is not the small one meant here
 THOROUGH_EVERY = 8  # so many points, both readers and deep verification look at everything
 TOLD = 3  # so many wrong points of an interference are told in full
 TIMEOUT_SECONDS = 3600 if STRESS else 280
@@ -56,10 +59,10 @@ class Points:
         self.outcomes: Counter[str] = Counter()
         self.wrong: list[str] = []
 
-    def calls(self) -> int:
-        """How many calls the operation makes when nobody disturbs it."""
+    def calls(self) -> list[str]:
+        """The calls that the operation makes when nobody disturbs it."""
         self._at(0, thorough=True)
-        return len(self._log.read_text().splitlines())
+        return self._log.read_text().splitlines()
 
     def at(self, call: int, thorough: bool) -> bool:
         """Whether the operation came to that call; what was wrong then is told."""
@@ -122,6 +125,12 @@ class Points:
         assert not left, f"the next prune leaves {left}, which no manifest names"
 
 
+def before_changes(calls: list[str]) -> set[int]:
+    """The numbers of calls that give a file another name, and of those just before."""
+    changes = [number for number, call in enumerate(calls, 1) if call.split("at")[0].split()[0] in ("rename", "link")]
+    return {number for change in changes for number in range(max(1, change - BEFORE_CHANGES), change + 2)}
+
+
 def run_all(shim: ctypes.CDLL, scratch: Path, operation: str, kind: str) -> bool:
     """Prints a line for each interference; whether all was well."""
     import interference
@@ -139,12 +148,15 @@ def run_all(shim: ctypes.CDLL, scratch: Path, operation: str, kind: str) -> bool
             armed = interference.prune(armed.keeps, grace=3600)
         points = Points(shim, scratch, armed, case)
         calls = points.calls()
-        stride = 1 if STRESS else max(1, calls * len(cases) // POINTS)
-        call, tried = 1 + number * 3 % stride, 0
-        while points.at(call, thorough=tried % THOROUGH_EVERY == 0):
-            call, tried = call + stride, tried + 1
-        which = "every point" if stride == 1 else f"every {stride}th point"
-        print(f"{operation} x {case.name}: {calls} calls undisturbed, {which}: {tried}; {dict(points.outcomes)}")
+        stride = 1 if STRESS else max(1, len(calls) * len(cases) // POINTS)
+        regular = range(1 + number * 3 % stride, CALLS_MAX, stride)
+        tried = 0
+        for call in sorted({*regular, *(() if STRESS else before_changes(calls))}):
+            if not points.at(call, thorough=tried % THOROUGH_EVERY == 0):
+                break
+            tried += 1
+        which = "every point" if stride == 1 else f"every {stride}th point and those before changes"
+        print(f"{operation} x {case.name}: {len(calls)} calls undisturbed, {which}: {tried}; {dict(points.outcomes)}")
         if points.wrong:
             print(f"  {len(points.wrong)} of {tried} points are WRONG", *points.wrong[:TOLD], sep="\n", flush=True)
         well = well and not points.wrong and tried > 0
