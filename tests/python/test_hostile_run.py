@@ -96,7 +96,7 @@ def by_member(original: Path, document: str) -> Iterator[tuple[Any, bool]]:
     import small_run
 
     run = original / "run"
-    places = {"manifest": (h.PLAIN, h.DELTA, h.KEYFRAME, h.OTHER_PLAIN), "intent": (h.DEAD,), "tombstone": (h.GONE,)}
+    places = {"manifest": (h.OTHER_PLAIN, h.KEYFRAME, h.PLAIN, h.DELTA), "intent": (h.DEAD,), "tombstone": (h.GONE,)}
     other_id = h.attempt_of(run / h.PLAIN)
     turn = 0
     for name in places[document]:
