@@ -9,7 +9,8 @@
 //   4  *  It writes the index and the manifest, the latter under a temporary name; both durable (write_small).
 //   5  *  It publishes the manifest: link() to its final name, which fails if there is one, then unlink() of the
 //         temporary one; or rename() when overwriting. This is the moment from which the checkpoint exists.
-//   6  *  sync_directory makes the name durable, and that of the directory itself, and of its new parents.
+//   6  *  sync_directory makes the name durable, and that of the directory itself, and of its new parents; sync_file
+//         asks whether that can be believed.
 //
 // A failure up to 4 leaves files that no manifest names. A failure of 5 that may have come after the fact is
 // looked into: done, not done, or kCommitUncertain. A failure of 6 leaves a checkpoint that a power cut may undo.
@@ -87,6 +88,7 @@ class PosixStorage final : public Storage {
   Status publish(const std::string& from, const std::string& to, bool replace) override;
   Status add_name(const std::string& from, const std::string& to) override;
   Status sync_directory() override;
+  Status sync_file(const std::string& name) override;
   Status remove(const std::string& name) override;
   void remove_created_directories() override;
   Result<std::vector<std::string>> list() override;
@@ -318,6 +320,15 @@ Status PosixStorage::sync_directory() {
   for (const std::string& parent : parents) OSTRACA_RETURN_IF_ERROR(sync_parent(parent));
   std::lock_guard lock(mutex_);
   std::erase_if(unsynced_, [&](const std::string& p) { return std::binary_search(parents.begin(), parents.end(), p); });
+  return {};
+}
+
+Status PosixStorage::sync_file(const std::string& name) {
+  OSTRACA_RETURN_IF_ERROR(check_name(name));
+  OSTRACA_ASSIGN_OR_RETURN(Directory in, directory());
+  const UniqueFd fd(retry_on_eintr([&] { return ::openat(in->get(), name.c_str(), O_RDONLY | O_CLOEXEC); }));
+  if (!fd) return Status::system(errno, "open", path_of(name));
+  if (retry_on_eintr([&] { return calls_.fsync(fd.get()); }) != 0) return Status::system(errno, "sync", path_of(name));
   return {};
 }
 

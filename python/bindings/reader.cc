@@ -199,6 +199,22 @@ py::object base_of(const py::bytes& text) {
   return base_or_none(base.directory, base.id);
 }
 
+py::dict manifest_of(const py::bytes& text) {
+  const Manifest m = take_or_raise(decode_manifest(std::string_view(text)));
+  using py::arg;
+  py::list files;
+  files.append(py::make_tuple(m.index.name, m.index.bytes));
+  for (const ManifestFile& file : m.files) files.append(py::make_tuple(file.name, file.bytes));
+  return py::dict(arg("id") = m.id.hex(), arg("step") = m.step, arg("created") = m.created,
+                  arg("created_nanoseconds") = m.created_nanoseconds, arg("features") = m.features,
+                  arg("logical_bytes") = m.logical_bytes, arg("stored_bytes") = m.stored_bytes,
+                  arg("referenced_bytes") = m.referenced_bytes, arg("arrays") = m.arrays, arg("chunks") = m.chunks,
+                  arg("seconds") = m.seconds, arg("stall_seconds") = m.stall_seconds,
+                  arg("base") = base_or_none(m.base_directory, m.base_id),
+                  arg("parent") = m.parent ? py::object(py::str(m.parent->hex())) : py::none(),
+                  arg("metadata") = m.metadata, arg("files") = files);
+}
+
 py::tuple intent_of(const py::bytes& text) {
   const Intent intent = take_or_raise(decode_intent(std::string_view(text)));
   const Saver saver = saver_of(intent);
@@ -235,9 +251,7 @@ void bind_reader(py::module_& m) {
       .def("close", &PyReader::close);
   m.def("base_of", &base_of, arg("text"));
   m.def("intent_of", &intent_of, arg("text"));
-  m.def(
-      "check_manifest", [](const py::bytes& text) { raise_if_error(decode_manifest(std::string_view(text)).status()); },
-      arg("text"));
+  m.def("manifest_of", &manifest_of, arg("text"));
   m.def("verify", &verify_checkpoint, arg("path"), py::kw_only(), arg("deep") = false, arg("threads") = 0,
         arg("progress") = py::none());
 }

@@ -136,8 +136,11 @@ def base_of(text: bytes) -> tuple[str, str] | None:
     CorruptionError: not what was written. FormatError: not a document of ours, or of a later version.
     """
 
-def check_manifest(text: bytes) -> None:
-    """Decodes a manifest as readers do, and raises what they would."""
+def manifest_of(text: bytes) -> dict[str, Any]:
+    """The members of a manifest (docs/format.md, section 8), decoded as readers do it; raises what they would.
+
+    base: directory and id. metadata: as JSON text. files: name and size of each, the index first.
+    """
 
 # Its id, its base (directory and id), when it was created, host, pid, and its process: "runs", "gone" or "unknown".
 def intent_of(text: bytes) -> tuple[str, tuple[str, str] | None, str, str, int, str]:

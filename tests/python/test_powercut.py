@@ -47,10 +47,7 @@ def test_a_file_system_that_shuts_down(file_system: str) -> None:
     print(powercut(file_system, "--rounds", 3, "--shutdown"))
 
 
-LOST_ON_XFS = pytest.mark.xfail(reason="a stopped XFS says that a directory is synced, and the engine believes it")
-
-
-@pytest.mark.parametrize("file_system", ["ext4", pytest.param("xfs", marks=LOST_ON_XFS)])
+@pytest.mark.parametrize("file_system", ["ext4", "xfs"])
 def test_a_file_system_that_stopped_acknowledges_nothing(file_system: str) -> None:
     """It stops, as on an error of its disk, between the manifest's new name and the sync of that."""
     print(powercut(file_system, program=POWERCUT / "stopped.py"))
