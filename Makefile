@@ -8,20 +8,28 @@ FUZZ_SECONDS ?= 60
 
 PACKAGES_PYTHON := python3-venv
 PACKAGES_BUILD := build-essential cmake ninja-build ccache python3-dev libzstd-dev libxxhash-dev nlohmann-json3-dev
-PACKAGES_TEST := libgtest-dev libfuse3-dev fuse3 pkg-config
+PACKAGES_TEST := libgtest-dev
 PACKAGES_BENCH := libbenchmark-dev
 PACKAGES_FUZZ := clang
+PACKAGES_POWERCUT := build-essential pkg-config libfuse3-dev e2fsprogs xfsprogs
+
+# make powercut: ext4 or xfs, how often, and the first workload; CONTROL=1 (or files, directories): syncs do
+# nothing, which must lose; SHUTDOWN=1: the file system is told to stop.
+FS ?= ext4
+ROUNDS ?= 2000
+SEED ?= 1
 
 CPP_SOURCES := $(shell find cpp python/bindings cmake -type f 2>/dev/null) CMakeLists.txt pyproject.toml
 CPP_FORMATTED = $(shell find cpp python/bindings tests bench examples -name '*.cc' -o -name '*.h')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-cpp test-python stress lint format sanitize fuzz clean
+.PHONY: help demo test test-cpp test-python stress powercut lint format sanitize fuzz clean
 .PHONY: bench bench-full bench-incremental bench-setup
 
 help:
 	@echo "make demo      train, kill in mid-save, resume, compare bit for bit"
 	@echo "make test      C++ and Python tests        make stress    the random ones among them, for half an hour"
+	@echo "make powercut  FS=ext4|xfs ROUNDS=2000: power cuts on that file system; as root    CONTROL=1: they must lose"
 	@echo "make bench     C++ micro-benchmarks and the quick comparison with peers    make bench-full    all of it"
 	@echo "make bench-incremental    incremental saves on training runs, by kind of array"
 	@echo "make lint      ruff, mypy, clang-format        make format    apply them"
@@ -75,8 +83,9 @@ test-cpp:
 	cmake --build --preset dev
 	ctest --preset dev
 
+# Only root can cut power, and install what that takes; for others those tests are skipped.
 test-python: $(VENV)/.built $(VENV)/.test
-	$(call need,$(PACKAGES_TEST))
+	$(call need,$(if $(filter 0,$(shell id -u)),$(PACKAGES_POWERCUT)))
 	$(PY) -m pytest
 
 # Everybody against each other for ten minutes; then random saves, prunes, kills and damage, and several processes at
@@ -84,6 +93,11 @@ test-python: $(VENV)/.built $(VENV)/.test
 stress: $(VENV)/.built $(VENV)/.test
 	OSTRACA_STRESS=1 $(PY) -m pytest tests/python/test_stress.py tests/python/test_incremental_machine.py \
 	  tests/python/test_two_processes.py tests/python/test_many_processes.py
+
+powercut: $(VENV)/.built
+	$(call need,$(PACKAGES_POWERCUT))
+	$(PY) tests/powercut $(FS) --rounds $(ROUNDS) --seed $(SEED) \
+	  $(if $(CONTROL),--control $(CONTROL:1=all)) $(if $(SHUTDOWN),--shutdown)
 
 # Results go to build/bench-results/. bench is under five minutes, bench-full an hour; leave the machine alone meanwhile.
 bench-setup: $(VENV)/.built $(VENV)/.bench

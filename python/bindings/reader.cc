@@ -9,6 +9,7 @@
 
 #include "container/manifest.h"
 #include "convert.h"
+#include "engine/lifetime.h"
 
 namespace ostraca::python {
 namespace {
@@ -186,9 +187,21 @@ py::tuple verify_checkpoint(const std::string& path, bool deep, unsigned threads
   return py::make_tuple(report->chunks, report->bytes, damaged);
 }
 
+py::object base_or_none(const std::string& directory, const CheckpointId& id) {
+  return directory.empty() ? py::object(py::none()) : py::make_tuple(directory, id.hex());
+}
+
 py::object base_of(const py::bytes& text) {
   const BaseName base = take_or_raise(decode_base(std::string_view(text)));
-  return base.directory.empty() ? py::object(py::none()) : py::make_tuple(base.directory, base.id.hex());
+  return base_or_none(base.directory, base.id);
+}
+
+py::tuple intent_of(const py::bytes& text) {
+  const Intent intent = take_or_raise(decode_intent(std::string_view(text)));
+  const Saver saver = saver_of(intent);
+  const char* state = saver == Saver::kRuns ? "runs" : saver == Saver::kGone ? "gone" : "unknown";
+  return py::make_tuple(intent.id.hex(), base_or_none(intent.base_directory, intent.base_id), intent.created,
+                        intent.host, intent.pid, state);
 }
 
 }  // namespace
@@ -218,6 +231,10 @@ void bind_reader(py::module_& m) {
            })
       .def("close", &PyReader::close);
   m.def("base_of", &base_of, arg("text"));
+  m.def("intent_of", &intent_of, arg("text"));
+  m.def(
+      "check_manifest", [](const py::bytes& text) { raise_if_error(decode_manifest(std::string_view(text)).status()); },
+      arg("text"));
   m.def("verify", &verify_checkpoint, arg("path"), py::kw_only(), arg("deep") = false, arg("threads") = 0,
         arg("progress") = py::none());
 }

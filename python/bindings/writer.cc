@@ -251,8 +251,18 @@ WriterOptions writer_options(std::uint32_t process_index, std::uint32_t process_
 
 std::string commit_reports(const std::string& path, const std::vector<FileReport>& reports,
                            std::optional<std::int64_t> step, const std::optional<std::string>& metadata, bool overwrite,
-                           double seconds, double stall_seconds, const std::string& created) {
-  const CommitOptions options{step, metadata.value_or("null"), overwrite, seconds, stall_seconds, created};
+                           double seconds, double stall_seconds, const std::optional<std::string>& replaces,
+                           const std::optional<std::string>& parent, std::int64_t created_ns,
+                           std::int64_t created_after_ns) {
+  CommitOptions options{.step = step,
+                        .metadata = metadata.value_or("null"),
+                        .overwrite = overwrite,
+                        .seconds = seconds,
+                        .stall_seconds = stall_seconds,
+                        .created_ns = created_ns,
+                        .created_after_ns = created_after_ns};
+  if (replaces) options.replaces = checkpoint_id(*replaces);
+  if (parent) options.parent = checkpoint_id(*parent);
   Result<std::string> manifest = invalid_argument("");
   {
     const py::gil_scoped_release release;
@@ -314,7 +324,7 @@ void bind_writer(py::module_& m) {
       .def("progress", [](PyWriter& w) { return std::pair(w.get().bytes_done(), w.get().bytes_total()); });
   m.def("commit", &commit_reports, arg("path"), arg("reports"), py::kw_only(), arg("step") = py::none(),
         arg("metadata") = py::none(), arg("overwrite") = false, arg("seconds") = 0.0, arg("stall_seconds") = 0.0,
-        arg("created") = "");
+        arg("replaces") = py::none(), arg("parent") = py::none(), arg("created_ns") = 0, arg("created_after_ns") = 0);
 }
 
 }  // namespace ostraca::python

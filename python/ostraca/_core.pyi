@@ -94,7 +94,10 @@ def commit(
     overwrite: bool = False,
     seconds: float = 0.0,
     stall_seconds: float = 0.0,
-    created: str = "",  # UTC, "2026-11-20T12:00:00Z"; empty: now
+    replaces: str | None = None,  # an id: with `overwrite`, only over this checkpoint
+    parent: str | None = None,  # an id, for the manifest
+    created_ns: int = 0,  # nanoseconds since 1970; 0: now, but later than `created_after_ns`
+    created_after_ns: int = 0,
 ) -> str:
     """Checks the reported files, writes index and manifest, publishes. Returns the manifest's JSON text."""
 
@@ -131,6 +134,13 @@ def base_of(text: bytes) -> tuple[str, str] | None:
 
     CorruptionError: not what was written. FormatError: not a document of ours, or of a later version.
     """
+
+def check_manifest(text: bytes) -> None:
+    """Decodes a manifest as readers do, and raises what they would."""
+
+# Its id, its base (directory and id), when it was created, host, pid, and its process: "runs", "gone" or "unknown".
+def intent_of(text: bytes) -> tuple[str, tuple[str, str] | None, str, str, int, str]:
+    """Decodes an intent. Raises `CorruptionError` or `FormatError`."""
 
 def allocate(nbytes: int) -> NDArray[np.uint8]:
     """Fresh, 64-byte aligned memory, backed by huge pages when large. Contents are unspecified."""

@@ -6,7 +6,7 @@ from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 
-from . import _core, leaves, options
+from . import _core, history, leaves, options
 from .errors import OstracaError
 from .lowlevel import ArrayInfo, Reader
 from .matching import Select, check_target, matched, selected
@@ -55,7 +55,11 @@ def load(
         raise ValueError("like= and into= exclude each other: into is a like that is filled in place")
     if missing == "keep" and like is None and into is None:
         raise ValueError("missing='keep' keeps leaves of like= or into=; give one of them")
-    with Reader(path, threads=threads) as reader, reporting(progress, f"loading {reader.path}") as callback:
+    with (
+        Reader(path, threads=threads) as reader,
+        reporting(progress, f"loading {reader.path}") as callback,
+        history.loading(reader),
+    ):
         stored = selected(reader.arrays(), select)
         deep = verify == "deep"
         if like is None and into is None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, SupportsIndex
 
 import numpy as np
 
-from . import _core, dtypes, metadata, options
+from . import _core, dtypes, history, metadata, options
 from .base import Base, for_save
 from .errors import MismatchError
 from .options import StrPath
@@ -137,15 +137,28 @@ def commit(
     step: SupportsIndex | None = None,
     metadata: Any = None,
     overwrite: bool = False,
+    parent: str | None = None,
 ) -> SaveInfo:
-    """Makes a checkpoint of the files of all processes, durably.
+    """Makes a checkpoint of the files of all processes, durably. parent: as in `ostraca.save`.
 
     Raises `CommitUncertainError` when it was published, but may not survive a crash: then delete nothing.
     """
     where = options.checked_path(path)
-    text = _core.commit(
-        where, list(reports), step=options.checked_step(step), metadata=_json(metadata), overwrite=bool(overwrite)
-    )
+    arguments: dict[str, Any] = {
+        "step": options.checked_step(step),
+        "metadata": _json(metadata),
+        "overwrite": bool(overwrite),
+        "parent": options.checked_parent(parent),
+    }
+    found = list(reports)
+    attempt = found[0].attempt if found else ""
+    before = history.saving(where, attempt)
+    try:
+        arguments["parent"] = arguments["parent"] or before
+        text = _core.commit(where, found, **arguments, created_after_ns=history.created_last(where))
+    except BaseException:
+        history.failed(where, attempt, before)
+        raise
     return Manifest.parse(where, text).info
 
 

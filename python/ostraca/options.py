@@ -2,6 +2,7 @@
 
 import operator
 import os
+import re
 from collections.abc import Sequence
 from typing import Any, Final, SupportsIndex
 
@@ -39,6 +40,17 @@ def checked_int(name: str, value: SupportsIndex, least: int) -> int:
 
 def checked_step(step: SupportsIndex | None) -> int | None:
     return None if step is None else checked_int("step", step, 0)
+
+
+def checked_parent(parent: str | None) -> str | None:
+    """A checkpoint's id."""
+    if parent is None:
+        return None
+    if not isinstance(parent, str):
+        raise TypeError(f"parent must be a checkpoint's id, a str, not {type(parent).__name__}")
+    if not re.fullmatch(r"[0-9a-f]{32}", parent):
+        raise ValueError(f"parent must be a checkpoint's id, 32 lower-case hexadecimal digits, not {parent!r}")
+    return parent
 
 
 def worker_options(
