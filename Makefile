@@ -11,7 +11,7 @@ PACKAGES_BUILD := build-essential cmake ninja-build ccache python3-dev libzstd-d
 PACKAGES_TEST := libgtest-dev
 PACKAGES_BENCH := libbenchmark-dev
 PACKAGES_FUZZ := clang
-PACKAGES_POWERCUT := build-essential pkg-config libfuse3-dev e2fsprogs xfsprogs
+PACKAGES_MOUNTS := build-essential pkg-config libfuse3-dev fuse3 e2fsprogs xfsprogs
 
 # make powercut: ext4 or xfs, how often, and the first workload; CONTROL=1 (or files, directories): syncs do
 # nothing, which must lose; SHUTDOWN=1: the file system is told to stop.
@@ -23,7 +23,7 @@ CPP_SOURCES := $(shell find cpp python/bindings cmake -type f 2>/dev/null) CMake
 CPP_FORMATTED = $(shell find cpp python/bindings tests bench examples -name '*.cc' -o -name '*.h')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-cpp test-python stress powercut lint format sanitize fuzz clean
+.PHONY: help demo test test-cpp test-python test-versions stress powercut lint format sanitize fuzz clean
 .PHONY: bench bench-full bench-incremental bench-setup
 
 help:
@@ -33,6 +33,7 @@ help:
 	@echo "make bench     C++ micro-benchmarks and the quick comparison with peers    make bench-full    all of it"
 	@echo "make bench-incremental    incremental saves on training runs, by kind of array"
 	@echo "make lint      ruff, mypy, clang-format        make format    apply them"
+	@echo "make test-versions    JAX's tests with every release that is supported (PYTHONS='python3 python3.13')"
 	@echo "make sanitize  tests under ASan + UBSan and under TSan"
 	@echo "make fuzz      each fuzzer for FUZZ_SECONDS=$(FUZZ_SECONDS)"
 
@@ -83,10 +84,15 @@ test-cpp:
 	cmake --build --preset dev
 	ctest --preset dev
 
-# Only root can cut power, and install what that takes; for others those tests are skipped.
+# Only root can mount disks whose power can be cut, and install what that takes; for others those tests are skipped.
 test-python: $(VENV)/.built $(VENV)/.test
-	$(call need,$(if $(filter 0,$(shell id -u)),$(PACKAGES_POWERCUT)))
+	$(call need,$(if $(filter 0,$(shell id -u)),$(PACKAGES_MOUNTS)))
 	$(PY) -m pytest
+
+# Each release in an environment of its own below build/versions; PYTHONS adds interpreters: the newest need another.
+PYTHONS ?= $(PYTHON)
+test-versions: $(VENV)/.built
+	$(PY) tests/versions.py $(foreach python,$(PYTHONS),--python $(python))
 
 # Everybody against each other for ten minutes; then random saves, prunes, kills and damage, and several processes at
 # once: longer than `make test` has time for.
@@ -95,7 +101,7 @@ stress: $(VENV)/.built $(VENV)/.test
 	  tests/python/test_two_processes.py tests/python/test_many_processes.py
 
 powercut: $(VENV)/.built
-	$(call need,$(PACKAGES_POWERCUT))
+	$(call need,$(PACKAGES_MOUNTS))
 	$(PY) tests/powercut $(FS) --rounds $(ROUNDS) --seed $(SEED) \
 	  $(if $(CONTROL),--control $(CONTROL:1=all)) $(if $(SHUTDOWN),--shutdown)
 

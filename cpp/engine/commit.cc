@@ -30,6 +30,10 @@ std::uint64_t features(const FileReport& report) { return report.base_directory.
 
 Result<Part> read_part(Storage& storage, const FileReport& report) {
   Result<std::unique_ptr<ReadableFile>> file = storage.open(report.file_name());
+  if (!file.ok() && file.status().code() == Code::kNotFound && report.process_count == 1)
+    return not_found("'" + storage.path_of(report.file_name()) +
+                     "', which this save wrote, is not there any more: it was removed, or its directory was moved. "
+                     "Save again");
   if (!file.ok() && file.status().code() == Code::kNotFound)
     return Status(Code::kCoordination,
                   "process " + std::to_string(report.process_index) + " wrote '" + report.file_name() +

@@ -65,6 +65,7 @@ Result<std::unique_ptr<Lease>> lease_base(Storage& storage, const CheckpointId& 
   if (!lease.ok() && lease.status().code() != Code::kNotFound) return lease;
   if (lease.ok()) {
     const Result<std::string> text = storage.read_small(kManifestName, kManifestBytesMax);
+    if (text.status().code() == Code::kSystem) return text.status();
     const Result<Manifest> manifest = text.ok() ? decode_manifest(*text) : Result<Manifest>(text.status());
     if (manifest.ok() && manifest->id == id && (*lease)->current()) return lease;
   }
@@ -76,6 +77,8 @@ Status check_live_base(Storage& storage, const std::string& name, const Checkpoi
   const Result<std::string> text = base->read_small(kManifestName, kManifestBytesMax);
   const Result<Manifest> manifest = text.ok() ? decode_manifest(*text) : Result<Manifest>(text.status());
   if (manifest.ok() && manifest->id == id) return {};
+  if (text.status().code() == Code::kSystem && text.status().os_error() != ENOTDIR)
+    return text.status().with_context("the base of the save to '" + storage.path() + "'");
   return not_found("the base of the save to '" + storage.path() + "' is not beside it: expected checkpoint " +
                    id.hex() + " at '" + base->path() + "', found " +
                    (manifest.ok() ? "checkpoint " + manifest->id.hex() : "none: " + manifest.status().message()) +

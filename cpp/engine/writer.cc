@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <cerrno>
 #include <chrono>
 #include <deque>
 #include <memory_resource>
@@ -136,6 +137,7 @@ Status WriterImpl::open() {
     Result<std::string> manifest = storage_->read_small(kManifestName, kManifestBytesMax);
     if (manifest.ok())
       return exists("'" + storage_->path() + "' already holds a checkpoint: choose another path, or overwrite=True");
+    if (manifest.status().code() == Code::kSystem && manifest.status().os_error() != ENOTDIR) return manifest.status();
     if (manifest.status().code() == Code::kFormat)
       return exists("'" + storage_->path_of(kManifestName) +
                     "' exists and is not a manifest this release could have written");

@@ -29,6 +29,9 @@ Result<std::unique_ptr<Lease>> posix_lease(Directory directory, std::string name
 Result<std::unique_ptr<Lease>> posix_lease_replacing(Directory directory, const std::string& name,
                                                      const std::string& path, const PosixCalls& calls);
 
+// What a symbolic link points to; empty where there is none. `name` is of `directory`, or a path with AT_FDCWD.
+std::string posix_link_target(int directory, const std::string& name);
+
 // O_EXCL. The descriptor is for writing through the page cache.
 Result<UniqueFd> posix_open_exclusive(const UniqueFd& directory, const std::string& name, const std::string& path);
 

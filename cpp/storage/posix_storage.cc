@@ -128,7 +128,11 @@ Result<Directory> PosixStorage::directory() {
   std::lock_guard lock(mutex_);
   if (directory_ != nullptr) return directory_;
   UniqueFd fd(retry_on_eintr([&] { return ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
-  if (!fd && errno == ENOENT) return not_found("directory '" + path_ + "' does not exist");
+  if (!fd && errno == ENOENT) {
+    const std::string target = posix_link_target(AT_FDCWD, path_);
+    return not_found(target.empty() ? "directory '" + path_ + "' does not exist"
+                                    : "'" + path_ + "' is a symbolic link to '" + target + "', which does not exist");
+  }
   if (!fd) return Status::system(errno, "open directory", path_);
   directory_ = std::make_shared<const UniqueFd>(std::move(fd));
   return directory_;
@@ -163,7 +167,11 @@ Status PosixStorage::make_all() {
       error = make_one(path.back());
     }
     if (error == 0) return {};
-    status = Status::system(error, "create directory", path.back());
+    const std::string target = posix_link_target(AT_FDCWD, path.back());
+    status = Status::system(
+        error,
+        target.empty() ? "create directory" : "create directory through the symbolic link to '" + target + "' at",
+        path.back());
     if (error != ENOENT) break;
   }
   return status;

@@ -16,11 +16,11 @@ namespace {
 
 class PyReader {
  public:
-  PyReader(const std::string& path, const ReaderOptions& options) {
+  PyReader(const SystemPath& path, const ReaderOptions& options) {
     Result<std::unique_ptr<Reader>> reader = invalid_argument("");
     {
       const py::gil_scoped_release release;
-      reader = Reader::open(path, options);
+      reader = Reader::open(path.bytes, options);
     }
     reader_ = take_or_raise(std::move(reader));
   }
@@ -173,18 +173,21 @@ py::list PyReader::read_into(const py::sequence& sequence, bool deep, const py::
   return arrays;
 }
 
-py::tuple verify_checkpoint(const std::string& path, bool deep, unsigned threads, const py::object& progress) {
+py::tuple verify_checkpoint(const SystemPath& path, bool deep, unsigned threads, const py::object& progress) {
   GilPoll poll(progress);
   Result<VerifyReport> report = invalid_argument("");
   {
     const py::gil_scoped_release release;
-    report = verify(path, deep, threads, poll.poll());
+    report = verify(path.bytes, deep, threads, poll.poll());
   }
   poll.rethrow();
   raise_if_error(report.status());
-  py::list damaged;
-  for (const Damage& d : report->damaged) damaged.append(py::make_tuple(d.file, d.offset, d.array, d.reason));
-  return py::make_tuple(report->chunks, report->bytes, damaged);
+  const auto places = [](const std::vector<Damage>& found) {
+    py::list out;
+    for (const Damage& d : found) out.append(py::make_tuple(SystemPath{d.file}, d.offset, d.array, text(d.reason)));
+    return out;
+  };
+  return py::make_tuple(report->chunks, report->bytes, places(report->damaged), places(report->unreadable));
 }
 
 py::object base_or_none(const std::string& directory, const CheckpointId& id) {
@@ -209,7 +212,7 @@ py::tuple intent_of(const py::bytes& text) {
 void bind_reader(py::module_& m) {
   using py::arg;
   py::class_<PyReader>(m, "Reader")
-      .def(py::init([](const std::string& path, unsigned threads, std::size_t coding_bytes, const std::string& io) {
+      .def(py::init([](const SystemPath& path, unsigned threads, std::size_t coding_bytes, const std::string& io) {
              return std::make_unique<PyReader>(path, ReaderOptions{threads, coding_bytes, io_mode(io)});
            }),
            arg("path"), py::kw_only(), arg("threads") = 0, arg("coding_bytes") = 0, arg("io") = "auto")

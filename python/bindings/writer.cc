@@ -119,9 +119,9 @@ class SourceConverter {
 // used or destroyed.
 class PyWriter {
  public:
-  PyWriter(const std::string& path, WriterOptions options) {
+  PyWriter(const SystemPath& path, WriterOptions options) {
     const py::gil_scoped_release release;
-    Result<std::unique_ptr<Writer>> writer = Writer::create(path, std::move(options));
+    Result<std::unique_ptr<Writer>> writer = Writer::create(path.bytes, std::move(options));
     if (writer.ok()) {
       writer_ = writer.take();
       return;
@@ -249,7 +249,7 @@ WriterOptions writer_options(std::uint32_t process_index, std::uint32_t process_
   return options;
 }
 
-std::string commit_reports(const std::string& path, const std::vector<FileReport>& reports,
+std::string commit_reports(const SystemPath& path, const std::vector<FileReport>& reports,
                            std::optional<std::int64_t> step, const std::optional<std::string>& metadata, bool overwrite,
                            double seconds, double stall_seconds, const std::optional<std::string>& replaces,
                            const std::optional<std::string>& parent, std::int64_t created_ns,
@@ -266,7 +266,7 @@ std::string commit_reports(const std::string& path, const std::vector<FileReport
   Result<std::string> manifest = invalid_argument("");
   {
     const py::gil_scoped_release release;
-    manifest = commit(path, reports, options);
+    manifest = commit(path.bytes, reports, options);
   }
   return take_or_raise(std::move(manifest));
 }
@@ -285,20 +285,20 @@ void bind_writer(py::module_& m) {
       .def_static("from_bytes",
                   [](const py::bytes& data) { return take_or_raise(FileReport::from_bytes(std::string_view(data))); });
   py::class_<BaseSnapshot, std::shared_ptr<BaseSnapshot>>(m, "BaseSnapshot")
-      .def(py::init([](const std::string& path, std::uint64_t budget_bytes) {
+      .def(py::init([](const SystemPath& path, std::uint64_t budget_bytes) {
              Result<std::shared_ptr<BaseSnapshot>> base = invalid_argument("");
              {
                const py::gil_scoped_release release;
-               base = BaseSnapshot::open(path, budget_bytes);
+               base = BaseSnapshot::open(path.bytes, budget_bytes);
              }
              return take_or_raise(std::move(base));
            }),
            arg("path"), arg("budget_bytes"))
-      .def_property_readonly("path", &BaseSnapshot::path)
+      .def_property_readonly("path", [](const BaseSnapshot& b) { return SystemPath{b.path()}; })
       .def_property_readonly("id", [](const BaseSnapshot& b) { return b.id().hex(); })
       .def_property_readonly("kept_bytes", &BaseSnapshot::kept_bytes);
   py::class_<PyWriter>(m, "Writer")
-      .def(py::init([](const std::string& path, std::uint32_t process_index, std::uint32_t process_count,
+      .def(py::init([](const SystemPath& path, std::uint32_t process_index, std::uint32_t process_count,
                        const std::optional<std::string>& attempt, const std::string& codec, const std::string& io,
                        unsigned threads, std::size_t coding_bytes, std::optional<std::size_t> staging_bytes,
                        std::size_t keep_bytes, std::shared_ptr<BaseSnapshot> base, const py::object& chunk_shape,

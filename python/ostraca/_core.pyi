@@ -20,6 +20,7 @@ LeafSpec = tuple[bytes, Description, NDArray[Any] | None, Dims | None, Dims | No
 # File name, offset in it, stored and decoded bytes, codec, content hash (hex), offset in the decoded extent, whether
 # the file is the base's, stored bytes of a delta's base extent, origin and shape of the box in the leaf.
 ChunkInfo = tuple[str, int, int, int, int, str, int, bool, int, tuple[int, ...], tuple[int, ...]]
+Place = tuple[str, int, str, str]  # file, offset in it, array ("" when unknown), reason
 LeafInfo = TypeVar("LeafInfo", bound=tuple[Any, ...])
 ProgressCallback = Callable[[int, int], object]  # bytes done, bytes total
 
@@ -126,8 +127,8 @@ class Reader:
 
 def verify(
     path: str, *, deep: bool = False, threads: int = 0, progress: ProgressCallback | None = None
-) -> tuple[int, int, list[tuple[str, int, str, str]]]:
-    """Returns chunks, bytes and the damage found: file, offset, array ("" when unknown), reason."""
+) -> tuple[int, int, list[Place], list[Place]]:
+    """Returns chunks, bytes, the damage found, and the places that the system did not let be read."""
 
 def base_of(text: bytes) -> tuple[str, str] | None:
     """Verifies a manifest or an intent of any features, and returns the base it names: directory and id.

@@ -18,6 +18,7 @@ from .base import BaseSnapshot
 from .errors import CancelledError, CommitUncertainError, NotFoundError, OstracaError
 from .progress import Progress, reporting
 from .reports import Manifest, SaveInfo
+from .uncopied import Uncopied
 
 if TYPE_CHECKING:
     import asyncio
@@ -315,7 +316,7 @@ class _Unraisable:
         raise self._error
 
 
-class SaveHandle:
+class SaveHandle(Uncopied):
     """An asynchronous save: *copied* (the arrays may change again), then *committed* (durable).
 
     Thread-safe. Awaiting it gives the `SaveInfo`; cancelling the awaiting task does not cancel the save. Dropping it
@@ -323,6 +324,7 @@ class SaveHandle:
     """
 
     __slots__ = ("__weakref__", "_job_")
+    _instead = "give others its path, and its result"
 
     def __init__(self, job: Job) -> None:
         self._job_ = job

@@ -11,7 +11,7 @@ from .errors import OstracaError
 from .reports import Manifest
 from .run_directory import MANIFEST
 
-OK: Final = "ok"
+COMMITTED: Final = "committed"
 REMOVED: Final = "removed"  # by prune, which keeps its bytes for those that need them
 MISSING: Final = "missing"  # nothing of this name and id is there
 UNREADABLE: Final = "unreadable"
@@ -23,7 +23,7 @@ class BaseState(NamedTuple):
     directory: str  # a sibling's name
     id: str
     path: str
-    status: str  # OK, REMOVED, MISSING or UNREADABLE
+    status: str  # COMMITTED, REMOVED, MISSING or UNREADABLE
     manifest: Manifest | None  # if it could be read
 
 
@@ -66,7 +66,7 @@ def _look(place: str, attempt: str) -> tuple[str, Manifest | None]:
     except OSError:
         return UNREADABLE, None
     try:
-        for name, status in ((MANIFEST, OK), (f"tombstone-{attempt}.json", REMOVED)):
+        for name, status in ((MANIFEST, COMMITTED), (f"tombstone-{attempt}.json", REMOVED)):
             try:
                 manifest = catalog.parse(run_directory.read(fd, name))
             except FileNotFoundError:

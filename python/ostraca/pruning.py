@@ -391,13 +391,14 @@ def _chosen(keep: Keep, records: list[CheckpointRecord], listing: Listing, where
     known = {record.name for record in records} | {place.name for place in listing.places if place.trouble}
     chosen: dict[str, str] = {}
     for wanted in keep:
-        if isinstance(wanted, str | os.PathLike):
+        if isinstance(wanted, str | bytes | os.PathLike):
+            what = repr(os.fsdecode(wanted))
             names = [name] if (name := _name(wanted, where)) in known else []
         else:
             step = options.checked_int("a step in keep", wanted, 0)
+            what = f"of step {step}"
             names = [record.name for record in records if record.step == step]
         if not names:
-            what = repr(os.fspath(wanted)) if isinstance(wanted, str | os.PathLike) else f"of step {wanted}"
             raise NotFoundError(f"there is no checkpoint {what} in {where!r} to be kept; nothing was removed")
         chosen |= dict.fromkeys(names, "to be kept")
     return chosen
@@ -405,8 +406,9 @@ def _chosen(keep: Keep, records: list[CheckpointRecord], listing: Listing, where
 
 def _name(wanted: StrPath, where: str) -> str:
     """The name of a child: given as such, as a path, or as a link beside it."""
-    text = os.fspath(wanted)
-    path = os.path.join(where, text) if os.path.basename(text) == text else text  # noqa: PTH118, PTH119
+    text = os.fsdecode(wanted)
+    is_name = os.path.basename(text) == text  # noqa: PTH119
+    path = os.path.join(where, text) if is_name else options.checked_path(text)  # noqa: PTH118
     parent, name = os.path.split(os.path.realpath(path))
     return name if parent == os.path.realpath(where) else ""
 

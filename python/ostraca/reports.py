@@ -24,7 +24,7 @@ class SaveInfo:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One damaged place."""
+    """One place that is damaged, or cannot be read."""
 
     file: str  # its name in the checkpoint's directory; of its base, from there
     offset: int  # in the file, bytes
@@ -36,10 +36,11 @@ class Damage:
 class VerifyReport:
     """The result of `ostraca.verify`."""
 
-    ok: bool
+    ok: bool  # nothing is damaged, and everything could be read
     chunks: int  # checked
     bytes: int  # checked, as stored
     damaged: list[Damage]
+    unreadable: list[Damage]  # the system's errors (permissions, EIO): what these places hold is not known
 
 
 @dataclass(frozen=True, slots=True)

@@ -268,6 +268,8 @@ TEST(EngineReadFaultsTest, VerifyReportsWhatCannotBeRead) {
         EXPECT_EQ(found, "");  // it reads without one
       } else if (operation != "try_read_cached") {
         EXPECT_NE(found.find("injected fault"), std::string::npos) << operation << ": " << found;
+        const Result<VerifyReport> report = verify_on(storage, true, 2, {});
+        EXPECT_TRUE(report.ok() && report->ok()) << operation;  // the fault is over
       }
     }
   }
