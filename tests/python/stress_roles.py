@@ -235,14 +235,17 @@ def copier(role: Role) -> None:
         copy.mkdir()
         started = time.monotonic()
         try:
-            for file in sorted(source.iterdir(), key=lambda file: file.name == "manifest.json"):
-                shutil.copy2(file, copy / file.name)
+            names = sorted((file.name for file in source.iterdir()), key=lambda name: name == "manifest.json")
+            for file in names:
+                shutil.copy2(source / file, copy / file)
             said = members(copy)
             in_time = time.monotonic() - started < GRACE_SECONDS / 2
-            if said and in_time and said.base is None and is_kept(said.metadata, role.epoch):
+            # A compaction, or an arrival, may come between the listing and the manifest.
+            whole = said is not None and said.files <= set(names)
+            if said and whole and in_time and said.base is None and is_kept(said.metadata, role.epoch):
                 seed_of(ostraca.load(copy))
                 role.counts["copies checked"] += 1
-            role.counts["copied"] += 1
+            role.counts["copied" if whole else "copied in part"] += 1
         except FileNotFoundError:  # what is copied is pruned, compacted or renamed
             role.counts["copied in part"] += 1
         role.rest(0.1)
