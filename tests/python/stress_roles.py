@@ -234,20 +234,19 @@ def copier(role: Role) -> None:
         source, copy = role.run / name, role.run / f"copy-{role.number}-{n}"
         copy.mkdir()
         started = time.monotonic()
-        try:
+        said = None
+        with contextlib.suppress(FileNotFoundError):  # what is copied is pruned, compacted or renamed
             names = sorted((file.name for file in source.iterdir()), key=lambda name: name == "manifest.json")
             for file in names:
                 shutil.copy2(source / file, copy / file)
             said = members(copy)
-            in_time = time.monotonic() - started < GRACE_SECONDS / 2
-            # A compaction, or an arrival, may come between the listing and the manifest.
-            whole = said is not None and said.files <= set(names)
-            if said and whole and in_time and said.base is None and is_kept(said.metadata, role.epoch):
-                seed_of(ostraca.load(copy))
-                role.counts["copies checked"] += 1
-            role.counts["copied" if whole else "copied in part"] += 1
-        except FileNotFoundError:  # what is copied is pruned, compacted or renamed
-            role.counts["copied in part"] += 1
+            if said and not said.files <= set(names):  # a compaction came between the listing and the manifest
+                said = None
+        in_time = time.monotonic() - started < GRACE_SECONDS / 2
+        role.counts["copied" if said else "copied in part"] += 1
+        if said and in_time and said.base is None and is_kept(said.metadata, role.epoch):
+            seed_of(ostraca.load(copy))
+            role.counts["copies checked"] += 1
         role.rest(0.1)
         trash = role.away / f"trash-{copy.name}"
         with contextlib.suppress(FileNotFoundError):
