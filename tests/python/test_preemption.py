@@ -8,7 +8,7 @@ import pytest
 
 jax = pytest.importorskip("jax")
 
-from processes import Processes, join, leave
+from processes import Processes, join, leave  # noqa: E402
 
 STEPS = 2000
 
