@@ -78,7 +78,7 @@ def _entries(place: Path) -> list[Entry]:
             match = _FILE.fullmatch(item.name)
             if match:
                 attempts[match[1]] = attempts.get(match[1], 0) + item.stat(follow_symlinks=False).st_size
-        committed = (place / "manifest.json").exists()
+        committed = os.path.lexists(place / "manifest.json")  # also a link that leads nowhere
     except OSError as error:
         return [_entry(place, "unreadable", detail=error.strerror or str(error))]
     entries = []
