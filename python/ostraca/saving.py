@@ -45,6 +45,9 @@ def save(
 ) -> SaveInfo:
     """Saves a tree as the checkpoint `path`, a directory. It is durable on return.
 
+    Here and everywhere a path is a str, bytes or os.PathLike; `~` and file URLs are what they are elsewhere, and any
+    other scheme ("gs://") is an `UnsupportedError`: there are no object stores yet.
+
     The tree's containers are dicts and other Mappings (str and int keys), lists, tuples, namedtuples and dataclass
     instances; its leaves arrays (numpy, CPU arrays of JAX, PyTorch and TensorFlow, whatever has the buffer protocol,
     `__array_interface__` or DLPack), Python numbers, str, bytes and None. bytearray and memoryview come back as arrays.
