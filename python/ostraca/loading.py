@@ -13,7 +13,7 @@ from .matching import Select, check_target, matched, selected
 from .options import StrPath
 from .progress import Progress, ProgressCallback, check_progress, reporting
 from .reports import Damage, VerifyReport
-from .tree import Kind, flatten, rebuild, unflatten
+from .tree import Flattener, Kind, unflatten
 
 _path, _name = attrgetter("path"), attrgetter("name")
 
@@ -62,7 +62,8 @@ def load(
             values = _read(reader, stored, [None] * len(stored), deep, callback)
             return unflatten(list(zip(map(_path, stored), map(_name, stored), values, strict=True)))
         target = like if into is None else into
-        given = flatten(target)
+        walk = Flattener()
+        given = walk.flatten(target)
         found = matched(given, stored, keep=missing == "keep", what="like" if into is None else "into")
         places: list[Any] = [None] * len(given)
         if into is not None:
@@ -74,7 +75,7 @@ def load(
         values = _read(reader, [info for info, _ in present], [place for _, place in present], deep, callback)
         fresh = iter(values)
         result = (leaf if info is None else next(fresh) for (_, _, leaf), info in zip(given, found, strict=True))
-        return rebuild(target, result)
+        return walk.rebuild(result)
 
 
 def verify(path: StrPath, *, deep: bool = False, progress: Progress = None) -> VerifyReport:

@@ -13,7 +13,7 @@ from ..lowlevel import ArrayInfo, Reader
 from ..matching import Select, matched, selected
 from ..options import StrPath
 from ..progress import Progress, ProgressCallback, check_progress, reporting
-from ..tree import Flattener, Leaf, rebuild, unflatten
+from ..tree import Flattener, Leaf, unflatten
 from . import service
 from .nodes import REGISTERED
 from .placing import STAGING_BYTES, Box, Placement, Placer, Staged, staged_bytes
@@ -88,7 +88,8 @@ def _loaded(fetch: _Fetch, like: Any, stored: Sequence[ArrayInfo], *, cast: bool
     if like is None or is_sharding(like):
         values = fetch.run([(info, targets.placement(info, like)) for info in stored], targets)
         return unflatten([(info.path, info.name, value) for info, value in zip(stored, values, strict=True)])
-    given, stored = _given(like, stored)
+    walk = Flattener(REGISTERED, jax.process_index())
+    given, stored = _given(walk, like, stored)
     by_name = {info.name: info for info in stored}
     described = [(path, name, targets.described(leaf, by_name.get(name))) for path, name, leaf in given]
     found = matched(described, stored, keep=keep, what="like")
@@ -98,15 +99,14 @@ def _loaded(fetch: _Fetch, like: Any, stored: Sequence[ArrayInfo], *, cast: bool
         values = [_cast(value, leaf) for value, (_, leaf) in zip(values, present, strict=True)]
     fresh = iter(values)
     result = (leaf if info is None else next(fresh) for info, (_, _, leaf) in zip(found, given, strict=True))
-    return rebuild(like, result, REGISTERED)
+    return walk.rebuild(result)
 
 
-def _given(like: Any, stored: Sequence[ArrayInfo]) -> tuple[list[Leaf], list[ArrayInfo]]:
+def _given(walk: Flattener, like: Any, stored: Sequence[ArrayInfo]) -> tuple[list[Leaf], list[ArrayInfo]]:
     """The leaves of `like`, and of the stored ones those that are not another process's own."""
     process = jax.process_index()
-    flattener = Flattener(REGISTERED, process)
-    given = flattener.flatten(like)
-    if not flattener.per_process:
+    given = walk.flatten(like)
+    if not walk.per_process:
         return given, list(stored)
     others = Flattener(REGISTERED, process + 1).flatten(like)  # the names differ in the process index alone
     prefixes = set()

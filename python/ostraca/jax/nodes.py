@@ -11,14 +11,17 @@ from typing import Any, Final
 
 from jax import tree_util
 
-from ..tree import Role
+from ..containers import Role
 
 _KEYED: Final = ((tree_util.DictKey, Role.DICT, "key"), (tree_util.GetAttrKey, Role.OBJECT, "name"))
 _OWN: Final = (tuple, list, dict, collections.OrderedDict, collections.defaultdict, type(None))
 
 
-class _Registered:
+class Registered:
     """All that is registered when it is met."""
+
+    def is_leaf(self, kind: type) -> bool:
+        return False
 
     def __contains__(self, kind: type) -> bool:
         return tree_util.is_tree_node(kind) and kind not in _OWN and not _is_namedtuple(kind)
@@ -41,4 +44,4 @@ def _is_namedtuple(kind: type) -> bool:
     return issubclass(kind, tuple) and hasattr(kind, "_fields")
 
 
-REGISTERED: Final = _Registered()
+REGISTERED: Final = Registered()

@@ -15,7 +15,7 @@ from ..jax import load
 from ..lowlevel import ArrayInfo, Reader
 from ..tree import Kind, flatten, quoted, unflatten
 from .metadata import Notes
-from .targets import Target, matched, names, python_value, refilled
+from .targets import Target, mapped, matched, names, python_value
 
 if TYPE_CHECKING:
     from .handler import Restore
@@ -47,7 +47,7 @@ def restore(path: Path, args: Restore) -> Any:
         return unflatten([(info.path, info.name, values[info.name]) for info in infos.values()])
     # A class in the target means: as it was saved.
     values |= {name: _EMPTY[i.kind] for name, i in infos.items() if not i.has_data and isinstance(given[name], type)}
-    return refilled(args.item, values)
+    return mapped(args.item, values.get)
 
 
 def _target(name: str, value: Any, restore_args: dict[str, Any] | None, args: Restore) -> Target:
