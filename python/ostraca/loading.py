@@ -11,6 +11,7 @@ from .errors import OstracaError
 from .lowlevel import ArrayInfo, Reader
 from .matching import Select, check_target, matched, selected
 from .options import StrPath
+from .overlap import check_targets
 from .progress import Progress, ProgressCallback, check_progress, reporting
 from .reports import Damage, VerifyReport
 from .tree import Flattener, Kind, unflatten
@@ -41,8 +42,9 @@ def load(
     `like`'s classes. All stored names must be in `like` unless `select` leaves them out, and all of `like`'s must be
     stored unless `missing="keep"`, which returns those as they are given.
     into: like `like`, but a tree of writable numpy arrays (any strides, either byte order), filled in place and
-    returned; Python values are replaced. Nothing is written before all names, shapes and dtypes were compared. When
-    reading fails later, the error names the arrays already modified.
+    returned; Python values are replaced. Nothing is written before all names, shapes and dtypes were compared. Arrays
+    must not share memory, unless the same whole memory shall hold the same stored content (tied weights). When reading
+    fails later, the error names the arrays already modified.
     verify: "deep" compares content hashes too; checksums are verified always. threads: that decode; None means all
     usable cores. progress: True for a bar on standard error, or a callable of (bytes done, bytes total).
 
@@ -68,9 +70,13 @@ def load(
         places: list[Any] = [None] * len(given)
         if into is not None:
             places = [leaf for _, _, leaf in given]
-            for leaf, info in zip(places, found, strict=True):
-                if info is not None:
-                    check_target(leaf, info)
+            to_fill = [
+                (info, leaf) for info, leaf in zip(found, places, strict=True) if info and check_target(leaf, info)
+            ]
+            check_targets(
+                [(info.name, leaf) for info, leaf in to_fill],
+                lambda i, j: reader.same_content(to_fill[i][0], to_fill[j][0]),
+            )
         present = [(info, place) for info, place in zip(found, places, strict=True) if info is not None]
         values = _read(reader, [info for info, _ in present], [place for _, place in present], deep, callback)
         fresh = iter(values)

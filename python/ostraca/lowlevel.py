@@ -21,6 +21,7 @@ from . import _core, dtypes, metadata, options
 from .base import Base, for_save
 from .errors import MismatchError
 from .options import StrPath
+from .overlap import check_targets
 from .progress import ProgressCallback
 from .reports import Manifest, SaveInfo
 from .tree import Kind, Path, encode_path, quoted
@@ -234,6 +235,16 @@ class Reader:
         """Where a leaf's chunks are."""
         return [ChunkInfo(*chunk) for chunk in self._reader.chunks(self.array(name).number)]
 
+    def same_content(self, one: ArrayInfo, other: ArrayInfo) -> bool:
+        """Whether two leaves hold the same; reads them where their chunks do not tell."""
+        if one[3:] != other[3:]:  # kind, dtype, shape
+            return False
+        chunks = [[chunk[5:7] + chunk[9:] for chunk in self.chunks(info.name)] for info in (one, other)]
+        if chunks[0] == chunks[1]:  # content hash, offset in the extent, origin, shape
+            return True
+        hashes = [_core.content_hash(self.fill([(info.number, None, info.dtype)])[0]) for info in (one, other)]
+        return hashes[0] == hashes[1]
+
     def stored_bytes(self, name: str) -> int:
         """Bytes a leaf takes in files; where it shares a chunk with others, its share."""
         return self._reader.stored_bytes(self.array(name).number)
@@ -249,7 +260,8 @@ class Reader:
 
         The arrays are writable, of any strides and of the stored dtype, in either byte order. Every chunk is read once
         for all requests, and its checksum verified; `deep` also compares content hashes. Raises `CorruptionError`,
-        `MismatchError`, OSError; then `modified` names the arrays that were written to.
+        `MismatchError`, OSError; then `modified` names the arrays that were written to. Arrays that share memory are a
+        `MismatchError` before anything is written, unless the same whole memory shall hold the same stored content.
         """
         checked = [(self.array(name), start, array) for name, start, array in requests]
         for info, _, array in checked:
@@ -259,6 +271,16 @@ class Reader:
                 raise MismatchError(f"{quoted(info.name)}: stored as {stored}, asked for as {array.dtype}")
             if not array.flags.writeable:
                 raise MismatchError(f"{quoted(info.name)}: the array to read into is read-only")
+
+        def is_same(i: int, j: int) -> bool:
+            (one, start, _), (other, other_start, _) = checked[i], checked[j]
+            origin = (0,) * len(one.shape)
+            is_same_box = tuple(origin if start is None else start) == tuple(
+                origin if other_start is None else other_start
+            )
+            return is_same_box and self.same_content(one, other)
+
+        check_targets([(info.name, array) for info, _, array in checked], is_same)
         self.fill([(info.number, start, array) for info, start, array in checked], deep=deep, progress=progress)
 
     def fill(

@@ -81,11 +81,14 @@ def stored_keys(info: ArrayInfo) -> Any:
     return jax.eval_shape(lambda array: jax.random.wrap_key_data(array, impl=info.detail), data)
 
 
-def check_target(leaf: Any, info: ArrayInfo) -> None:
-    """Whether an array of `into` can be filled: `MismatchError` before anything is."""
-    if info.kind in (Kind.ARRAY, Kind.PRNG_KEY) and not (isinstance(leaf, np.ndarray) and leaf.flags.writeable):
+def check_target(leaf: Any, info: ArrayInfo) -> bool:
+    """Whether a leaf of `into` is filled in place. `MismatchError`, before anything is, where it cannot be."""
+    if info.kind not in (Kind.ARRAY, Kind.PRNG_KEY):
+        return False
+    if not (isinstance(leaf, np.ndarray) and leaf.flags.writeable):
         kind = type(leaf).__name__
         raise MismatchError(f"into: {quoted(info.name)} is {kind}, not a numpy array that can be written to")
+    return True
 
 
 def wanted(leaf: Any) -> Wanted:
