@@ -7,9 +7,10 @@ from typing import Any, Literal, SupportsIndex
 import numpy as np
 
 from . import _core, leaves, options
+from .casting import Cast, checked_cast
 from .errors import OstracaError
 from .lowlevel import ArrayInfo, Reader
-from .matching import Select, check_target, matched, selected
+from .matching import Match, Select, is_filled, matched, selected
 from .options import StrPath
 from .overlap import check_targets
 from .progress import Progress, ProgressCallback, check_progress, reporting
@@ -25,6 +26,7 @@ def load(
     like: Any = None,
     select: Select | None = None,
     missing: Literal["error", "keep"] = "error",
+    cast: Cast = False,
     into: Any = None,
     verify: Literal["crc", "deep"] = "crc",
     threads: SupportsIndex | None = None,
@@ -41,8 +43,12 @@ def load(
     Leaves are matched by display name, so that containers may be of other classes than those saved; the result has
     `like`'s classes. All stored names must be in `like` unless `select` leaves them out, and all of `like`'s must be
     stored unless `missing="keep"`, which returns those as they are given.
+    cast: brings numbers to the dtypes of `like` or `into`, which otherwise have to be the stored ones. True rounds
+    floats, and loses nothing else: a `MismatchError` names the leaf and the index of an integer that does not fit, or
+    of a finite value that would become inf, and floats do not become integers. "unsafe" takes what numpy makes of it.
     into: like `like`, but a tree of writable numpy arrays (any strides, either byte order), filled in place and
-    returned; Python values are replaced. Nothing is written before all names, shapes and dtypes were compared. Arrays
+    returned; Python values are replaced. Nothing is written before all names, shapes and dtypes were compared, and what
+    is cast was read. Arrays
     must not share memory, unless the same whole memory shall hold the same stored content (tied weights). When reading
     fails later, the error names the arrays already modified.
     verify: "deep" compares content hashes too; checksums are verified always. threads: that decode; None means all
@@ -52,6 +58,7 @@ def load(
     """
     options.checked_choice("missing", missing, ("error", "keep"))
     options.checked_choice("verify", verify, ("crc", "deep"))
+    checked_cast(cast)
     check_progress(progress)
     if like is not None and into is not None:
         raise ValueError("like= and into= exclude each other: into is a like that is filled in place")
@@ -66,22 +73,46 @@ def load(
         target = like if into is None else into
         walk = Flattener()
         given = walk.flatten(target)
-        found = matched(given, stored, keep=missing == "keep", what="like" if into is None else "into")
-        places: list[Any] = [None] * len(given)
-        if into is not None:
-            places = [leaf for _, _, leaf in given]
-            to_fill = [
-                (info, leaf) for info, leaf in zip(found, places, strict=True) if info and check_target(leaf, info)
+        what = "like" if into is None else "into"
+        found = matched(given, stored, keep=missing == "keep", what=what, cast=cast)
+        present = [(match, leaf) for match, (_, _, leaf) in zip(found, given, strict=True) if match is not None]
+        if into is None:
+            values = _read(reader, [match.info for match, _ in present], [None] * len(present), deep, callback)
+            values = [
+                value if fit is None else fit.value(value) for value, ((_, fit), _) in zip(values, present, strict=True)
             ]
-            check_targets(
-                [(info.name, leaf) for info, leaf in to_fill],
-                lambda i, j: reader.same_content(to_fill[i][0], to_fill[j][0]),
-            )
-        present = [(info, place) for info, place in zip(found, places, strict=True) if info is not None]
-        values = _read(reader, [info for info, _ in present], [place for _, place in present], deep, callback)
+        else:
+            values = _filled(reader, present, deep, callback)
         fresh = iter(values)
-        result = (leaf if info is None else next(fresh) for (_, _, leaf), info in zip(given, found, strict=True))
+        result = (leaf if match is None else next(fresh) for match, (_, _, leaf) in zip(found, given, strict=True))
         return walk.rebuild(result)
+
+
+def _filled(
+    reader: Reader, present: Sequence[tuple[Match, Any]], deep: bool, callback: ProgressCallback | None
+) -> list[Any]:
+    """The values of `into`. What has to be converted is read first: a value that does not fit leaves all as it was."""
+    in_place = [is_filled(leaf, match) for match, leaf in present]
+    targets = [(match.info, leaf) for (match, leaf), is_target in zip(present, in_place, strict=True) if is_target]
+    check_targets(
+        [(info.name, leaf) for info, leaf in targets], lambda i, j: reader.same_content(targets[i][0], targets[j][0])
+    )
+    values: list[Any] = [None] * len(present)
+    fitted = {i: match.fit for i, (match, _) in enumerate(present) if match.fit is not None}
+    as_stored = [i for i in range(len(present)) if i not in fitted]
+    reported = None if as_stored else callback
+    read = _read(reader, [present[i][0].info for i in fitted], [None] * len(fitted), deep, reported)
+    for (i, fit), value in zip(fitted.items(), read, strict=True):
+        values[i] = fit.value(value)
+    places = [present[i][1] if in_place[i] else None for i in as_stored]
+    read = _read(reader, [present[i][0].info for i in as_stored], places, deep, callback)
+    for i, value in zip(as_stored, read, strict=True):
+        values[i] = value
+    for i in fitted:
+        if in_place[i]:
+            present[i][1][...] = values[i]
+            values[i] = present[i][1]
+    return values
 
 
 def verify(path: StrPath, *, deep: bool = False, progress: Progress = None) -> VerifyReport:

@@ -19,6 +19,7 @@ import numpy as np
 
 from . import _core, dtypes, metadata, options
 from .base import Base, for_save
+from .casting import Cast, checked_cast, converted, refusal
 from .errors import MismatchError
 from .options import StrPath
 from .overlap import check_targets
@@ -197,6 +198,38 @@ class ChunkInfo(NamedTuple):
     shape: tuple[int, ...]
 
 
+class _Request(NamedTuple):
+    """A box of a leaf, and the array to fill with it."""
+
+    info: ArrayInfo
+    start: Sequence[int] | None
+    array: NDArray[Any]
+
+    def is_cast(self, cast: Cast) -> bool:
+        """Whether the array has another dtype than the leaf. MismatchError where it cannot be filled."""
+        name, (code, detail, _) = quoted(self.info.name), dtypes.encode(self.array.dtype)
+        if not self.array.flags.writeable:
+            raise MismatchError(f"{name}: the array to read into is read-only")
+        if (code, detail) == (self.info.dtype_code, self.info.detail):
+            return False
+        if not cast:
+            stored = dtypes.describe(self.info.dtype_code, self.info.detail)
+            raise MismatchError(f"{name}: stored as {stored}, asked for as {self.array.dtype}; cast=True converts")
+        why = refusal(self.info.dtype, self.array.dtype, cast)
+        if why:
+            raise MismatchError(f"{name}: {why}")
+        return True
+
+    def converted(self, data: NDArray[Any], cast: Cast) -> NDArray[Any]:
+        return converted(data, self.array.dtype, self.info.name, cast, self.origin())
+
+    def is_same_box(self, other: _Request) -> bool:
+        return self.origin() == other.origin()
+
+    def origin(self) -> tuple[int, ...]:
+        return (0,) * len(self.info.shape) if self.start is None else tuple(self.start)
+
+
 class Reader:
     """An open checkpoint. Later overwrites do not disturb it. Thread-safe; close it, or use it in a `with` block.
 
@@ -253,35 +286,33 @@ class Reader:
         self,
         requests: Iterable[tuple[str, Sequence[int] | None, NDArray[Any]]],
         *,
+        cast: Cast = False,
         deep: bool = False,
         progress: ProgressCallback | None = None,
     ) -> None:
         """Fills arrays: (name, start, array) reads the box of the array's shape at `start` (None: at the origin).
 
-        The arrays are writable, of any strides and of the stored dtype, in either byte order. Every chunk is read once
-        for all requests, and its checksum verified; `deep` also compares content hashes. Raises `CorruptionError`,
-        `MismatchError`, OSError; then `modified` names the arrays that were written to. Arrays that share memory are a
-        `MismatchError` before anything is written, unless the same whole memory shall hold the same stored content.
+        The arrays are writable, of any strides and of the stored dtype, in either byte order. `cast`, as of
+        `ostraca.load`, allows other dtypes. Every chunk is read once for all requests, and its checksum verified;
+        `deep` also compares content hashes. Raises `CorruptionError`, `MismatchError`, OSError; then `modified` names
+        the arrays that were written to. Arrays that share memory are a `MismatchError` before anything is written,
+        unless the same whole memory shall hold the same stored content.
         """
-        checked = [(self.array(name), start, array) for name, start, array in requests]
-        for info, _, array in checked:
-            code, detail, _ = dtypes.encode(array.dtype)
-            if (code, detail) != (info.dtype_code, info.detail):
-                stored = dtypes.describe(info.dtype_code, info.detail)
-                raise MismatchError(f"{quoted(info.name)}: stored as {stored}, asked for as {array.dtype}")
-            if not array.flags.writeable:
-                raise MismatchError(f"{quoted(info.name)}: the array to read into is read-only")
-
-        def is_same(i: int, j: int) -> bool:
-            (one, start, _), (other, other_start, _) = checked[i], checked[j]
-            origin = (0,) * len(one.shape)
-            is_same_box = tuple(origin if start is None else start) == tuple(
-                origin if other_start is None else other_start
-            )
-            return is_same_box and self.same_content(one, other)
-
-        check_targets([(info.name, array) for info, _, array in checked], is_same)
-        self.fill([(info.number, start, array) for info, start, array in checked], deep=deep, progress=progress)
+        cast = checked_cast(cast)
+        checked = [_Request(self.array(name), start, array) for name, start, array in requests]
+        others = [request for request in checked if request.is_cast(cast)]
+        check_targets(
+            [(request.info.name, request.array) for request in checked],
+            lambda i, j: checked[i].is_same_box(checked[j]) and self.same_content(checked[i].info, checked[j].info),
+        )
+        # What is cast first: a value that does not fit leaves all arrays as they were.
+        read = [(info.number, start, np.empty(array.shape, info.dtype)) for info, start, array in others]
+        self.fill(read, deep=deep, progress=None if len(others) < len(checked) else progress)
+        values = [request.converted(data, cast) for request, (*_, data) in zip(others, read, strict=True)]
+        as_stored = [request for request in checked if not request.is_cast(cast)]
+        self.fill([(info.number, start, array) for info, start, array in as_stored], deep=deep, progress=progress)
+        for request, value in zip(others, values, strict=True):
+            request.array[...] = value
 
     def fill(
         self,

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from .. import leaves, options
+from ..casting import Cast, checked_cast
 from ..lowlevel import ArrayInfo, Reader
 from ..matching import Select, matched, selected
 from ..options import StrPath
@@ -31,7 +32,7 @@ def load(
     select: Select | None = None,
     missing: Literal["error", "keep"] = "error",
     into: Any = None,
-    cast: bool = False,
+    cast: Cast = False,
     verify: Literal["crc", "deep"] = "crc",
     threads: SupportsIndex | None = None,
     timeout: float | None = None,
@@ -45,8 +46,7 @@ def load(
     process reads what its devices need, once. Memory kinds and layouts are honoured, and the arrays can be donated.
     Without `like`, plain containers of numpy arrays come back, as from `ostraca.load`.
     select, missing, verify, threads, progress: as of `ostraca.load`. `into` is only there.
-    cast: brings arrays to the dtypes of `like`, and 64-bit ones to 32 bits where jax_enable_x64 is off; otherwise both
-    are errors. Values that do not fit become what numpy makes of them.
+    cast: as of `ostraca.load`; also from 64 bits to 32 where jax_enable_x64 is off, which otherwise is an error.
     timeout: seconds without progress after which another process counts as lost; None means 60.
 
     With several processes all must call it, with a `like` of the same global arrays: none returns before all can. An
@@ -56,6 +56,7 @@ def load(
     where = options.checked_path(path)
     options.checked_choice("missing", missing, ("error", "keep"))
     options.checked_choice("verify", verify, ("crc", "deep"))
+    checked_cast(cast)
     check_progress(progress)
     if into is not None:
         raise ValueError("jax.Arrays cannot be filled in place: use like= here, or ostraca.load(into=) on numpy arrays")
@@ -72,7 +73,7 @@ def load(
             fetch = _Fetch(reader, verify == "deep", callback)
             agreement.writing(lambda: fetch.done_bytes, fetch.stop)
             stored = selected(reader.arrays(), select)
-            result = _loaded(fetch, like, stored, cast=bool(cast), keep=missing == "keep")
+            result = _loaded(fetch, like, stored, cast=cast, keep=missing == "keep")
         agreement.agree()
     except BaseException as error:
         agreement.fail(error)
@@ -83,7 +84,7 @@ def load(
     return result
 
 
-def _loaded(fetch: _Fetch, like: Any, stored: Sequence[ArrayInfo], *, cast: bool, keep: bool) -> Any:
+def _loaded(fetch: _Fetch, like: Any, stored: Sequence[ArrayInfo], *, cast: Cast, keep: bool) -> Any:
     targets = Targets(cast)
     if like is None or is_sharding(like):
         values = fetch.run([(info, targets.placement(info, like)) for info in stored], targets)
@@ -92,13 +93,16 @@ def _loaded(fetch: _Fetch, like: Any, stored: Sequence[ArrayInfo], *, cast: bool
     given, stored = _given(walk, like, stored)
     by_name = {info.name: info for info in stored}
     described = [(path, name, targets.described(leaf, by_name.get(name))) for path, name, leaf in given]
-    found = matched(described, stored, keep=keep, what="like")
-    present = [(info, leaf) for info, (_, _, leaf) in zip(found, given, strict=True) if info is not None]
-    values = fetch.run([(info, targets.placement(info, leaf)) for info, leaf in present], targets)
-    if cast:
-        values = [_cast(value, leaf) for value, (_, leaf) in zip(values, present, strict=True)]
+    found = matched(described, stored, keep=keep, what="like", cast=cast)
+    present = [(match, leaf) for match, (_, _, leaf) in zip(found, given, strict=True) if match is not None]
+    wanted = [(match.info, targets.placement(match.info, leaf)) for match, leaf in present]
+    values = [
+        value if placement is not None or match.fit is None else targets.fitted(match.fit.value(value), match, leaf)
+        for value, (_, placement), (match, leaf) in zip(fetch.run(wanted, targets), wanted, present, strict=True)
+    ]
+    targets.check()
     fresh = iter(values)
-    result = (leaf if info is None else next(fresh) for info, (_, _, leaf) in zip(found, given, strict=True))
+    result = (leaf if match is None else next(fresh) for match, (_, _, leaf) in zip(found, given, strict=True))
     return walk.rebuild(result)
 
 
@@ -121,13 +125,6 @@ def _given(walk: Flattener, like: Any, stored: Sequence[ArrayInfo]) -> tuple[lis
         return not name.startswith(tuple(prefixes)) or name in own or name.startswith(tuple(each + "/" for each in own))
 
     return given, [info for info in stored if is_ours(info.name)]
-
-
-def _cast(value: Any, leaf: Any) -> Any:
-    """Of what stayed on the host."""
-    if isinstance(value, np.ndarray) and isinstance(leaf, np.ndarray | np.generic):
-        return value.astype(leaf.dtype, copy=False)
-    return value
 
 
 class _Stopped(Exception):

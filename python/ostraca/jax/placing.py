@@ -20,6 +20,8 @@ import numpy as np
 from jax.experimental.layout import Format
 
 from .. import _core
+from ..casting import Cast, convert
+from ..lowlevel import ArrayInfo
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,9 +66,11 @@ class Placement:
         "_parts",
         "array",
         "boxes",
+        "cast",
         "dtype",
         "key_impl",
         "layout",
+        "name",
         "number",
         "shape",
         "sharding",
@@ -75,18 +79,21 @@ class Placement:
 
     def __init__(
         self,
-        number: int,
+        info: ArrayInfo,
         shape: Shape,
         boxes: Sequence[Box],
         stored_dtype: np.dtype[Any],
         dtype: np.dtype[Any],
+        cast: Cast,
         sharding: Any,
         layout: Any = None,
         key_impl: str | None = None,
     ) -> None:
-        """Of leaf `number`. It is cast to `dtype` where that is not the stored one. Of PRNG keys the boxes are those of
+        """Of a leaf. It is cast to `dtype` where that is not the stored one. Of PRNG keys the boxes are those of
         their data."""
-        self.number = number
+        self.number = info.number
+        self.name = info.name
+        self.cast = cast
         self.shape = shape
         self.boxes = boxes
         self.stored_dtype = stored_dtype
@@ -221,6 +228,6 @@ def _slot_bytes(shape: Shape, dtype: np.dtype[Any]) -> int:
 
 def _cast(staged: Staged) -> NDArray[Any]:
     if staged.cast is not staged.memory:
-        with np.errstate(all="ignore"):  # what does not fit becomes what numpy makes of it
-            np.copyto(staged.cast, staged.memory, casting="unsafe")
+        placement = staged.placement
+        convert(staged.memory, staged.cast, placement.name, placement.cast, staged.box.start)
     return staged.cast

@@ -10,9 +10,11 @@ import jax
 import numpy as np
 from jax.experimental.layout import Format
 
+from ..casting import Cast, converted, refusal
 from ..errors import UnsupportedError
+from ..fitting import stored_keys
 from ..lowlevel import ArrayInfo
-from ..matching import check_differences, stored_keys
+from ..matching import Match, check_differences
 from ..tree import Kind, quoted
 from .placing import Box, Placement, Shape, boxes
 
@@ -52,7 +54,7 @@ def asked(leaf: Any) -> Asked | None:
 class Targets:
     """For one load: remembers shardings, and gathers what cannot be had, so that one error lists it all."""
 
-    def __init__(self, cast: bool) -> None:
+    def __init__(self, cast: Cast) -> None:
         self._cast = cast
         self._boxes: dict[tuple[Any, Shape, Shape], list[Box]] = {}
         self._refused: list[str] = []
@@ -65,13 +67,6 @@ class Targets:
             if info.kind is Kind.PRNG_KEY:
                 return stored_keys(info)
             return info if info.kind is Kind.ARRAY else _NO_ARRAY
-        if (
-            self._cast
-            and info.kind is Kind.ARRAY
-            and hasattr(leaf, "shape")
-            and _is_plain(getattr(leaf, "dtype", None))
-        ):
-            return SimpleNamespace(shape=leaf.shape, dtype=info.dtype)
         return leaf
 
     def placement(self, info: ArrayInfo, leaf: Any) -> Placement | None:
@@ -94,7 +89,20 @@ class Targets:
         except Exception as error:  # of several classes, IndexError among them
             self._refused.append(f"{quoted(info.name)}: {want.sharding} does not fit shape {shape}: {error}")
             return None
-        return Placement(info.number, shape, self._boxes[key], stored, dtype, want.sharding, want.layout, key_impl)
+        return Placement(info, shape, self._boxes[key], stored, dtype, self._cast, want.sharding, want.layout, key_impl)
+
+    def fitted(self, value: Any, match: Match, leaf: Any) -> Any:
+        """A number that was stored as Python's, as the array that a leaf is."""
+        want = asked(leaf)
+        if want is None:
+            return value
+        dtype = self._dtype(match.info.name, value.dtype, value.dtype)
+        array = converted(value, dtype, match.info.name, self._cast)
+        found = boxes(want.sharding, ())
+        info = match.info
+        placement = Placement(info, (), found, array.dtype, array.dtype, self._cast, want.sharding, want.layout)
+        placement.put({(): array})
+        return placement.array
 
     def check(self) -> None:
         """Raises `MismatchError` with all that cannot be had."""
@@ -112,8 +120,9 @@ class Targets:
                 f"{quoted(name)}: JAX holds {dtype} only with jax_enable_x64; turn that on, or ask for a numpy array,"
                 f" or pass cast=True for {held}"
             )
-        if np.issubdtype(stored, np.complexfloating) and not np.issubdtype(held, np.complexfloating):
-            self._refused.append(f"{quoted(name)}: {stored} cannot be cast to {held}")
+        why = refusal(stored, held, self._cast) if self._cast else None
+        if why:
+            self._refused.append(f"{quoted(name)}: {why}")
         return held
 
 
@@ -125,7 +134,3 @@ def _is_known(dtype: np.dtype[Any]) -> bool:
     except Exception:  # TypeError, or what its runtime raises
         return False
     return True
-
-
-def _is_plain(dtype: Any) -> bool:
-    return dtype is not None and not jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)

@@ -38,7 +38,8 @@ class Restore(ocp.args.CheckpointArgs):  # type: ignore[misc]
 
     partial_restore: `item` has a part of what is stored. strict: False truncates and pads arrays to `item`'s shapes.
     support_layout: device layouts of `item` are honoured. fallback_sharding: where `item` has none, and the one that
-    was saved needs other devices.
+    was saved needs other devices. Arrays become the dtypes asked for as Orbax casts them: values that do not fit become
+    what numpy makes of them (`cast="unsafe"` of `ostraca.load`).
     """
 
     item: Any = None

@@ -124,7 +124,7 @@ def _load(path: Path, wanted: Mapping[str, tuple[ArrayInfo, Any, Any]]) -> dict[
     if not wanted:
         return {}
     like = unflatten([(info.path, info.name, _like(info, *how)) for info, *how in wanted.values()])
-    loaded = load(path, like=like, select=lambda name: name in wanted, cast=True)
+    loaded = load(path, like=like, select=lambda name: name in wanted, cast="unsafe")
     return {name: value for _, name, value in flatten(loaded)}
 
 
