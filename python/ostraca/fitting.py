@@ -70,7 +70,7 @@ class Fit(NamedTuple):
     def _python(self, value: Any) -> Any:
         kind: Any = self.kind
         plain = next(plain for plain in (bool, int, float, str, bytes) if issubclass(kind, plain))
-        value = value if isinstance(value, plain) else plain(value)
+        value = value if type(value) is plain else plain(value)
         try:
             return value if kind is plain else kind(value) if issubclass(kind, Enum) else plain.__new__(kind, value)
         except ValueError as error:  # no member of the Enum
