@@ -1,31 +1,30 @@
 """`load` and `verify`."""
 
 from collections.abc import Iterator, Sequence
-from operator import attrgetter
 from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 
 from . import _core, leaves, options
-from .casting import Cast, checked_cast
+from .casting import Cast
 from .errors import OstracaError
 from .lowlevel import ArrayInfo, Reader
-from .matching import Match, Select, is_filled, matched, selected
+from .matching import Match, Select, Terms, is_filled, matched, named_from, tree_below
 from .options import StrPath
 from .overlap import check_targets
 from .progress import Progress, ProgressCallback, check_progress, reporting
 from .reports import Damage, VerifyReport
-from .tree import Flattener, Kind, unflatten
-
-_path, _name = attrgetter("path"), attrgetter("name")
+from .tree import Flattener, Kind
 
 
 def load(
     path: StrPath,
     *,
     like: Any = None,
+    root: str | None = None,
     select: Select | None = None,
     missing: Literal["error", "keep"] = "error",
+    extra: Literal["error", "ignore"] = "error",
     cast: Cast = False,
     into: Any = None,
     verify: Literal["crc", "deep"] = "crc",
@@ -38,12 +37,14 @@ def load(
     which `select` leaves out items as a dict: index -> value. Arrays keep their byte order. JAX PRNG keys come back as
     key arrays when JAX was imported before, otherwise as their uint32 key data.
 
-    select: a glob over display names ("params/*"; "*" matches "/" too), or a predicate on them.
+    root: the name of a subtree, such as "params": that is restored, and `like` is matched from there.
+    select: a glob over display names ("params/*"; "*" matches "/" too), or a predicate on them; from the whole tree on.
     like: a tree to restore to, of arrays, anything else with shape and dtype (`jax.ShapeDtypeStruct`), and values.
     Leaves are matched by display name, so that containers may be of other classes than those saved; the result has
-    `like`'s classes. All stored names must be in `like` unless `select` leaves them out, and all of `like`'s must be
-    stored unless `missing="keep"`, which returns those as they are given. A Python int, float or bool is restored where
-    `like` has an array of one such value, and the reverse, with the value unchanged (flax's `TrainState.step` is both).
+    `like`'s classes. All stored names must be in `like`, unless `root` or `select` leave them out or `extra="ignore"`
+    passes over them, and all of `like`'s must be stored, unless `missing="keep"` returns those as they are given. A
+    Python int, float or bool is restored where `like` has an array of one such value, and the reverse, with the value
+    unchanged (flax's `TrainState.step` is both).
     cast: brings numbers to the dtypes of `like` or `into`, which otherwise have to be the stored ones. True rounds
     floats, and loses nothing else: a `MismatchError` names the leaf and the index of an integer that does not fit, or
     of a finite value that would become inf, and floats do not become integers. "unsafe" takes what numpy makes of it.
@@ -57,25 +58,21 @@ def load(
 
     Raises `NotFoundError`, `FormatError`, `CorruptionError`, `MismatchError`, OSError.
     """
-    options.checked_choice("missing", missing, ("error", "keep"))
-    options.checked_choice("verify", verify, ("crc", "deep"))
-    checked_cast(cast)
-    check_progress(progress)
     if like is not None and into is not None:
         raise ValueError("like= and into= exclude each other: into is a like that is filled in place")
-    if missing == "keep" and like is None and into is None:
-        raise ValueError("missing='keep' keeps leaves of like= or into=; give one of them")
+    target = like if into is None else into
+    terms = Terms.checked(
+        root=root, select=select, missing=missing, extra=extra, cast=cast, has_tree=target is not None
+    )
+    deep = options.checked_choice("verify", verify, ("crc", "deep")) == "deep"
+    check_progress(progress)
     with Reader(path, threads=threads) as reader, reporting(progress, f"loading {reader.path}") as callback:
-        stored = selected(reader.arrays(), select)
-        deep = verify == "deep"
-        if like is None and into is None:
-            values = _read(reader, stored, [None] * len(stored), deep, callback)
-            return unflatten(list(zip(map(_path, stored), map(_name, stored), values, strict=True)))
-        target = like if into is None else into
+        stored = terms.chosen(reader.arrays())
+        if target is None:
+            return tree_below(root, stored, _read(reader, stored, [None] * len(stored), deep, callback))
         walk = Flattener()
-        given = walk.flatten(target)
-        what = "like" if into is None else "into"
-        found = matched(given, stored, keep=missing == "keep", what=what, cast=cast)
+        given = named_from(root, walk.flatten(target))
+        found = matched(given, stored, terms, "like" if into is None else "into")
         present = [(match, leaf) for match, (_, _, leaf) in zip(found, given, strict=True) if match is not None]
         if into is None:
             values = _read(reader, [match.info for match, _ in present], [None] * len(present), deep, callback)

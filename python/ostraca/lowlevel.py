@@ -286,20 +286,22 @@ class Reader:
         self,
         requests: Iterable[tuple[str, Sequence[int] | None, NDArray[Any]]],
         *,
+        root: str | None = None,
         cast: Cast = False,
         deep: bool = False,
         progress: ProgressCallback | None = None,
     ) -> None:
         """Fills arrays: (name, start, array) reads the box of the array's shape at `start` (None: at the origin).
 
-        The arrays are writable, of any strides and of the stored dtype, in either byte order. `cast`, as of
-        `ostraca.load`, allows other dtypes. Every chunk is read once for all requests, and its checksum verified;
-        `deep` also compares content hashes. Raises `CorruptionError`, `MismatchError`, OSError; then `modified` names
-        the arrays that were written to. Arrays that share memory are a `MismatchError` before anything is written,
-        unless the same whole memory shall hold the same stored content.
+        Names are those below `root`, if there is one. The arrays are writable, of any strides and of the stored dtype,
+        in either byte order. `cast`, as of `ostraca.load`, allows other dtypes. Every chunk is read once for all
+        requests, and its checksum verified; `deep` also compares content hashes. Raises `CorruptionError`,
+        `MismatchError`, OSError; then `modified` names the arrays that were written to. Arrays that share memory are a
+        `MismatchError` before anything is written, unless the same whole memory shall hold the same stored content.
         """
         cast = checked_cast(cast)
-        checked = [_Request(self.array(name), start, array) for name, start, array in requests]
+        full = (lambda name: name) if root is None else (lambda name: f"{root}/{name}" if name else root)
+        checked = [_Request(self.array(full(name)), start, array) for name, start, array in requests]
         others = [request for request in checked if request.is_cast(cast)]
         check_targets(
             [(request.info.name, request.array) for request in checked],

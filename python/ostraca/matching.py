@@ -1,17 +1,20 @@
-"""What a load is asked for against what is stored: `select`, `like` and `into`."""
+"""What a load is asked for against what is stored: `root`, `select`, `like` and `into`."""
 
-from collections.abc import Callable, Iterable, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from .casting import Cast
+from . import options
+from .casting import Cast, checked_cast
 from .errors import MismatchError
 from .fitting import Fit, fit
 from .lowlevel import ArrayInfo
-from .tree import Kind, Leaf, quoted
+from .tree import Kind, Leaf, Path, quoted, unflatten
 
 MAX_LISTED: Final = 10  # differences that a MismatchError spells out
 
@@ -25,12 +28,69 @@ class Match(NamedTuple):
     fit: Fit | None  # None: it is wanted as it is stored
 
 
+class Terms(NamedTuple):
+    """What of a checkpoint a load is asked for, and how strictly it has to match `like` or `into`."""
+
+    root: str | None
+    select: Select | None
+    keeps_missing: bool
+    ignores_extra: bool
+    cast: Cast
+
+    @classmethod
+    def checked(
+        cls, *, root: str | None, select: Select | None, missing: str, extra: str, cast: Cast, has_tree: bool
+    ) -> Terms:
+        """Of the arguments of `load`. Raises ValueError, TypeError."""
+        options.checked_choice("missing", missing, ("error", "keep"))
+        options.checked_choice("extra", extra, ("error", "ignore"))
+        if root is not None and not isinstance(root, str):
+            raise TypeError(f"root must be the name of a subtree, such as 'params', not {type(root).__name__}")
+        if select is not None and not isinstance(select, str) and not callable(select):
+            raise TypeError(f"select must be a glob or a callable on names, not {type(select).__name__}")
+        if missing == "keep" and not has_tree:
+            raise ValueError("missing='keep' keeps leaves of like= or into=; give a tree of them")
+        if extra == "ignore" and not has_tree:
+            raise ValueError("extra='ignore' passes over what is not in like= or into=; give a tree of leaves")
+        return cls(root, select, missing == "keep", extra == "ignore", checked_cast(cast))
+
+    def chosen(self, stored: Sequence[ArrayInfo]) -> list[ArrayInfo]:
+        """The leaves below the root that `select` accepts. MismatchError if none."""
+        return selected(below(self.root, stored), self.select)
+
+
+def below(root: str | None, stored: Sequence[ArrayInfo]) -> list[ArrayInfo]:
+    """The leaf that is the root, or those below it. MismatchError if there are none."""
+    if root is None:
+        return list(stored)
+    found = [info for info in stored if info.name == root or info.name.startswith(root + "/")]
+    if not found:
+        raise MismatchError(f"root={root!r}: nothing of this name is stored; {_tops(stored)}")
+    return found
+
+
+def parts_below(root: str | None, info: ArrayInfo) -> Path:
+    """A leaf's key path from the root on."""
+    return info.path if root is None else info.path[root.count("/") + 1 :]
+
+
+def tree_below(root: str | None, stored: Sequence[ArrayInfo], values: Sequence[Any]) -> Any:
+    """The plain tree of leaves below the root."""
+    leaves = zip(stored, values, strict=True)
+    return unflatten([(parts_below(root, info), info.name, value) for info, value in leaves])
+
+
+def named_from(root: str | None, leaves: Sequence[Leaf]) -> list[Leaf]:
+    """The leaves of a tree that hangs at the root, with their names in the checkpoint."""
+    if root is None:
+        return list(leaves)
+    return [(path, f"{root}/{name}" if path else root, leaf) for path, name, leaf in leaves]
+
+
 def selected(stored: Sequence[ArrayInfo], select: Select | None) -> list[ArrayInfo]:
     """The leaves whose names a glob matches ("*" matches "/" too) or a predicate accepts. MismatchError if none."""
     if select is None:
         return list(stored)
-    if not isinstance(select, str) and not callable(select):
-        raise TypeError(f"select must be a glob or a callable on names, not {type(select).__name__}")
     accepts = select if callable(select) else lambda name: fnmatchcase(name, select)
     chosen = [info for info in stored if accepts(info.name)]
     if not chosen:
@@ -40,10 +100,8 @@ def selected(stored: Sequence[ArrayInfo], select: Select | None) -> list[ArrayIn
     return chosen
 
 
-def matched(
-    like: Iterable[Leaf], stored: Iterable[ArrayInfo], *, keep: bool, what: str, cast: Cast = False
-) -> list[Match | None]:
-    """What is stored for each leaf of `like`, by display name; None where nothing is and `keep`.
+def matched(like: Sequence[Leaf], stored: Sequence[ArrayInfo], terms: Terms, what: str) -> list[Match | None]:
+    """What is stored for each leaf of `like`, by display name; None where nothing is and such leaves are kept.
 
     Raises `MismatchError` with the names that differ, and shapes and dtypes as expected and found. Byte order is no
     difference.
@@ -53,20 +111,42 @@ def matched(
     differences = []
     for _, name, leaf in like:
         info = rest.pop(name, None)
-        fitted = None if info is None else fit(leaf, info, name, cast)
+        fitted = None if info is None else fit(leaf, info, name, terms.cast)
         if isinstance(fitted, str):
             differences.append(f"{quoted(name)}: {fitted}")
         elif info is not None:
             found.append(Match(info, fitted))
         else:
             found.append(None)
-            if not keep:
+            if not terms.keeps_missing:
                 differences.append(f"{quoted(name)}: not stored")
-    differences += [f"{quoted(name)}: stored, but not in `{what}`" for name in rest]
+    if not terms.ignores_extra:
+        differences += [f"{quoted(name)}: stored, but not in `{what}`" for name in rest]
     names_differ = bool(rest) or None in found
-    advice = f"\n  (select= restores a part of what is stored; missing='keep' keeps what only `{what}` has)"
-    check_differences(f"the checkpoint and `{what}` differ", differences, advice if names_differ else "")
+    advice = _advice(like, stored, what) if differences and names_differ else ""
+    check_differences(f"the checkpoint and `{what}` differ", differences, advice)
     return found
+
+
+def _advice(like: Sequence[Leaf], stored: Sequence[ArrayInfo], what: str) -> str:
+    """How to restore a part, for names that differ."""
+    wanted = {name for _, name, _ in like}
+    end = "/" + next(iter(wanted), "")
+    names = {info.name for info in stored}
+    for name in names:
+        root = name.removesuffix(end)
+        if root != name and all(f"{root}/{each}" in names for each in wanted):
+            return f"\n  (`{what}` fits what is stored below {root!r}: pass root={root!r})"
+    return (
+        f"\n  (root= or select= restore a part of what is stored; extra='ignore' passes over what only the checkpoint"
+        f" has, missing='keep' keeps what only `{what}` has)"
+    )
+
+
+def _tops(stored: Sequence[ArrayInfo]) -> str:
+    tops = list(dict.fromkeys(info.name.partition("/")[0] for info in stored))
+    more = ", ..." if len(tops) > MAX_LISTED else ""
+    return f"the checkpoint holds {', '.join(map(quoted, tops[:MAX_LISTED]))}{more}"
 
 
 def check_differences(heading: str, differences: Sequence[str], advice: str = "") -> None:

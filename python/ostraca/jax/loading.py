@@ -9,12 +9,12 @@ import jax
 import numpy as np
 
 from .. import leaves, options
-from ..casting import Cast, checked_cast
+from ..casting import Cast
 from ..lowlevel import ArrayInfo, Reader
-from ..matching import Select, matched, selected
+from ..matching import Select, Terms, matched, named_from, tree_below
 from ..options import StrPath
 from ..progress import Progress, ProgressCallback, check_progress, reporting
-from ..tree import Flattener, Leaf, unflatten
+from ..tree import Flattener, Leaf
 from . import service
 from .nodes import REGISTERED
 from .placing import STAGING_BYTES, Box, Placement, Placer, Staged, staged_bytes
@@ -29,8 +29,10 @@ def load(
     path: StrPath,
     *,
     like: Any = None,
+    root: str | None = None,
     select: Select | None = None,
     missing: Literal["error", "keep"] = "error",
+    extra: Literal["error", "ignore"] = "error",
     into: Any = None,
     cast: Cast = False,
     verify: Literal["crc", "deep"] = "crc",
@@ -45,7 +47,7 @@ def load(
     containers; or one sharding for all arrays of the checkpoint. The mesh need not be the one that was saved from: each
     process reads what its devices need, once. Memory kinds and layouts are honoured, and the arrays can be donated.
     Without `like`, plain containers of numpy arrays come back, as from `ostraca.load`.
-    select, missing, verify, threads, progress: as of `ostraca.load`. `into` is only there.
+    root, select, missing, extra, verify, threads, progress: as of `ostraca.load`. `into` is only there.
     cast: as of `ostraca.load`; also from 64 bits to 32 where jax_enable_x64 is off, which otherwise is an error.
     timeout: seconds without progress after which another process counts as lost; None means 60.
 
@@ -54,14 +56,12 @@ def load(
     Raises `NotFoundError`, `FormatError`, `CorruptionError`, `MismatchError`, `CoordinationError`, OSError.
     """
     where = options.checked_path(path)
-    options.checked_choice("missing", missing, ("error", "keep"))
+    has_tree = like is not None and not is_sharding(like)
+    terms = Terms.checked(root=root, select=select, missing=missing, extra=extra, cast=cast, has_tree=has_tree)
     options.checked_choice("verify", verify, ("crc", "deep"))
-    checked_cast(cast)
     check_progress(progress)
     if into is not None:
         raise ValueError("jax.Arrays cannot be filled in place: use like= here, or ostraca.load(into=) on numpy arrays")
-    if missing == "keep" and (like is None or is_sharding(like)):
-        raise ValueError("missing='keep' keeps leaves of like=; give a tree of them")
     agreement = service.group().agreement(
         f"the load of {where!r}", timeout=timeout, consequence="No process has restored anything"
     )
@@ -72,8 +72,7 @@ def load(
         ):
             fetch = _Fetch(reader, verify == "deep", callback)
             agreement.writing(lambda: fetch.done_bytes, fetch.stop)
-            stored = selected(reader.arrays(), select)
-            result = _loaded(fetch, like, stored, cast=cast, keep=missing == "keep")
+            result = _loaded(fetch, like, terms.chosen(reader.arrays()), terms)
         agreement.agree()
     except BaseException as error:
         agreement.fail(error)
@@ -84,16 +83,16 @@ def load(
     return result
 
 
-def _loaded(fetch: _Fetch, like: Any, stored: Sequence[ArrayInfo], *, cast: Cast, keep: bool) -> Any:
-    targets = Targets(cast)
+def _loaded(fetch: _Fetch, like: Any, stored: Sequence[ArrayInfo], terms: Terms) -> Any:
+    targets = Targets(terms.cast)
     if like is None or is_sharding(like):
         values = fetch.run([(info, targets.placement(info, like)) for info in stored], targets)
-        return unflatten([(info.path, info.name, value) for info, value in zip(stored, values, strict=True)])
+        return tree_below(terms.root, stored, values)
     walk = Flattener(REGISTERED, jax.process_index())
-    given, stored = _given(walk, like, stored)
+    given, stored = _given(walk, like, stored, terms)
     by_name = {info.name: info for info in stored}
     described = [(path, name, targets.described(leaf, by_name.get(name))) for path, name, leaf in given]
-    found = matched(described, stored, keep=keep, what="like", cast=cast)
+    found = matched(described, stored, terms, "like")
     present = [(match, leaf) for match, (_, _, leaf) in zip(found, given, strict=True) if match is not None]
     wanted = [(match.info, targets.placement(match.info, leaf)) for match, leaf in present]
     values = [
@@ -106,13 +105,14 @@ def _loaded(fetch: _Fetch, like: Any, stored: Sequence[ArrayInfo], *, cast: Cast
     return walk.rebuild(result)
 
 
-def _given(walk: Flattener, like: Any, stored: Sequence[ArrayInfo]) -> tuple[list[Leaf], list[ArrayInfo]]:
+def _given(walk: Flattener, like: Any, stored: Sequence[ArrayInfo], terms: Terms) -> tuple[list[Leaf], list[ArrayInfo]]:
     """The leaves of `like`, and of the stored ones those that are not another process's own."""
     process = jax.process_index()
-    given = walk.flatten(like)
+    given = named_from(terms.root, walk.flatten(like))
     if not walk.per_process:
         return given, list(stored)
-    others = Flattener(REGISTERED, process + 1).flatten(like)  # the names differ in the process index alone
+    # The names differ in the process index alone.
+    others = named_from(terms.root, Flattener(REGISTERED, process + 1).flatten(like))
     prefixes = set()
     for (_, name, _), (_, other, _) in zip(given, others, strict=True):
         if name != other:
