@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 import jax
 import numpy as np
 from jax.experimental.layout import Format
+from jax.extend.core.primitives import convert_element_type_p
 
 from .. import _core
 from ..casting import Cast, convert
@@ -75,6 +76,7 @@ class Placement:
         "shape",
         "sharding",
         "stored_dtype",
+        "weak_type",
     )
 
     def __init__(
@@ -88,9 +90,10 @@ class Placement:
         sharding: Any,
         layout: Any = None,
         key_impl: str | None = None,
+        weak_type: bool = False,
     ) -> None:
         """Of a leaf. It is cast to `dtype` where that is not the stored one. Of PRNG keys the boxes are those of
-        their data."""
+        their data. weak_type: its dtype yields to others', as that of a Python number does."""
         self.number = info.number
         self.name = info.name
         self.cast = cast
@@ -101,6 +104,7 @@ class Placement:
         self.sharding = sharding
         self.layout = layout
         self.key_impl = key_impl
+        self.weak_type = weak_type
         self.array: Any = None  # when all boxes are on all their devices
         self._parts: list[Any] = []
         if not boxes:  # all of it is on devices of other processes
@@ -141,6 +145,13 @@ class Placement:
         return data if self.key_impl is None else jax.random.wrap_key_data(data, impl=self.key_impl)
 
     def _laid_out(self) -> Any:
+        if self.weak_type:
+            sharding = self.array.sharding
+            self.array = convert_element_type_p.bind(
+                self.array, new_dtype=self.array.dtype, weak_type=True, sharding=None
+            )
+            if self.array.sharding != sharding:  # JAX computes in the devices' default memory
+                self.array = jax.device_put(self.array, sharding)
         if self.layout is not None and self.array.format.layout != self.layout:
             self.array = jax.device_put(self.array, Format(self.layout, self.array.sharding))
         return self.array

@@ -27,6 +27,7 @@ class Asked(NamedTuple):
     sharding: Any  # None: uncommitted on the default device
     layout: Any  # None: the default
     dtype: np.dtype[Any] | None  # None: as stored; of keys too
+    weak_type: bool = False
 
 
 def is_sharding(like: Any) -> bool:
@@ -48,7 +49,8 @@ def asked(leaf: Any) -> Asked | None:
     else:
         layout = None if isinstance(leaf, jax.Array) and leaf.is_deleted() else leaf.format.layout
         dtype = np.dtype(leaf.dtype)
-    return Asked(leaf.sharding if getattr(leaf, "committed", True) else None, layout, dtype)
+    sharding = leaf.sharding if getattr(leaf, "committed", True) else None
+    return Asked(sharding, layout, dtype, bool(getattr(leaf, "weak_type", False)))
 
 
 class Targets:
@@ -89,7 +91,18 @@ class Targets:
         except Exception as error:  # of several classes, IndexError among them
             self._refused.append(f"{quoted(info.name)}: {want.sharding} does not fit shape {shape}: {error}")
             return None
-        return Placement(info, shape, self._boxes[key], stored, dtype, self._cast, want.sharding, want.layout, key_impl)
+        return Placement(
+            info,
+            shape,
+            self._boxes[key],
+            stored,
+            dtype,
+            self._cast,
+            want.sharding,
+            want.layout,
+            key_impl,
+            want.weak_type,
+        )
 
     def fitted(self, value: Any, match: Match, leaf: Any) -> Any:
         """A number that was stored as Python's, as the array that a leaf is."""
@@ -100,7 +113,9 @@ class Targets:
         array = converted(value, dtype, match.info.name, self._cast)
         found = boxes(want.sharding, ())
         info = match.info
-        placement = Placement(info, (), found, array.dtype, array.dtype, self._cast, want.sharding, want.layout)
+        placement = Placement(
+            info, (), found, array.dtype, array.dtype, self._cast, want.sharding, want.layout, None, want.weak_type
+        )
         placement.put({(): array})
         return placement.array
 
