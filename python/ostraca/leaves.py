@@ -119,6 +119,18 @@ def is_prng_key(dtype: Any) -> bool:
     return jax is not None and getattr(dtype, "type", None) is jax.dtypes.prng_key
 
 
+def is_abstract(leaf: Any) -> bool:
+    """Whether a leaf of `like` describes an array without having its data: a ShapeDtypeStruct, a sharding."""
+    if isinstance(leaf, (_imported("jax.sharding", "Sharding"), _imported("jax.experimental.layout", "Format"))):
+        return True
+    if isinstance(leaf, _imported("jax", "Array")):
+        return bool(leaf.is_deleted())
+    if isinstance(leaf, _imported("torch", "Tensor")):
+        return bool(leaf.is_meta)
+    has_data = any(hasattr(leaf, name) for name in ("__array__", "__array_interface__", "__dlpack__", "__buffer__"))
+    return hasattr(leaf, "shape") and hasattr(leaf, "dtype") and not has_data
+
+
 def is_torch_dtype(dtype: Any) -> bool:
     return isinstance(dtype, _imported("torch", "dtype"))
 

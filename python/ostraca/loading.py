@@ -43,9 +43,9 @@ def load(
     like: a tree to restore to, of arrays, anything else with shape and dtype (`jax.ShapeDtypeStruct`), and values.
     Leaves are matched by display name, so that containers may be of other classes than those saved; the result has
     `like`'s classes. All stored names must be in `like`, unless `root` or `select` leave them out or `extra="ignore"`
-    passes over them, and all of `like`'s must be stored, unless `missing="keep"` returns those as they are given. A
-    Python int, float or bool is restored where `like` has an array of one such value, and the reverse, with the value
-    unchanged (flax's `TrainState.step` is both).
+    passes over them, and all of `like`'s must be stored, unless `missing="keep"` returns those as they are given; these
+    must be values then, not descriptions. A Python int, float or bool is restored where `like` has an array of one such
+    value, and the reverse, with the value unchanged (flax's `TrainState.step` is both).
     cast: brings numbers to the dtypes of `like` or `into`, which otherwise have to be the stored ones. True rounds
     floats, and loses nothing else: a `MismatchError` names the leaf and the index of an integer that does not fit, or
     of a finite value that would become inf, and floats do not become integers. "unsafe" takes what numpy makes of it.

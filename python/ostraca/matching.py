@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from . import options
+from . import leaves, options
 from .casting import Cast, checked_cast
 from .errors import MismatchError
 from .fitting import Fit, fit
@@ -76,15 +76,15 @@ def parts_below(root: str | None, info: ArrayInfo) -> Path:
 
 def tree_below(root: str | None, stored: Sequence[ArrayInfo], values: Sequence[Any]) -> Any:
     """The plain tree of leaves below the root."""
-    leaves = zip(stored, values, strict=True)
-    return unflatten([(parts_below(root, info), info.name, value) for info, value in leaves])
+    pairs = zip(stored, values, strict=True)
+    return unflatten([(parts_below(root, info), info.name, value) for info, value in pairs])
 
 
-def named_from(root: str | None, leaves: Sequence[Leaf]) -> list[Leaf]:
+def named_from(root: str | None, tree: Sequence[Leaf]) -> list[Leaf]:
     """The leaves of a tree that hangs at the root, with their names in the checkpoint."""
     if root is None:
-        return list(leaves)
-    return [(path, f"{root}/{name}" if path else root, leaf) for path, name, leaf in leaves]
+        return list(tree)
+    return [(path, f"{root}/{name}" if path else root, leaf) for path, name, leaf in tree]
 
 
 def selected(stored: Sequence[ArrayInfo], select: Select | None) -> list[ArrayInfo]:
@@ -120,6 +120,8 @@ def matched(like: Sequence[Leaf], stored: Sequence[ArrayInfo], terms: Terms, wha
             found.append(None)
             if not terms.keeps_missing:
                 differences.append(f"{quoted(name)}: not stored")
+            elif leaves.is_abstract(leaf):
+                differences.append(f"{quoted(name)}: not stored, and a {type(leaf).__name__} is no value to keep")
     if not terms.ignores_extra:
         differences += [f"{quoted(name)}: stored, but not in `{what}`" for name in rest]
     names_differ = bool(rest) or None in found

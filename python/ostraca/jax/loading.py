@@ -44,10 +44,11 @@ def load(
 
     like: a tree of jax.Arrays, `jax.ShapeDtypeStruct`s (without a sharding: the default device), shardings or
     `jax.experimental.layout.Format`s, numpy arrays (which come back as such) and Python values, in any registered
-    containers; or one sharding for all arrays of the checkpoint. The mesh need not be the one that was saved from: each
-    process reads what its devices need, once. Memory kinds, layouts and weak types are honoured, and the arrays can be
-    donated. Without `like`, plain containers of numpy arrays come back, as from `ostraca.load`; a sharding alone makes
-    arrays that are not weakly typed.
+    containers; or one sharding for all arrays of the checkpoint. Shardings over an abstract mesh, which
+    `jax.eval_shape` makes, are put on the mesh of `jax.set_mesh`. The mesh need not be the one that was saved from:
+    each process reads what its devices need, once. Memory kinds, layouts and weak types are honoured, and the arrays
+    can be donated. Without `like`, plain containers of numpy arrays come back, as from `ostraca.load`; a sharding alone
+    makes arrays that are not weakly typed.
     root, select, missing, extra, verify, threads, progress: as of `ostraca.load`. `into` is only there.
     cast: as of `ostraca.load`; also from 64 bits to 32 where jax_enable_x64 is off, which otherwise is an error.
     timeout: seconds without progress after which another process counts as lost; None means 60.

@@ -18,7 +18,7 @@ from ..matching import Match, check_differences
 from ..tree import Kind, quoted
 from .placing import Box, Placement, Shape, boxes
 
-_NO_ARRAY: Final = SimpleNamespace(shape=(), dtype=np.dtype(np.uint8))
+_NO_ARRAY: Final = SimpleNamespace(shape=(0,), dtype=np.dtype(np.uint8))  # fits no stored value that is not an array
 
 
 class Asked(NamedTuple):
@@ -53,6 +53,29 @@ def asked(leaf: Any) -> Asked | None:
     return Asked(sharding, layout, dtype, bool(getattr(leaf, "weak_type", False)))
 
 
+def fitting_sharding(sharding: Any, shape: Shape) -> tuple[Any, str]:
+    """A sharding over devices, and why it cannot be that of an array of this shape, if so.
+
+    One over an abstract mesh, which `jax.eval_shape` gives under `jax.set_mesh`, is put on the mesh that is set.
+    """
+    if isinstance(sharding, jax.sharding.NamedSharding) and isinstance(sharding.mesh, jax.sharding.AbstractMesh):
+        mesh = jax.sharding.get_mesh()
+        if dict(mesh.shape) != dict(sharding.mesh.shape):
+            found = f"the mesh that is set has {dict(mesh.shape)}" if mesh.shape else "no mesh is set"
+            axes = dict(sharding.mesh.shape)
+            return (
+                sharding,
+                f"its sharding is over an abstract mesh of {axes}, and {found}; load under jax.set_mesh(mesh)",
+            )
+        sharding = jax.sharding.NamedSharding(mesh, sharding.spec, memory_kind=sharding.memory_kind)
+    if sharding is not None:
+        try:
+            sharding.shard_shape(shape)
+        except (ValueError, IndexError) as error:
+            return sharding, f"{sharding} does not fit shape {shape}: {error}"
+    return sharding, ""
+
+
 class Targets:
     """For one load: remembers shardings, and gathers what cannot be had, so that one error lists it all."""
 
@@ -84,13 +107,13 @@ class Targets:
             inner = info.shape[len(shape) :]
         stored = info.dtype.newbyteorder("=")
         dtype = self._dtype(info.name, stored, want.dtype)
-        key = (want.sharding, shape, inner)
-        try:
-            if key not in self._boxes:
-                self._boxes[key] = boxes(*key)
-        except Exception as error:  # of several classes, IndexError among them
-            self._refused.append(f"{quoted(info.name)}: {want.sharding} does not fit shape {shape}: {error}")
+        sharding, misfit = fitting_sharding(want.sharding, shape)
+        if misfit:
+            self._refused.append(f"{quoted(info.name)}: {misfit}")
             return None
+        key = (sharding, shape, inner)
+        if key not in self._boxes:
+            self._boxes[key] = boxes(*key)
         return Placement(
             info,
             shape,
@@ -98,7 +121,7 @@ class Targets:
             stored,
             dtype,
             self._cast,
-            want.sharding,
+            sharding,
             want.layout,
             key_impl,
             want.weak_type,
@@ -109,13 +132,14 @@ class Targets:
         want = asked(leaf)
         if want is None:
             return value
-        dtype = self._dtype(match.info.name, value.dtype, value.dtype)
-        array = converted(value, dtype, match.info.name, self._cast)
-        found = boxes(want.sharding, ())
         info = match.info
-        placement = Placement(
-            info, (), found, array.dtype, array.dtype, self._cast, want.sharding, want.layout, None, want.weak_type
-        )
+        array = converted(value, self._dtype(info.name, value.dtype, value.dtype), info.name, self._cast)
+        sharding, misfit = fitting_sharding(want.sharding, ())
+        if misfit:
+            self._refused.append(f"{quoted(info.name)}: {misfit}")
+            return value
+        found, dtype = boxes(sharding, ()), array.dtype
+        placement = Placement(info, (), found, dtype, dtype, self._cast, sharding, want.layout, None, want.weak_type)
         placement.put({(): array})
         return placement.array
 
