@@ -39,7 +39,9 @@ def load(
     back as key arrays when JAX was imported before, otherwise as their uint32 key data. `like` has its say in all this.
 
     root: the name of a subtree, such as "params": that is restored, and `like` is matched from there.
-    select: a glob over display names ("params/*"; "*" matches "/" too), or a predicate on them; from the whole tree on.
+    select: a glob over display names, from the whole tree on, or a predicate on them. "*" stands for any characters,
+    "/" among them ("params/*"), "?" for one, "[abc]", "[a-z]" and "[!abc]" for one of a set or none of it; a stored
+    name that holds such text itself wins: "layer[0]/*" is what lies below a key "layer[0]", if there is one.
     like: a tree to restore to, of arrays, anything else with shape and dtype (`jax.ShapeDtypeStruct`), and values.
     Leaves are matched by display name, so that containers may be of other classes than those saved; the result has
     `like`'s classes. All stored names must be in `like`, unless `root` or `select` leave them out or `extra="ignore"`

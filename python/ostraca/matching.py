@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
@@ -14,6 +13,7 @@ from .casting import Cast, checked_cast
 from .errors import MismatchError
 from .fitting import Fit, fit
 from .lowlevel import ArrayInfo
+from .patterns import acceptor
 from .tree import Kind, Leaf, Path, quoted, unflatten
 
 MAX_LISTED: Final = 10  # differences that a MismatchError spells out
@@ -88,10 +88,10 @@ def named_from(root: str | None, tree: Sequence[Leaf]) -> list[Leaf]:
 
 
 def selected(stored: Sequence[ArrayInfo], select: Select | None) -> list[ArrayInfo]:
-    """The leaves whose names a glob matches ("*" matches "/" too) or a predicate accepts. MismatchError if none."""
+    """The leaves whose names a glob (see `patterns`) or a predicate accepts. MismatchError if none."""
     if select is None:
         return list(stored)
-    accepts = select if callable(select) else lambda name: fnmatchcase(name, select)
+    accepts = select if callable(select) else acceptor(select, [info.name for info in stored])
     chosen = [info for info in stored if accepts(info.name)]
     if not chosen:
         some = ", ".join(quoted(info.name) for info in stored[:3])
