@@ -262,7 +262,12 @@ def _type(leaf: Any) -> str:
 
 def _advice(leaf: Any) -> str:
     if callable(leaf):
-        return "keep functions and classes out of the tree"
+        if "equinox" not in sys.modules:
+            return "keep functions and classes out of the tree"
+        return (
+            "of an equinox module, save and restore eqx.filter(model, eqx.is_array), or the first of"
+            " eqx.partition(model, eqx.is_array); eqx.combine puts functions and arrays together again"
+        )
     if isinstance(leaf, complex):
         return "use numpy.complex128 of it"
     if hasattr(leaf, "__array__"):

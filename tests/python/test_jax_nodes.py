@@ -210,3 +210,18 @@ def test_a_mapping_that_wraps_what_it_holds(path: Path) -> None:
     loaded = ostraca.load(path, like=frozen)
     assert type(loaded) is type(frozen) and type(loaded["a"]) is type(frozen["a"])
     np.testing.assert_array_equal(loaded["a"]["b"], 1)
+
+
+def test_an_equinox_module_with_functions(path: Path) -> None:
+    eqx = pytest.importorskip("equinox")
+    model = eqx.nn.MLP(2, 2, 4, 1, key=jax.random.key(0))
+    for save in (ostraca.jax.save, ostraca.save):
+        with pytest.raises(ostraca.UnsupportedError, match=r"'model/activation'.*eqx\.filter\(.*eqx\.partition\("):
+            save(path, {"model": model})
+    arrays, rest = eqx.partition(model, eqx.is_array)
+    ostraca.jax.save(path, {"model": arrays})
+    with pytest.raises(ostraca.UnsupportedError, match=r"'model/activation'.*eqx\.filter\(.*eqx\.partition\("):
+        ostraca.jax.load(path, like={"model": model})
+    restored = ostraca.jax.load(path, like={"model": eqx.filter(model, eqx.is_array)})["model"]
+    x = jax.numpy.ones(2)
+    np.testing.assert_array_equal(eqx.combine(restored, rest)(x), model(x))
