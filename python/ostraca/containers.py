@@ -8,7 +8,7 @@ something else there. A class that cannot be made again like this is refused, be
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import IntEnum
 from functools import cached_property, lru_cache
 from types import MemberDescriptorType
@@ -66,8 +66,8 @@ class Opened(NamedTuple):
     node: Any
     role: Role
     named_as: Role  # DICT, LIST, TUPLE or OBJECT: the parts of its children's key paths
-    keys: Sequence[Any]  # of a LIST or TUPLE: indices
-    values: Sequence[Any]
+    keys: Collection[Any]  # of a LIST or TUPLE: indices
+    values: Collection[Any]
 
 
 _TRUSTED: Final = frozenset((dict, list, tuple, OrderedDict, defaultdict, Counter, PerProcess))  # need no check
@@ -101,7 +101,10 @@ def role_of(kind: type, nodes: Nodes | None) -> Role:
 
 
 def opened(node: Any, role: Role, nodes: Nodes | None, process_index: int = 0) -> Opened:
-    """A container's children. Raises `UnsupportedError` (without the container's name) where they cannot be had."""
+    """A container's children, as views of it where its class is plain.
+
+    Raises `UnsupportedError` (without the container's name) where they cannot be had.
+    """
     if role is Role.FRAMEWORK:
         assert nodes is not None
         return Opened(node, role, *nodes.open(node))
@@ -111,14 +114,16 @@ def opened(node: Any, role: Role, nodes: Nodes | None, process_index: int = 0) -
         return Opened(node, role, role, *_items(node))
     if role is Role.OBJECT:
         return Opened(node, role, role, *_fields(node))
-    values = list((tuple if role is Role.TUPLE else list).__iter__(node))
-    return Opened(node, role, role, range(len(values)), values)
+    if type(node) is not list and type(node) is not tuple:
+        node_values = list((tuple if role is Role.TUPLE else list).__iter__(node))
+        return Opened(node, role, role, range(len(node_values)), node_values)
+    return Opened(node, role, role, range(len(node)), node)
 
 
 def check(container: Opened, nodes: Nodes | None) -> None:
     """Raises `UnsupportedError` for a container that cannot be made again."""
     kind = type(container.node)
-    if kind in _TRUSTED:
+    if kind in _TRUSTED or _is_plain_tuple(kind):  # type: ignore[arg-type]
         return
     if issubclass(kind, _STORES):
         _check_view(container)
@@ -127,10 +132,10 @@ def check(container: Opened, nodes: Nodes | None) -> None:
     remade(container, container.values, nodes)
 
 
-def remade(container: Opened, values: Sequence[Any], nodes: Nodes | None) -> Any:
+def remade(container: Opened, values: Collection[Any], nodes: Nodes | None) -> Any:
     """A container like this one, with other children. `UnsupportedError` where its class does not let that be."""
     kind = type(container.node)
-    if kind in _TRUSTED:
+    if kind in _TRUSTED or _is_plain_tuple(kind):  # type: ignore[arg-type]
         return _made(container, values, nodes)
     try:
         twin = _made(container, values, nodes)
@@ -150,14 +155,14 @@ def remade(container: Opened, values: Sequence[Any], nodes: Nodes | None) -> Any
     return twin
 
 
-def _made(container: Opened, values: Sequence[Any], nodes: Nodes | None) -> Any:
+def _made(container: Opened, values: Collection[Any], nodes: Nodes | None) -> Any:
     node, role, _, keys, _ = container
     kind = type(node)
     if role is Role.PER_PROCESS:
         return PerProcess(*values)
     if role is Role.FRAMEWORK:
         assert nodes is not None
-        return nodes.refill(node, values)
+        return nodes.refill(node, list(values))
     if role is Role.DICT:
         return _made_dict(container, dict(zip(keys, values, strict=True)))
     if isinstance(node, tuple):
@@ -252,10 +257,10 @@ def _mirrors(container: Opened) -> list[str]:
     return [key for key, value in pairs if isinstance(key, str) and key in attributes and attributes[key] is value]
 
 
-def _items(node: Any) -> tuple[Sequence[Any], Sequence[Any]]:
+def _items(node: Any) -> tuple[Collection[Any], Collection[Any]]:
     kind = type(node)
     if kind is dict:
-        return list(node), list(node.values())
+        return node.keys(), node.values()
     if isinstance(node, dict):
         keys = list(_store(kind).__iter__(node))
         return keys, [dict.__getitem__(node, key) for key in keys]
@@ -279,7 +284,7 @@ def _fields(node: Any) -> tuple[Sequence[str], Sequence[Any]]:
         raise UnsupportedError(f"a field of {type(node).__name__} is not set ({error})") from None
 
 
-def _same(values: Sequence[Any], again: Sequence[Any], container: Opened, nodes: Nodes | None) -> bool:
+def _same(values: Collection[Any], again: Collection[Any], container: Opened, nodes: Nodes | None) -> bool:
     """Whether a container that was made of these values holds them."""
     if len(values) != len(again):
         return False
@@ -318,6 +323,17 @@ def _store(kind: type) -> Any:
 def _is_namedtuple(kind: type) -> bool:
     fields = getattr(kind, "_fields", None)
     return isinstance(fields, tuple) and all(isinstance(name, str) for name in fields)
+
+
+@lru_cache(maxsize=256)
+def _is_plain_tuple(kind: type) -> bool:
+    """Whether instances of a class are tuples and no more than that, as those of a namedtuple are."""
+    if not issubclass(kind, tuple) or kind.__iter__ is not tuple.__iter__ or kind.__dictoffset__:
+        return False
+    try:
+        return type(tuple.__new__(kind, ())) is kind
+    except TypeError:
+        return False
 
 
 def _is_cached(kind: type, name: str) -> bool:

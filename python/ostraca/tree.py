@@ -11,7 +11,7 @@ from itertools import islice
 from struct import Struct
 from typing import Any, Final
 
-from .containers import Nodes, Opened, Role, check, opened, remade, role_of
+from .containers import Nodes, Role, check, opened, remade, role_of
 from .errors import FormatError, UnsupportedError
 
 MAX_PATH_BYTES: Final = 64 << 10
@@ -73,20 +73,25 @@ class Flattener:
         self._nodes = nodes
         self._process_index = process_index
         self._roles = _Roles(nodes)
+        self._tried: set[tuple[type, int]] = set()  # classes of the framework's containers, and numbers of children
         self._texts: dict[int, dict[str, tuple[bytes, str]]] = {1: {}, 5: {}}  # by the part's type
-        self._ends: list[tuple[int, str, Opened]] = []  # how many leaves precede each container's end; its name
+        # Of each container in the order of their ends: itself, its name, how many leaves precede its end. Three lists,
+        # since as many tuples would keep the garbage collector busy.
+        self._containers: list[Any] = []
+        self._names: list[str] = []
+        self._ends: list[int] = []
 
     def flatten(self, tree: Any) -> list[Leaf]:
         """The tree's leaves, in its order."""
         leaves: list[Leaf] = []
-        self._ends = []
+        self._containers, self._names, self._ends = [], [], []
         above: set[int] = set()  # ids of the containers that the walk is in
-        stack: list[Leaf | tuple[None, str, Opened]] = [(b"", "", tree)]
+        stack: list[Leaf | tuple[None, str, Any]] = [(b"", "", tree)]
         while stack:
             path, name, node = stack.pop()
             if path is None:
-                above.remove(id(node.node))
-                self._ends.append((len(leaves), name, node))
+                above.remove(id(node))
+                self._close(node, name, len(leaves))
                 continue
             if len(path) > MAX_PATH_BYTES:
                 raise UnsupportedError(f"{quoted(name)}: its key path takes more than {MAX_PATH_BYTES} bytes")
@@ -94,22 +99,27 @@ class Flattener:
             if not role:
                 leaves.append((path, name, node))
                 continue
-            container, children = self._opened(node, role, path, name)
+            children = self._children(node, role, path, name)
             if not children:
-                leaves.append((path, name, _EMPTY[container.named_as]))
-                self._ends.append((len(leaves), name, container))
+                leaves.append((path, name, _EMPTY.get(role, Kind.EMPTY_DICT)))
+                self._close(node, name, len(leaves))
                 continue
             if id(node) in above:
                 raise UnsupportedError(f"{quoted(name)} contains itself; a tree cannot have cycles")
             first = self._leading_leaves(children)
             leaves += children[:first]
             if first == len(children):
-                self._ends.append((len(leaves), name, container))
+                self._close(node, name, len(leaves))
                 continue
             above.add(id(node))
-            stack.append((None, name, container))
+            stack.append((None, name, node))
             stack += reversed(children[first:])
         return leaves
+
+    def _close(self, node: Any, name: str, end: int) -> None:
+        self._containers.append(node)
+        self._names.append(name)
+        self._ends.append(end)
 
     def rebuild(self, values: Iterator[Any]) -> Any:
         """The tree last flattened with other leaves, in their order, in containers of the same classes.
@@ -118,9 +128,10 @@ class Flattener:
         """
         done: list[Any] = []
         taken = 0
-        for end, name, container in self._ends:
+        for node, name, end in zip(self._containers, self._names, self._ends, strict=True):
             done += islice(values, end - taken)
             taken = end
+            container = opened(node, self._roles[type(node)], self._nodes, self._process_index)
             count = len(container.values)
             items = done[len(done) - count :] if count else []
             del done[len(done) - max(count, 1) :]
@@ -138,25 +149,32 @@ class Flattener:
                 return i
         return len(children)
 
-    def _opened(self, node: Any, role: Role, path: bytes, name: str) -> tuple[Opened, list[Leaf]]:
-        """A container that can be made again, and its children as the walk names them."""
+    def _children(self, node: Any, role: Role, path: bytes, name: str) -> list[Leaf]:
+        """The children of a container that can be made again."""
+        prefix = name + "/" if path else ""
+        kind = type(node)
+        if kind is dict:
+            return self._dict_children(node.items(), path, name, prefix)
+        if kind is list or kind is tuple:
+            return [(path + _index_part(role, i), f"{prefix}{i}", child) for i, child in enumerate(node)]
         try:
             container = opened(node, role, self._nodes, self._process_index)
-            check(container, self._nodes)
+            # What a class is registered with is tried once: large states have thousands of instances.
+            sort = (kind, len(container.values))
+            if role is not Role.FRAMEWORK or sort not in self._tried:
+                check(container, self._nodes)
+                self._tried.add(sort)
         except UnsupportedError as error:
             raise UnsupportedError(f"{quoted(name)}: {error}") from None
         if role is Role.PER_PROCESS:
             self.per_process.append(path)
-        return container, self._children(container, path, name)
-
-    def _children(self, container: Opened, path: bytes, name: str) -> list[Leaf]:
-        prefix = name + "/" if path else ""
-        _, _, role, keys, values = container
-        if role is Role.DICT:
-            return self._dict_children(zip(keys, values, strict=True), path, name, prefix)
-        if role is Role.OBJECT:
-            return self._object_children(zip(keys, values, strict=True), path, name, prefix)
-        return [(path + _index_part(role, i), f"{prefix}{i}", child) for i, child in enumerate(values)]
+        pairs = zip(container.keys, container.values, strict=True)
+        if container.named_as is Role.DICT:
+            return self._dict_children(pairs, path, name, prefix)
+        if container.named_as is Role.OBJECT:
+            return self._object_children(pairs, path, name, prefix)
+        part = container.named_as
+        return [(path + _index_part(part, i), f"{prefix}{i}", child) for i, (_, child) in enumerate(pairs)]
 
     def _object_children(self, fields: Iterable[tuple[Any, Any]], path: bytes, name: str, prefix: str) -> list[Leaf]:
         parts = [(self._text(5, field, name), child) for field, child in fields]
