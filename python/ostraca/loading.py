@@ -98,21 +98,23 @@ def _filled(
     check_targets(
         [(info.name, leaf) for info, leaf in targets], lambda i, j: reader.same_content(targets[i][0], targets[j][0])
     )
+    infos = [match.info for match, _ in present]
+    places: list[Any] = [leaf if is_target else None for (_, leaf), is_target in zip(present, in_place, strict=True)]
+    fits = {i: match.fit for i, (match, _) in enumerate(present) if match.fit is not None}
+    if not fits:
+        return _read(reader, infos, places, deep, callback)
+    rest = [i for i in range(len(present)) if i not in fits]
     values: list[Any] = [None] * len(present)
-    fitted = {i: match.fit for i, (match, _) in enumerate(present) if match.fit is not None}
-    as_stored = [i for i in range(len(present)) if i not in fitted]
-    reported = None if as_stored else callback
-    read = _read(reader, [present[i][0].info for i in fitted], [None] * len(fitted), deep, reported)
-    for (i, fit), value in zip(fitted.items(), read, strict=True):
+    read = _read(reader, [infos[i] for i in fits], [None] * len(fits), deep, None if rest else callback)
+    for (i, fit), value in zip(fits.items(), read, strict=True):
         values[i] = fit.value(value)
-    places = [present[i][1] if in_place[i] else None for i in as_stored]
-    read = _read(reader, [present[i][0].info for i in as_stored], places, deep, callback)
-    for i, value in zip(as_stored, read, strict=True):
+    read = _read(reader, [infos[i] for i in rest], [places[i] for i in rest], deep, callback)
+    for i, value in zip(rest, read, strict=True):
         values[i] = value
-    for i in fitted:
-        if in_place[i]:
-            present[i][1][...] = values[i]
-            values[i] = present[i][1]
+    for i in fits:
+        if places[i] is not None:
+            places[i][...] = values[i]
+            values[i] = places[i]
     return values
 
 

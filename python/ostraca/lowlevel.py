@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # numpy.typing costs more than all of this module
 FileReport = _core.FileReport
 
 _decode: Final = lru_cache(maxsize=256)(dtypes.decode)
+_encode: Final = lru_cache(maxsize=256)(dtypes.encode)
 
 HUGE_PAGE_WORTHY_BYTES = 1 << 20  # from here on new arrays come from the engine's allocator
 
@@ -207,17 +208,19 @@ class _Request(NamedTuple):
 
     def is_cast(self, cast: Cast) -> bool:
         """Whether the array has another dtype than the leaf. MismatchError where it cannot be filled."""
-        name, (code, detail, _) = quoted(self.info.name), dtypes.encode(self.array.dtype)
-        if not self.array.flags.writeable:
-            raise MismatchError(f"{name}: the array to read into is read-only")
-        if (code, detail) == (self.info.dtype_code, self.info.detail):
+        info, array = self.info, self.array
+        if not array.flags.writeable:
+            raise MismatchError(f"{quoted(info.name)}: the array to read into is read-only")
+        code, detail, _ = _encode(array.dtype)
+        if code == info.dtype_code and detail == info.detail:
             return False
-        if not cast:
-            stored = dtypes.describe(self.info.dtype_code, self.info.detail)
-            raise MismatchError(f"{name}: stored as {stored}, asked for as {self.array.dtype}; cast=True converts")
-        why = refusal(self.info.dtype, self.array.dtype, cast)
+        why = (
+            f"stored as {dtypes.describe(info.dtype_code, info.detail)}, asked for as {array.dtype}; cast=True converts"
+        )
+        if cast:
+            why = refusal(info.dtype, array.dtype, cast) or ""
         if why:
-            raise MismatchError(f"{name}: {why}")
+            raise MismatchError(f"{quoted(info.name)}: {why}")
         return True
 
     def converted(self, data: NDArray[Any], cast: Cast) -> NDArray[Any]:
@@ -302,18 +305,19 @@ class Reader:
         cast = checked_cast(cast)
         full = (lambda name: name) if root is None else (lambda name: f"{root}/{name}" if name else root)
         checked = [_Request(self.array(full(name)), start, array) for name, start, array in requests]
-        others = [request for request in checked if request.is_cast(cast)]
+        others = {i: request for i, request in enumerate(checked) if request.is_cast(cast)}
         check_targets(
-            [(request.info.name, request.array) for request in checked],
+            [(info.name, array) for info, _, array in checked],
             lambda i, j: checked[i].is_same_box(checked[j]) and self.same_content(checked[i].info, checked[j].info),
         )
         # What is cast first: a value that does not fit leaves all arrays as they were.
-        read = [(info.number, start, np.empty(array.shape, info.dtype)) for info, start, array in others]
-        self.fill(read, deep=deep, progress=None if len(others) < len(checked) else progress)
-        values = [request.converted(data, cast) for request, (*_, data) in zip(others, read, strict=True)]
-        as_stored = [request for request in checked if not request.is_cast(cast)]
+        read = [(info.number, start, np.empty(array.shape, info.dtype)) for info, start, array in others.values()]
+        if read:
+            self.fill(read, deep=deep, progress=None if len(others) < len(checked) else progress)
+        values = [request.converted(data, cast) for request, (*_, data) in zip(others.values(), read, strict=True)]
+        as_stored = [request for i, request in enumerate(checked) if i not in others] if others else checked
         self.fill([(info.number, start, array) for info, start, array in as_stored], deep=deep, progress=progress)
-        for request, value in zip(others, values, strict=True):
+        for request, value in zip(others.values(), values, strict=True):
             request.array[...] = value
 
     def fill(

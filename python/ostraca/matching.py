@@ -162,12 +162,12 @@ def check_differences(heading: str, differences: Sequence[str], advice: str = ""
 
 def is_filled(leaf: Any, match: Match) -> bool:
     """Whether a leaf of `into` is filled in place. `MismatchError`, before anything is, where it cannot be."""
-    is_array = isinstance(leaf, np.ndarray)
-    if match.info.kind not in (Kind.ARRAY, Kind.PRNG_KEY) and not is_array:
-        return False
     if match.fit is not None and match.fit.kind is not None:  # a number, which is replaced
         return False
-    if not is_array or not leaf.flags.writeable:
+    is_array = isinstance(leaf, np.ndarray)
+    if is_array and leaf.flags.writeable:
+        return True
+    if is_array or match.info.kind in (Kind.ARRAY, Kind.PRNG_KEY):
         kind = type(leaf).__name__
         raise MismatchError(f"into: {quoted(match.info.name)} is {kind}, not a numpy array that can be written to")
-    return True
+    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -21,35 +22,49 @@ def check_targets(targets: Sequence[tuple[str, NDArray[Any]]], is_same: Callable
 
     The same whole memory may be given for targets that shall hold the same, which `is_same` tells of two places.
     """
-    firsts: dict[tuple[Any, ...], int] = {}
     spans = []
     for i, (name, array) in enumerate(targets):
-        if not array.size or not array.itemsize:
+        if not array.nbytes:
             continue
-        low, high = _span(array)
-        if not array.flags.forc and _overlaps_itself(array, high - low):
-            raise MismatchError(
-                f"{quoted(name)}: elements of the array to fill, of shape {array.shape} and strides {array.strides},"
-                " share memory; give one whose elements have their own"
-            )
-        first = firsts.setdefault((low, array.shape, array.strides, array.dtype), i)
-        if first == i:
-            spans.append((low, high, i))
-        elif not is_same(first, i):
-            raise _shared(targets[first][0], name)
+        low: int = array.__array_interface__["data"][0]
+        high = low + array.nbytes
+        if not array.flags.forc:
+            low, high = _span(array, low)
+            if _overlaps_itself(array, high - low):
+                raise MismatchError(
+                    f"{quoted(name)}: elements of the array to fill, of shape {array.shape} and strides"
+                    f" {array.strides}, share memory; give one whose elements have their own"
+                )
+        spans.append((low, high, i))
     spans.sort()
-    open_spans: list[tuple[int, int]] = []  # ends and places of those that reach beyond the next beginning
+    if any(after[0] < before[1] for before, after in pairwise(spans)):
+        _check_pairs(targets, spans, is_same)
+
+
+def _check_pairs(
+    targets: Sequence[tuple[str, NDArray[Any]]],
+    spans: Sequence[tuple[int, int, int]],
+    is_same: Callable[[int, int], bool],
+) -> None:
+    """Of targets, by where their memory begins: those whose spans overlap may be strided, or the same."""
+    firsts: dict[tuple[Any, ...], int] = {}
+    reaching: list[tuple[int, int]] = []  # ends and places of those that reach beyond the next beginning
     for low, high, i in spans:
-        open_spans = [span for span in open_spans if span[0] > low]
-        for _, other in open_spans:
-            if _overlap(targets[i][1], targets[other][1]):
-                raise _shared(*sorted((targets[other][0], targets[i][0])))
-        open_spans.append((high, i))
+        name, array = targets[i]
+        first = firsts.setdefault((low, array.shape, array.strides, array.dtype), i)
+        if first != i:
+            if not is_same(first, i):
+                raise _shared(targets[first][0], name)
+            continue
+        reaching = [span for span in reaching if span[0] > low]
+        for _, other in reaching:
+            if _overlap(array, targets[other][1]):
+                raise _shared(*sorted((targets[other][0], name)))
+        reaching.append((high, i))
 
 
-def _span(array: NDArray[Any]) -> tuple[int, int]:
-    """The addresses that an array's elements lie between."""
-    begin: int = array.__array_interface__["data"][0]
+def _span(array: NDArray[Any], begin: int) -> tuple[int, int]:
+    """The addresses that an array's elements lie between, of which the first is at `begin`."""
     reach = [stride * (size - 1) for size, stride in zip(array.shape, array.strides, strict=True)]
     return begin + sum(min(each, 0) for each in reach), begin + sum(max(each, 0) for each in reach) + array.itemsize
 
