@@ -43,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     with Reader(arguments.path, threads=1) as reader:
         stored = reader.arrays()
-        chosen = text.chosen(stored, arguments.glob)
+        (chosen,) = text.chosen([stored], arguments.glob)
         if arguments.glob is not None and not chosen:
             raise ValueError(f"no name in {arguments.path} matches {arguments.glob!r}")
         leaves = [_leaf(reader, info, arguments.chunks) for info in chosen]

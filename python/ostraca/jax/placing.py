@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 import jax
 import numpy as np
 from jax.experimental.layout import Format
+from jax.extend.core.primitives import convert_element_type_p
 
 from .. import _core
+from ..casting import Cast, convert
+from ..lowlevel import ArrayInfo
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,29 +67,36 @@ class Placement:
         "_parts",
         "array",
         "boxes",
+        "cast",
         "dtype",
         "key_impl",
         "layout",
+        "name",
         "number",
         "shape",
         "sharding",
         "stored_dtype",
+        "weak_type",
     )
 
     def __init__(
         self,
-        number: int,
+        info: ArrayInfo,
         shape: Shape,
         boxes: Sequence[Box],
         stored_dtype: np.dtype[Any],
         dtype: np.dtype[Any],
+        cast: Cast,
         sharding: Any,
         layout: Any = None,
         key_impl: str | None = None,
+        weak_type: bool = False,
     ) -> None:
-        """Of leaf `number`. It is cast to `dtype` where that is not the stored one. Of PRNG keys the boxes are those of
-        their data."""
-        self.number = number
+        """Of a leaf. It is cast to `dtype` where that is not the stored one. Of PRNG keys the boxes are those of
+        their data. weak_type: its dtype yields to others', as that of a Python number does."""
+        self.number = info.number
+        self.name = info.name
+        self.cast = cast
         self.shape = shape
         self.boxes = boxes
         self.stored_dtype = stored_dtype
@@ -94,6 +104,7 @@ class Placement:
         self.sharding = sharding
         self.layout = layout
         self.key_impl = key_impl
+        self.weak_type = weak_type
         self.array: Any = None  # when all boxes are on all their devices
         self._parts: list[Any] = []
         if not boxes:  # all of it is on devices of other processes
@@ -134,6 +145,13 @@ class Placement:
         return data if self.key_impl is None else jax.random.wrap_key_data(data, impl=self.key_impl)
 
     def _laid_out(self) -> Any:
+        if self.weak_type:
+            sharding = self.array.sharding
+            self.array = convert_element_type_p.bind(
+                self.array, new_dtype=self.array.dtype, weak_type=True, sharding=None
+            )
+            if self.array.sharding != sharding:  # JAX computes in the devices' default memory
+                self.array = jax.device_put(self.array, sharding)
         if self.layout is not None and self.array.format.layout != self.layout:
             self.array = jax.device_put(self.array, Format(self.layout, self.array.sharding))
         return self.array
@@ -221,6 +239,6 @@ def _slot_bytes(shape: Shape, dtype: np.dtype[Any]) -> int:
 
 def _cast(staged: Staged) -> NDArray[Any]:
     if staged.cast is not staged.memory:
-        with np.errstate(all="ignore"):  # what does not fit becomes what numpy makes of it
-            np.copyto(staged.cast, staged.memory, casting="unsafe")
+        placement = staged.placement
+        convert(staged.memory, staged.cast, placement.name, placement.cast, staged.box.start)
     return staged.cast
