@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from .. import leaves, options
+from ..calls import Call
 from ..lowlevel import ArrayInfo, Reader
 from ..matching import Select, matched, selected
 from ..options import StrPath
@@ -47,24 +48,27 @@ def load(
     select, missing, verify, threads, progress: as of `ostraca.load`. `into` is only there.
     cast: brings arrays to the dtypes of `like`, and 64-bit ones to 32 bits where jax_enable_x64 is off; otherwise both
     are errors. Values that do not fit become what numpy makes of them.
-    timeout: seconds without progress after which another process counts as lost; None means 60.
+    timeout: seconds after which a process that lives, but does not make this call or no progress in it, counts as lost;
+    None is `OSTRACA_TIMEOUT`, or 300. One that shows no sign of life is lost after 60.
 
     With several processes all must call it, with a `like` of the same global arrays: none returns before all can. An
     `ostraca.PerProcess` in `like` takes what the process of this index had stored.
     Raises `NotFoundError`, `FormatError`, `CorruptionError`, `MismatchError`, `CoordinationError`, OSError.
     """
-    where = options.checked_path(path)
-    options.checked_choice("missing", missing, ("error", "keep"))
-    options.checked_choice("verify", verify, ("crc", "deep"))
-    check_progress(progress)
-    if into is not None:
-        raise ValueError("jax.Arrays cannot be filled in place: use like= here, or ostraca.load(into=) on numpy arrays")
-    if missing == "keep" and (like is None or is_sharding(like)):
-        raise ValueError("missing='keep' keeps leaves of like=; give a tree of them")
-    agreement = service.group().agreement(
-        f"the load of {where!r}", timeout=timeout, consequence="No process has restored anything"
-    )
+    # First of all, as a process that fails has to tell the others.
+    call = Call.of_load(path, missing=None if missing == "error" else missing, cast=cast)
+    agreement = service.group().meet(call, timeout=timeout, consequence="No process has restored anything")
     try:
+        where = options.checked_path(path)
+        options.checked_choice("missing", missing, ("error", "keep"))
+        options.checked_choice("verify", verify, ("crc", "deep"))
+        check_progress(progress)
+        if into is not None:
+            raise ValueError(
+                "jax.Arrays cannot be filled in place: use like= here, or ostraca.load(into=) on numpy arrays"
+            )
+        if missing == "keep" and (like is None or is_sharding(like)):
+            raise ValueError("missing='keep' keeps leaves of like=; give a tree of them")
         with (
             Reader(where, threads=threads, coding_bytes=CODING_BYTES) as reader,
             reporting(progress, f"loading {where}") as callback,
