@@ -85,6 +85,13 @@ class Writer:
     def abort(self) -> None: ...  # cancels, waits, removes what was written; the writer is dead afterwards
     def progress(self) -> tuple[int, int]: ...
 
+class CommitProgress:
+    """How far a commit is, for any thread."""
+
+    def __init__(self) -> None: ...
+    @property
+    def files(self) -> int: ...  # of those reported, checked so far
+
 def commit(
     path: str,
     reports: Sequence[FileReport],
@@ -95,6 +102,7 @@ def commit(
     seconds: float = 0.0,
     stall_seconds: float = 0.0,
     created: str = "",  # UTC, "2026-11-20T12:00:00Z"; empty: now
+    progress: CommitProgress | None = None,
 ) -> str:
     """Checks the reported files, writes index and manifest, publishes. Returns the manifest's JSON text."""
 

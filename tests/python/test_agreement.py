@@ -101,6 +101,7 @@ class Program:
         self.facts = [[LeafFact("w", "array float32 (12,)")]] * COUNT
         self.before_commit: Callable[[], object] = lambda: None
         self.waits: dict[int, Callable[[], object]] = {}  # while it writes
+        self.committing = _core.CommitProgress()
         self.on_failure: Callable[[], object] = lambda: None
         self.results: list[str | BaseException | None] = [None] * COUNT
         self.seconds = [0.0] * COUNT
@@ -172,7 +173,7 @@ class Program:
         def commit(reports: list[ostraca.FileReport]) -> str:
             self.before_commit()
             self._may_raise(index, "commit")
-            text = _core.commit(path, reports)
+            text = _core.commit(path, reports, progress=self.committing)
             self._may_raise(index, "published")
             return text
 
@@ -213,6 +214,7 @@ def test_all_agree_in_any_order(tmp_path: Path) -> None:
     for program in in_parallel(tmp_path, [Program(tmp_path / str(seed), seed=seed) for seed in range(100)]):
         assert program.check() == "committed"
         assert len(set(map(str, program.results))) == 1, program
+        assert program.committing.files == COUNT
 
 
 @pytest.mark.parametrize("after", [False, True])

@@ -1,6 +1,7 @@
 // Saving: a Writer streams one process's arrays into its data file; commit() makes the reported files a checkpoint.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -110,6 +111,8 @@ struct CommitOptions {
   double seconds = 0;  // for the manifest
   double stall_seconds = 0;
   std::string created = {};  // UTC, "2026-11-20T12:00:00Z"; empty: now
+  // Counts up with each reported file that was checked, for a thread that watches the commit; outlives it.
+  std::atomic<std::uint64_t>* files_checked = nullptr;
 };
 
 // Checks the reported files (which proves that all processes wrote to one directory), writes index and manifest and

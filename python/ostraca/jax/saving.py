@@ -134,7 +134,9 @@ def _start_together(arguments: Mapping[str, Any], asynchronous: bool) -> tuple[J
             return opener(attempt=attempt, process_index=index, process_count=count)
 
         writer = agreement.begin(request.path, collector.facts, opened)
-        agreement.writing(writer.progress, writer.cancel)
+        committing = _core.CommitProgress()
+        request.commit["progress"] = committing
+        agreement.writing(lambda: (*writer.progress(), committing.files), writer.cancel)
         return writer
 
     # First of all, as a process that fails has to tell the others.
