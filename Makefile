@@ -11,20 +11,29 @@ PACKAGES_BUILD := build-essential cmake ninja-build ccache python3-dev libzstd-d
 PACKAGES_TEST := libgtest-dev
 PACKAGES_BENCH := libbenchmark-dev
 PACKAGES_FUZZ := clang
+PACKAGES_MOUNTS := build-essential pkg-config libfuse3-dev fuse3 e2fsprogs xfsprogs
+
+# make powercut: ext4 or xfs, how often, and the first workload; CONTROL=1 (or files, directories): syncs do
+# nothing, which must lose; SHUTDOWN=1: the file system is told to stop.
+FS ?= ext4
+ROUNDS ?= 2000
+SEED ?= 1
 
 CPP_SOURCES := $(shell find cpp python/bindings cmake -type f 2>/dev/null) CMakeLists.txt pyproject.toml
 CPP_FORMATTED = $(shell find cpp python/bindings tests bench examples -name '*.cc' -o -name '*.h')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-cpp test-python stress lint format sanitize fuzz clean
+.PHONY: help demo test test-cpp test-python test-versions stress powercut lint format sanitize fuzz clean
 .PHONY: bench bench-full bench-incremental bench-setup
 
 help:
 	@echo "make demo      train, kill in mid-save, resume, compare bit for bit"
 	@echo "make test      C++ and Python tests        make stress    the random ones among them, for half an hour"
+	@echo "make powercut  FS=ext4|xfs ROUNDS=2000: power cuts on that file system; as root    CONTROL=1: they must lose"
 	@echo "make bench     C++ micro-benchmarks and the quick comparison with peers    make bench-full    all of it"
 	@echo "make bench-incremental    incremental saves on training runs, by kind of array"
 	@echo "make lint      ruff, mypy, clang-format        make format    apply them"
+	@echo "make test-versions    JAX's tests with every release that is supported (PYTHONS='python3 python3.13')"
 	@echo "make sanitize  tests under ASan + UBSan and under TSan"
 	@echo "make fuzz      each fuzzer for FUZZ_SECONDS=$(FUZZ_SECONDS)"
 
@@ -75,13 +84,26 @@ test-cpp:
 	cmake --build --preset dev
 	ctest --preset dev
 
+# Only root can mount disks whose power can be cut, and install what that takes; for others those tests are skipped.
 test-python: $(VENV)/.built $(VENV)/.test
+	$(call need,$(if $(filter 0,$(shell id -u)),$(PACKAGES_MOUNTS)))
 	$(PY) -m pytest
 
-# Random saves, prunes, kills and damage, and several processes at once: longer than `make test` has time for.
+# Each release in an environment of its own below build/versions; PYTHONS adds interpreters: the newest need another.
+PYTHONS ?= $(PYTHON)
+test-versions: $(VENV)/.built
+	$(PY) tests/versions.py $(foreach python,$(PYTHONS),--python $(python))
+
+# Everybody against each other for ten minutes; then random saves, prunes, kills and damage, and several processes at
+# once: longer than `make test` has time for.
 stress: $(VENV)/.built $(VENV)/.test
-	OSTRACA_STRESS=1 $(PY) -m pytest tests/python/test_incremental_machine.py \
+	OSTRACA_STRESS=1 $(PY) -m pytest tests/python/test_stress.py tests/python/test_incremental_machine.py \
 	  tests/python/test_two_processes.py tests/python/test_many_processes.py
+
+powercut: $(VENV)/.built
+	$(call need,$(PACKAGES_MOUNTS))
+	$(PY) tests/powercut $(FS) --rounds $(ROUNDS) --seed $(SEED) \
+	  $(if $(CONTROL),--control $(CONTROL:1=all)) $(if $(SHUTDOWN),--shutdown)
 
 # Results go to build/bench-results/. bench is under five minutes, bench-full an hour; leave the machine alone meanwhile.
 bench-setup: $(VENV)/.built $(VENV)/.bench

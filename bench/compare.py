@@ -51,7 +51,11 @@ class Failed(Exception):
 class Comparison:
     """One run: prepares what loads read, then measures round by round."""
 
-    def __init__(self, chosen: list[Case], directory: Path, rounds: int, seconds: float) -> None:
+    def __init__(
+        self, chosen: list[Case], directory: Path, rounds: int, seconds: float, python: str = sys.executable
+    ) -> None:
+        """python: the interpreter of the workers."""
+        self.python = python
         self.directory = directory
         self.rounds = rounds
         self.seconds = seconds
@@ -115,7 +119,7 @@ class Comparison:
         }
         spec_file = self.directory / "spec.json"
         spec_file.write_text(json.dumps(spec))
-        command = [sys.executable, str(HERE / "worker.py"), contender, operation, str(spec_file)]
+        command = [self.python, str(HERE / "worker.py"), contender, operation, str(spec_file)]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, env=os.environ | ENVIRONMENT

@@ -30,7 +30,7 @@ static Status run(const std::string& path) {
   if (rows != std::vector<float>(2 * 512, 0.5f)) return mismatch("the rows read are not those written");
 
   OSTRACA_ASSIGN_OR_RETURN(const VerifyReport checked, verify(path, true));
-  return checked.damaged.empty() ? Status() : corruption(checked.damaged.front().reason);
+  return checked.ok() ? Status() : corruption("the checkpoint is damaged, or cannot be read");
 }
 
 int main(int argc, char** argv) {

@@ -1,15 +1,19 @@
-// This machine's name, as intents carry it.
+// This machine and its processes, as intents name them.
 #pragma once
 
-#include <unistd.h>
-
+#include <cstdint>
+#include <optional>
 #include <string>
 
 namespace ostraca {
 
-inline std::string host_name() {
-  char name[256] = {};
-  return ::gethostname(name, sizeof name - 1) == 0 ? name : "";
-}
+std::string host_name();
+
+// Names the running kernel until it restarts; empty where the system does not say.
+std::string boot_id();
+
+// When a process started, in clock ticks since the kernel did: with the boot id, a process's number names one process
+// for good, whatever becomes of the clock. Nothing: there is no such process, or it ended and is not waited for.
+std::optional<std::uint64_t> start_ticks(std::int64_t pid);
 
 }  // namespace ostraca

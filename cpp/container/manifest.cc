@@ -1,6 +1,7 @@
 #include "container/manifest.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cinttypes>
 #include <cstdio>
 #include <ctime>
@@ -27,9 +28,11 @@ constexpr std::string_view kMetadata = "metadata";
 constexpr std::string_view kManifestMembers[] = {
     "format",           "version",       "features", "id",     "step",    "created",      "writer",
     "process_count",    "logical_bytes", "arrays",   "chunks", "seconds", "stored_bytes", "stall_seconds",
-    "referenced_bytes", "base",          "metadata", "index",  "files"};
-constexpr std::string_view kIntentMembers[] = {"format",        "version", "id",   "base",
-                                               "process_count", "created", "host", "pid"};
+    "referenced_bytes", "base",          "metadata", "index",  "files",   "parent",       "created_nanoseconds"};
+constexpr std::string_view kIntentMembers[] = {"format",  "version", "id",  "base",    "process_count",
+                                               "created", "host",    "pid", "boot_id", "start_ticks"};
+constexpr std::int64_t kNanosecondsPerSecond = 1'000'000'000;
+constexpr std::int64_t kCreatedSecondsMax = INT64_MAX / kNanosecondsPerSecond - 1;  // in the year 2262
 
 std::string hex(std::uint64_t value, int digits) {
   char text[24];
@@ -110,14 +113,43 @@ Status check_format(const json& members, const char* format) {
   return version == kFormatVersion ? Status() : unknown_version(version);
 }
 
+constexpr const char* kTimeFormat = "%Y-%m-%dT%H:%M:%SZ";
+
+std::string utc(std::time_t seconds) {
+  std::tm time{};
+  gmtime_r(&seconds, &time);
+  char text[32];
+  text[std::strftime(text, sizeof text, kTimeFormat, &time)] = '\0';
+  return text;
+}
+
 Result<std::string> read_created(const json& members) {
-  constexpr std::string_view kPattern = "0000-00-00T00:00:00Z";
   OSTRACA_ASSIGN_OR_RETURN(std::string created, json_string(members, "created"));
-  bool matches = created.size() == kPattern.size();
-  for (std::size_t i = 0; matches && i < kPattern.size(); ++i)
-    matches = kPattern[i] == '0' ? created[i] >= '0' && created[i] <= '9' : created[i] == kPattern[i];
-  if (!matches) return json_mismatch(members, "created", "a UTC time like \"2026-11-20T12:00:00Z\"");
+  std::tm time{};
+  const char* end = ::strptime(created.c_str(), kTimeFormat, &time);
+  // Written again it must be the same text: strptime also takes the 31st of February, and single digits.
+  const std::time_t seconds = end == nullptr ? -1 : ::timegm(&time);
+  if (seconds < 0 || seconds > kCreatedSecondsMax || utc(seconds) != created)
+    return json_mismatch(members, "created", "a UTC time like \"2026-11-20T12:00:00Z\"");
   return created;
+}
+
+// Members that came later: null where they are missing.
+bool is_given(const json& members, const char* name) {
+  const json* member = json_member(members, name);
+  return member != nullptr && !member->is_null();
+}
+
+Status read_history(const json& members, Manifest* manifest) {
+  if (is_given(members, "created_nanoseconds")) {
+    OSTRACA_ASSIGN_OR_RETURN(const std::uint64_t rest,
+                             json_unsigned(members, "created_nanoseconds", kNanosecondsPerSecond - 1));
+    manifest->created_nanoseconds = static_cast<std::uint32_t>(rest);
+  }
+  if (is_given(members, "parent")) {
+    OSTRACA_ASSIGN_OR_RETURN(manifest->parent, json_id(members, "parent"));
+  }
+  return {};
 }
 
 // Null or {"directory", "id"}; `directory` is left empty for null.
@@ -202,6 +234,7 @@ Result<std::string> encode_manifest(const Manifest& manifest) {
   writer.add_text("id", manifest.id.hex());
   writer.add("step", manifest.step ? std::to_string(*manifest.step) : "null");
   writer.add_text("created", manifest.created);
+  writer.add_number("created_nanoseconds", manifest.created_nanoseconds);
   writer.add_text("writer", manifest.writer);
   writer.add_number("process_count", manifest.process_count);
   writer.add_number("logical_bytes", manifest.logical_bytes);
@@ -212,6 +245,7 @@ Result<std::string> encode_manifest(const Manifest& manifest) {
   writer.add("seconds", json(manifest.seconds).dump());
   writer.add("stall_seconds", json(manifest.stall_seconds).dump());
   writer.add("base", base_json(manifest.base_directory, manifest.base_id));
+  writer.add("parent", manifest.parent ? json_quote(manifest.parent->hex()) : "null");
   writer.add("metadata", manifest.metadata);
   writer.add("index", file_json(manifest.index));
   std::string files = "[";
@@ -233,6 +267,7 @@ Result<Manifest> decode_manifest(std::string_view text) {
     return format_error("requires features that this build lacks: " + hex(manifest.features & ~kFeaturesSupported, 16));
   OSTRACA_ASSIGN_OR_RETURN(manifest.id, json_id(members, "id"));
   OSTRACA_ASSIGN_OR_RETURN(manifest.created, read_created(members));
+  OSTRACA_RETURN_IF_ERROR(read_history(members, &manifest));
   OSTRACA_ASSIGN_OR_RETURN(manifest.writer, json_string(members, "writer"));
   OSTRACA_RETURN_IF_ERROR(read_numbers(members, &manifest));
   OSTRACA_RETURN_IF_ERROR(read_base(members, &manifest.base_directory, &manifest.base_id));
@@ -253,6 +288,8 @@ Result<std::string> encode_intent(const Intent& intent) {
   writer.add_text("created", intent.created);
   writer.add_text("host", intent.host);
   writer.add("pid", std::to_string(intent.pid));
+  writer.add("boot_id", intent.boot_id.empty() ? "null" : json_quote(intent.boot_id));
+  writer.add("start_ticks", intent.start_ticks ? std::to_string(*intent.start_ticks) : "null");
   return writer.close();
 }
 
@@ -269,6 +306,12 @@ Result<Intent> read_intent(std::string_view text) {
   OSTRACA_ASSIGN_OR_RETURN(intent.created, read_created(members));
   OSTRACA_ASSIGN_OR_RETURN(intent.host, json_string(members, "host"));
   OSTRACA_ASSIGN_OR_RETURN(intent.pid, json_integer(members, "pid"));
+  if (is_given(members, "boot_id")) {
+    OSTRACA_ASSIGN_OR_RETURN(intent.boot_id, json_string(members, "boot_id"));
+  }
+  if (is_given(members, "start_ticks")) {
+    OSTRACA_ASSIGN_OR_RETURN(intent.start_ticks, json_unsigned(members, "start_ticks"));
+  }
   OSTRACA_RETURN_IF_ERROR(read_base(members, &intent.base_directory, &intent.base_id));
   return intent;
 }
@@ -291,13 +334,11 @@ Result<BaseName> decode_base(std::string_view text) {
   return base;
 }
 
-std::string utc_now() {
-  const std::time_t now = std::time(nullptr);
-  std::tm utc{};
-  gmtime_r(&now, &utc);
-  char text[32];
-  text[std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc)] = '\0';
-  return text;
+void set_created(Manifest* manifest, std::int64_t nanoseconds_since_1970) {
+  manifest->created = utc(nanoseconds_since_1970 / kNanosecondsPerSecond);
+  manifest->created_nanoseconds = static_cast<std::uint32_t>(nanoseconds_since_1970 % kNanosecondsPerSecond);
 }
+
+std::string utc_now() { return utc(std::time(nullptr)); }
 
 }  // namespace ostraca

@@ -22,7 +22,8 @@ struct Manifest {
   std::uint64_t features = 0;
   CheckpointId id;
   std::optional<std::int64_t> step;
-  std::string created;  // UTC, "2026-11-20T12:00:00Z"
+  std::string created;                    // UTC, "2026-11-20T12:00:00Z"
+  std::uint32_t created_nanoseconds = 0;  // what `created` leaves out
   std::string writer;
   std::uint32_t process_count = 1;
   std::uint64_t logical_bytes = 0;
@@ -34,7 +35,8 @@ struct Manifest {
   double stall_seconds = 0;
   std::string base_directory;  // empty: no base
   CheckpointId base_id;
-  std::string metadata = "null";  // JSON text
+  std::optional<CheckpointId> parent;  // what the state was loaded from, or saved as, before; it need not exist
+  std::string metadata = "null";       // JSON text
   ManifestFile index;
   std::vector<ManifestFile> files;
 };
@@ -53,6 +55,9 @@ struct Intent {
   std::string created;
   std::string host;
   std::int64_t pid = 0;
+  // These say which process of that number; not known to writers before November 2026, and where there is no /proc.
+  std::string boot_id;
+  std::optional<std::uint64_t> start_ticks;
 };
 // kInvalidArgument when the base's name cannot be written.
 Result<std::string> encode_intent(const Intent& intent);
@@ -65,6 +70,9 @@ struct BaseName {
 };
 // Checks the closing CRC, that it is one of the two, its version, and the base.
 Result<BaseName> decode_base(std::string_view text);
+
+// Sets both members that say when.
+void set_created(Manifest* manifest, std::int64_t nanoseconds_since_1970);
 
 std::string utc_now();
 

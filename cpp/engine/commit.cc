@@ -3,11 +3,12 @@
 //   2. and makes it durable, and its name, before it reports;
 //   3. the committer opens every reported file and checks id, size, footer and tables;
 //   4. it writes the index and a temporary manifest and makes both, and their names, durable;
-//   5. it publishes the manifest: link(), which cannot replace another save's; or rename(), when overwriting;
-//   6. it makes the manifest's name durable. Only then are the intent and overwritten files removed.
+//   5. it publishes the manifest, and makes its name durable (engine/publish.cc);
+//   6. only then are the intent and the files of an overwritten checkpoint removed.
 // An error before step 5 removes what step 4 wrote. After it nothing is removed: kCommitUncertain.
 
 #include <algorithm>
+#include <chrono>
 #include <set>
 
 #include "base/limits.h"
@@ -17,6 +18,7 @@
 #include "engine/lifetime.h"
 #include "engine/merge.h"
 #include "engine/on_storage.h"
+#include "engine/publish.h"
 #include "engine/stored_file.h"
 
 namespace ostraca {
@@ -28,6 +30,10 @@ std::uint64_t features(const FileReport& report) { return report.base_directory.
 
 Result<Part> read_part(Storage& storage, const FileReport& report) {
   Result<std::unique_ptr<ReadableFile>> file = storage.open(report.file_name());
+  if (!file.ok() && file.status().code() == Code::kNotFound && report.process_count == 1)
+    return not_found("'" + storage.path_of(report.file_name()) +
+                     "', which this save wrote, is not there any more: it was removed, or its directory was moved. "
+                     "Save again");
   if (!file.ok() && file.status().code() == Code::kNotFound)
     return Status(Code::kCoordination,
                   "process " + std::to_string(report.process_index) + " wrote '" + report.file_name() +
@@ -107,7 +113,10 @@ Manifest describe(const std::vector<Part>& parts, const std::vector<FileReport>&
   manifest.base_directory = reports.front().base_directory;
   manifest.base_id = reports.front().base_id;
   manifest.step = options.step;
-  manifest.created = options.created.empty() ? utc_now() : options.created;
+  manifest.parent = options.parent;
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  const std::int64_t now_ns = std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
+  set_created(&manifest, options.created_ns != 0 ? options.created_ns : std::max(now_ns, options.created_after_ns + 1));
   manifest.writer = std::string("ostraca ") + OSTRACA_VERSION;
   manifest.process_count = reports.front().process_count;
   manifest.index = {index_file_name(manifest.id), index.bytes.size(), index.footer_crc};
@@ -147,17 +156,6 @@ Status check_reports(std::vector<FileReport>& reports) {
   return {};
 }
 
-// What the manifest in place names, if overwriting finds one that can be read and that is not this attempt's.
-std::vector<std::string> overwritten_files(Storage& storage, const CheckpointId& id) {
-  const Result<std::string> text = storage.read_small(kManifestName, kManifestBytesMax);
-  if (!text.ok()) return {};
-  const Result<Manifest> manifest = decode_manifest(*text);
-  if (!manifest.ok() || manifest->id == id) return {};
-  std::vector<std::string> names{manifest->index.name};
-  for (const ManifestFile& file : manifest->files) names.push_back(file.name);
-  return names;
-}
-
 }  // namespace
 
 Result<std::string> commit_on(Storage& storage, const std::vector<FileReport>& unordered,
@@ -192,39 +190,17 @@ Result<std::string> commit_on(Storage& storage, const std::vector<FileReport>& u
     return exists("attempt " + id.hex() + " was committed to '" + storage.path() + "' before, or is being committed");
   if (status.ok()) status = storage.write_small(temporary, as_bytes(text));
   if (status.ok()) status = storage.sync_directory();
-  // The lease keeps whoever prunes from taking the new manifest for the one it is about to remove.
-  Result<std::unique_ptr<Lease>> lease = not_found("");
-  if (status.ok() && options.overwrite) {
-    lease = storage.lease(kManifestName);
-    if (lease.status().code() != Code::kNotFound) status = lease.ok() ? check_names_no_delta(storage) : lease.status();
+  Published published;
+  if (status.ok()) status = publish(storage, temporary, manifest, options, &published);
+  if (status.ok()) {
+    remove_superseded(storage, manifest.id, published);
+    return text;
   }
-  const bool is_base = status.code() == Code::kExists;
-  const bool has_base = !manifest.base_directory.empty();
-  if (status.ok() && has_base) status = check_live_base(storage, manifest.base_directory, manifest.base_id);
-  const std::vector<std::string> old =  // late: another save may have committed meanwhile
-      status.ok() && options.overwrite ? overwritten_files(storage, id) : std::vector<std::string>{};
-  if (status.ok()) status = storage.publish(temporary, kManifestName, options.overwrite);
-  if (status.code() == Code::kCommitUncertain) return status;
-  if (!status.ok()) {
+  if (status.code() != Code::kCommitUncertain) {
     (void)storage.remove(temporary);
     (void)storage.remove(index_name);
-    if (status.code() == Code::kExists && !is_base)
-      return exists("another save committed to '" + storage.path() + "' first; this one was discarded");
-    return status;
   }
-  if (status = storage.sync_directory(); !status.ok())
-    return Status(Code::kCommitUncertain, "the checkpoint at '" + storage.path() +
-                                              "' is published, but perhaps not durable: " + status.message() +
-                                              ". Nothing was removed; load or verify it, or save again elsewhere");
-  // From here on the manifest keeps the base's files; until here the intent did, if nobody disregarded it.
-  if (has_base)
-    if (status = lease_base(*storage.sibling(manifest.base_directory), manifest.base_id).status(); !status.ok())
-      return Status(Code::kCommitUncertain, "the checkpoint at '" + storage.path() +
-                                                "' is published, but its base went while it was saved (" +
-                                                status.message() + "): verify it, or save again without a base");
-  (void)storage.remove(intent_file_name(id));
-  for (const std::string& name : old) (void)storage.remove(name);
-  return text;
+  return status;
 }
 
 Result<std::string> commit(const std::string& path, const std::vector<FileReport>& reports,

@@ -37,6 +37,8 @@ Result<std::shared_ptr<Keyframe>> Keyframe::open(std::unique_ptr<Storage> storag
       std::unique_ptr<Storage> keyframe = storage->sibling(manifest->base_directory);
       const Result<std::string> there = read_manifest(*keyframe);
       const Result<Manifest> base = there.ok() ? decode_manifest(*there) : Result<Manifest>(there.status());
+      if (there.status().code() == Code::kSystem)
+        return there.status().with_context("the base of '" + storage->path() + "'");
       if (base.ok() && !base->base_directory.empty())
         return format_error("the checkpoint at '" + keyframe->path() + "' is the base of '" + storage->path() +
                             "' and has a base itself");

@@ -1,7 +1,9 @@
 #include "engine/lifetime.h"
 
 #include <signal.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <optional>
 
@@ -13,16 +15,7 @@
 namespace ostraca {
 namespace {
 
-Status refusal(Storage& storage, const std::string& who, const std::string& advice) {
-  return exists("'" + storage.path() + "' cannot be overwritten: it is the base of " + who + "; " + advice);
-}
-
-bool is_gone(const Intent& intent) {
-  return intent.host == host_name() && intent.pid > 0 && ::kill(static_cast<pid_t>(intent.pid), 0) != 0 &&
-         errno == ESRCH;
-}
-
-// The text of a neighbour's file; nothing if it is gone, or is none that could be read by anybody.
+// A neighbour's small file. Nothing: it is gone, or not for us to read.
 Result<std::optional<std::string>> read_if_there(Storage& storage, const std::string& name) {
   Result<std::string> text = storage.read_small(name, kManifestBytesMax);
   if (text.ok()) return std::optional(text.take());
@@ -30,18 +23,37 @@ Result<std::optional<std::string>> read_if_there(Storage& storage, const std::st
   return text.status();
 }
 
-Status check_intents(Storage& storage, Storage& neighbour, const std::string& name, const CheckpointId& id) {
+// Of the running saves to a neighbour.
+Status add_claims_of_intents(Storage& neighbour, const std::string& name, const CheckpointId& id, Claim* claim) {
   const Result<std::vector<std::string>> files = neighbour.list();
-  if (!files.ok()) return {};  // not ours, or gone
+  claim->unknown |= !files.ok() && files.status().os_error() != EACCES;
+  if (!files.ok()) return {};
   for (const std::string& file : *files) {
     if (!file.starts_with("intent-")) continue;
     OSTRACA_ASSIGN_OR_RETURN(const std::optional<std::string> text, read_if_there(neighbour, file));
     const Result<Intent> intent = text ? decode_intent(*text) : Result<Intent>(not_found(file));
-    if (intent.ok() && !intent->base_directory.empty() && intent->base_id == id && !is_gone(*intent))
-      return refusal(storage,
-                     "a save to '" + name + "', by process " + std::to_string(intent->pid) + " on " + intent->host,
-                     "let it end, or prune what it left if it is dead");
+    claim->unknown |= !intent.ok();
+    if (intent.ok() && !intent->base_directory.empty() && intent->base_id == id && saver_of(*intent) != Saver::kGone)
+      claim->by = "a save to '" + name + "', by process " + std::to_string(intent->pid) + " on " + intent->host +
+                  "; let it end, or prune what it left if it is dead";
   }
+  return {};
+}
+
+bool has_our_files(Storage& neighbour) {
+  const Result<std::vector<std::string>> files = neighbour.list();
+  return !files.ok() || std::ranges::any_of(*files, [](const std::string& name) { return name.ends_with(".ostraca"); });
+}
+
+// Of the checkpoint there. A manifest that is damaged, or of a later release, may name anything; one that is another
+// program's does not.
+Status add_claim_of_manifest(Storage& neighbour, const CheckpointId& id, Claim* claim) {
+  OSTRACA_ASSIGN_OR_RETURN(const std::optional<std::string> text, read_if_there(neighbour, kManifestName));
+  if (!text) return {};
+  const Result<BaseName> base = decode_base(*text);
+  claim->unknown |= !base.ok() && has_our_files(neighbour);
+  if (base.ok() && !base->directory.empty() && base->id == id)
+    claim->by = "'" + neighbour.path() + "'; save to another path, or remove that one first";
   return {};
 }
 
@@ -53,6 +65,7 @@ Result<std::unique_ptr<Lease>> lease_base(Storage& storage, const CheckpointId& 
   if (!lease.ok() && lease.status().code() != Code::kNotFound) return lease;
   if (lease.ok()) {
     const Result<std::string> text = storage.read_small(kManifestName, kManifestBytesMax);
+    if (text.status().code() == Code::kSystem) return text.status();
     const Result<Manifest> manifest = text.ok() ? decode_manifest(*text) : Result<Manifest>(text.status());
     if (manifest.ok() && manifest->id == id && (*lease)->current()) return lease;
   }
@@ -64,31 +77,54 @@ Status check_live_base(Storage& storage, const std::string& name, const Checkpoi
   const Result<std::string> text = base->read_small(kManifestName, kManifestBytesMax);
   const Result<Manifest> manifest = text.ok() ? decode_manifest(*text) : Result<Manifest>(text.status());
   if (manifest.ok() && manifest->id == id) return {};
+  if (text.status().code() == Code::kSystem && text.status().os_error() != ENOTDIR)
+    return text.status().with_context("the base of the save to '" + storage.path() + "'");
   return not_found("the base of the save to '" + storage.path() + "' is not beside it: expected checkpoint " +
                    id.hex() + " at '" + base->path() + "', found " +
                    (manifest.ok() ? "checkpoint " + manifest->id.hex() : "none: " + manifest.status().message()) +
                    ". Save without a base, or against another checkpoint of the same directory");
 }
 
-Status check_names_no_delta(Storage& storage) {
-  const Result<std::string> text = storage.read_small(kManifestName, kManifestBytesMax);
-  if (!text.ok()) return text.status().code() == Code::kSystem ? text.status() : Status();
-  const Result<Manifest> manifest = decode_manifest(*text);
-  if (!manifest.ok() || !manifest->base_directory.empty()) return {};
+Result<Claim> claim_on(Storage& storage, const CheckpointId& id) {
   const Result<Storage::Siblings> siblings = storage.siblings();
-  if (!siblings.ok()) return siblings.status().os_error() == EACCES ? Status() : siblings.status();
+  if (!siblings.ok() && siblings.status().os_error() != EACCES) return siblings.status();
+  Claim claim{.unknown = !siblings.ok()};
+  if (!siblings.ok()) return claim;
   // Intents first: a save publishes its manifest before it removes its intent, so that one of them is seen. The id
-  // alone decides: the base may be named through a link.
+  // alone decides: the base may have been renamed.
   for (const std::string& name : siblings->others)
-    OSTRACA_RETURN_IF_ERROR(check_intents(storage, *storage.sibling(name), name, manifest->id));
-  for (const std::string& name : siblings->others) {
-    const std::unique_ptr<Storage> neighbour = storage.sibling(name);
-    OSTRACA_ASSIGN_OR_RETURN(const std::optional<std::string> other, read_if_there(*neighbour, kManifestName));
-    const Result<BaseName> base = other ? decode_base(*other) : Result<BaseName>(not_found(name));
-    if (base.ok() && !base->directory.empty() && base->id == manifest->id)
-      return refusal(storage, "'" + neighbour->path() + "'", "save to another path, or remove that one first");
-  }
-  return {};
+    OSTRACA_RETURN_IF_ERROR(add_claims_of_intents(*storage.sibling(name), name, id, &claim));
+  for (const std::string& name : siblings->others)
+    OSTRACA_RETURN_IF_ERROR(add_claim_of_manifest(*storage.sibling(name), id, &claim));
+  return claim;
+}
+
+Status check_no_claim(Storage& storage, const Manifest& manifest) {
+  if (!manifest.base_directory.empty()) return {};
+  OSTRACA_ASSIGN_OR_RETURN(const Claim claim, claim_on(storage, manifest.id));
+  if (claim.by.empty()) return {};
+  return exists("'" + storage.path() + "' cannot be overwritten: it is the base of " + claim.by);
+}
+
+Result<InPlace> manifest_in_place(Storage& storage) {
+  const Result<std::string> text = storage.read_small(kManifestName, kManifestBytesMax);
+  if (text.status().code() == Code::kNotFound) return InPlace();
+  if (text.status().code() == Code::kSystem) return text.status();
+  Result<Manifest> manifest = text.ok() ? decode_manifest(*text) : Result<Manifest>(text.status());
+  InPlace found{.is_there = true};
+  if (manifest.ok()) found.manifest = manifest.take();
+  return found;
+}
+
+Saver saver_of(const Intent& intent) {
+  if (intent.host != host_name() || intent.pid <= 0) return Saver::kUnknown;
+  const std::string boot = boot_id();
+  if (!intent.boot_id.empty() && !boot.empty() && intent.boot_id != boot) return Saver::kGone;
+  const std::optional<std::uint64_t> started = start_ticks(intent.pid);
+  if (started) return !intent.start_ticks || *intent.start_ticks == *started ? Saver::kRuns : Saver::kGone;
+  // Without /proc the number has to do.
+  const bool gone = start_ticks(::getpid()) || (::kill(static_cast<pid_t>(intent.pid), 0) != 0 && errno == ESRCH);
+  return gone ? Saver::kGone : Saver::kRuns;
 }
 
 }  // namespace ostraca

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "container/manifest.h"
@@ -40,9 +41,28 @@ class OpenBase {
   std::unique_ptr<Lease> lease_;
 };
 
-// kExists when the checkpoint in `storage` is the base of another one beside it, or of one being saved there:
-// overwriting it would take the bytes from under it. Ok where there is none, or none that can be read. Looks at the
-// neighbours only where there is a checkpoint without a base of its own.
-Status check_names_no_delta(Storage& storage);
+// Who beside a checkpoint has it as its base: another one, or a save that may be running.
+struct Claim {
+  std::string by;        // a name for people, with what to do about it; empty: nobody that is known
+  bool unknown = false;  // something there could not be read, or vanished, and may have it as its base
+};
+// What lies in directories that are closed to us is not counted.
+Result<Claim> claim_on(Storage& storage, const CheckpointId& id);
+
+// kExists when somebody has the checkpoint in `storage`, which this is the manifest of, as its base: overwriting it
+// would take the bytes from under it. Looks at the neighbours only where the checkpoint has no base of its own.
+Status check_no_claim(Storage& storage, const Manifest& manifest);
+
+// What holds the place that a save wants.
+struct InPlace {
+  bool is_there = false;
+  std::optional<Manifest> manifest;  // if it could be read
+};
+// Fails only where the system does: a damaged manifest may be overwritten.
+Result<InPlace> manifest_in_place(Storage& storage);
+
+// Whether the process that wrote an intent runs. kUnknown: it is not of this machine.
+enum class Saver { kRuns, kGone, kUnknown };
+Saver saver_of(const Intent& intent);
 
 }  // namespace ostraca

@@ -143,7 +143,7 @@ Result<std::string> read_manifest(Storage& storage) {
     return format_error("'" + storage.path() + "' is a file; a checkpoint is a directory");
   if (text.status().code() != Code::kNotFound) return text.status();
   const Result<std::vector<std::string>> names = storage.list();
-  if (!names.ok()) return not_found("there is no checkpoint at '" + storage.path() + "': no such directory");
+  if (!names.ok()) return not_found("there is no checkpoint at '" + storage.path() + "': " + names.status().message());
   if (std::ranges::any_of(*names, [](const std::string& name) { return name.starts_with("tombstone-"); }))
     return not_found("'" + storage.path() +
                      "' is not a checkpoint any more: it was removed (its manifest is now a "

@@ -63,6 +63,11 @@ std::string listing(const std::vector<std::string>& names) {
   return text;
 }
 
+Status missing_means_damage(const Status& status) {
+  if (status.code() != Code::kNotFound) return status;
+  return corruption("the file is missing, though the manifest names it");
+}
+
 class Verifier {
  public:
   Verifier(Storage& storage, bool deep, unsigned threads, const Poll& poll)
@@ -87,11 +92,15 @@ class Verifier {
     std::uint32_t process_count = 0;
   };
 
-  void add(std::string file, std::uint64_t offset, std::string array, std::string reason) {
+  // Notes what was found at a place: an error of the system says nothing of the bytes there.
+  void add(std::string file, std::uint64_t offset, std::string array, const Status& found,
+           const std::string& more = "") {
+    std::string reason = found.message() + more;
     const std::string prefix = "file '" + storage_.path_of(file) + "'";  // said already
     if (reason.starts_with(prefix)) reason.erase(0, std::min(reason.size(), prefix.size() + 2));
     const std::lock_guard lock(mutex_);
-    report_.damaged.push_back({std::move(file), offset, std::move(array), std::move(reason)});
+    auto& places = found.code() == Code::kSystem ? report_.unreadable : report_.damaged;
+    places.push_back({std::move(file), offset, std::move(array), std::move(reason)});
   }
   std::vector<Wanted> wanted_files(const Manifest* manifest) const;
   void check_index(const Manifest& manifest);
@@ -132,8 +141,7 @@ class Verifier::ChunkSink final : public ReadPipeline::Sink {
     const std::lock_guard lock(mutex_);
     const std::vector<std::string>& names = names_.of(read.extent);
     const std::string more = names.size() > 1 ? " (a chunk of " + listing(names) + ")" : "";
-    verifier_.add(name_, file_.extents[read.extent].offset, names.size() == 1 ? names.front() : "",
-                  status.message() + more);
+    verifier_.add(name_, file_.extents[read.extent].offset, names.size() == 1 ? names.front() : "", status, more);
     return {};
   }
 
@@ -153,7 +161,7 @@ Result<VerifyReport> Verifier::run() {
   } else {
     if (manifest.status().code() == Code::kFormat)
       return manifest.status().with_context("file '" + storage_.path_of(kManifestName) + "'");
-    add(kManifestName, 0, "", manifest.status().message());
+    add(kManifestName, 0, "", manifest.status());
   }
   report_.bytes = text_.size();
   const std::vector<Wanted> wanted = wanted_files(manifest.ok() ? &*manifest : nullptr);
@@ -167,7 +175,8 @@ Result<VerifyReport> Verifier::run() {
     check_agreement(*manifest);
   }
   if (poll_) (void)poll_(bytes_total_, bytes_total_);
-  std::ranges::stable_sort(report_.damaged, {}, [](const Damage& d) { return std::pair(d.file, d.offset); });
+  for (auto* places : {&report_.damaged, &report_.unreadable})
+    std::ranges::stable_sort(*places, {}, [](const Damage& d) { return std::pair(d.file, d.offset); });
   return std::move(report_);
 }
 
@@ -176,9 +185,7 @@ void Verifier::check_index(const Manifest& manifest) {
   if (index.ok()) {
     index_ = index.take();
   } else {
-    const bool missing = index.status().code() == Code::kNotFound;
-    add(manifest.index.name, 0, "",
-        missing ? "the file is missing, though the manifest names it" : index.status().message());
+    add(manifest.index.name, 0, "", missing_means_damage(index.status()));
   }
 }
 
@@ -187,9 +194,9 @@ void Verifier::check_agreement(const Manifest& manifest) {
   if (!index_ || parts_.size() != manifest.files.size()) return;
   const Result<Directory> merged = merge(parts_);
   if (!merged.ok()) {
-    add(manifest.index.name, 0, "", merged.status().message());
+    add(manifest.index.name, 0, "", merged.status());
   } else if (encode_directory(*merged) != encode_directory(*index_)) {
-    add(manifest.index.name, 0, "", "the index does not hold what the data files' own directories say");
+    add(manifest.index.name, 0, "", corruption("the index does not hold what the data files' own directories say"));
   }
 }
 
@@ -212,14 +219,13 @@ std::vector<Verifier::Wanted> Verifier::wanted_files(const Manifest* manifest) c
 Status Verifier::check_file(const Wanted& wanted) {
   ExtentNames names;
   if (index_) names.add(*index_, wanted.number);
-  const auto whole_file = [&](std::uint64_t offset, std::string reason) {
-    if (!names.all().empty()) reason += " (it holds chunks of " + listing(names.all()) + ")";
-    add(wanted.name, offset, "", std::move(reason));
+  const auto whole_file = [&](std::uint64_t offset, const Status& found) {
+    add(wanted.name, offset, "", found,
+        names.all().empty() ? "" : " (it holds chunks of " + listing(names.all()) + ")");
   };
   Result<std::unique_ptr<ReadableFile>> opened = storage_.open(wanted.name);
   if (!opened.ok()) {
-    whole_file(0, opened.status().code() == Code::kNotFound ? "the file is missing, though the manifest names it"
-                                                            : opened.status().message());
+    whole_file(0, missing_means_damage(opened.status()));
     return {};
   }
   DataFile file{.file = opened.take()};
@@ -227,20 +233,20 @@ Status Verifier::check_file(const Wanted& wanted) {
   FileStructure structure;
   std::vector<Problem> problems;
   const bool usable = examine_structure(*file.file, structure, problems);
-  for (const Problem& problem : problems) whole_file(problem.offset, problem.status.message());
+  for (const Problem& problem : problems) whole_file(problem.offset, problem.status);
   if (problems.empty() && wanted.record)
     if (Status status = check_identity(structure, *file.file, *wanted.record, wanted.process_count); !status.ok())
-      whole_file(0, status.message());
+      whole_file(0, status);
   if (!usable) {
     if (wanted.record && wanted.record->bytes != file.file->size())
-      whole_file(file.file->size(), "size in bytes: expected " + std::to_string(wanted.record->bytes) + ", found " +
-                                        std::to_string(file.file->size()));
+      whole_file(file.file->size(), corruption("size in bytes: expected " + std::to_string(wanted.record->bytes) +
+                                               ", found " + std::to_string(file.file->size())));
     return {};
   }
   if (!structure.directory.empty()) {
     Result<Directory> own = read_directory(structure, *file.file, structure.header.kind == FileKind::kIndex);
     if (!own.ok()) {
-      whole_file(structure.footer.directory_offset, own.status().message());
+      whole_file(structure.footer.directory_offset, own.status());
     } else if (index_) {
       parts_.push_back({*wanted.record, own.take(), {}});
     } else {
@@ -250,7 +256,7 @@ Status Verifier::check_file(const Wanted& wanted) {
   if (index_) {
     std::vector<const std::vector<Extent>*> tables(index_->files.size(), nullptr);
     tables[wanted.number] = &structure.extents;
-    if (Status status = check_references(*index_, tables); !status.ok()) whole_file(0, status.message());
+    if (Status status = check_references(*index_, tables); !status.ok()) whole_file(0, status);
   }
   file.extents = std::move(structure.extents);
   file.table_offset = structure.footer.table_offset;
@@ -266,10 +272,15 @@ Status Verifier::check_chunks(const std::string& name, std::uint32_t number, con
   std::vector<const DataFile*> files(std::max<std::size_t>(index_ ? index_->files.size() : 0, number + 1), nullptr);
   files[number] = &file;
   ChunkSink sink(*this, name, file, names);
-  if (deep_ && base_) {
+  const auto is_delta = [&](const ExtentRead& read) {
+    return file.extents[read.extent].codec == static_cast<std::uint8_t>(Codec::kDelta);
+  };
+  // Without an index, of which the report says what ails it, a delta's base is not known: checksums have to do.
+  const bool deep = deep_ && (base_ || std::ranges::none_of(reads, is_delta));
+  if (deep && base_) {
     const auto lost = std::erase_if(reads, [&](ExtentRead& read) {
+      if (!is_delta(read)) return false;
       const Extent& extent = file.extents[read.extent];
-      if (extent.codec != static_cast<std::uint8_t>(Codec::kDelta)) return false;
       const Result<DataFiles::BaseExtent> base = base_files_->base_of(extent);
       if (!base.ok()) return (void)sink.damaged(read, base.status()), true;
       read.base_file = base->file;
@@ -282,7 +293,7 @@ Status Verifier::check_chunks(const std::string& name, std::uint32_t number, con
   const std::vector<Fetch> fetches = plan_fetches(
       reads, [&](std::uint32_t f) -> const std::vector<Extent>& { return files[f]->extents; },
       [&](std::uint32_t f) { return files[f]->table_offset; }, kFetchBytes);
-  ReadPipeline pipeline(fetches, files, buffers_, sink, {.threads = threads_, .decode = deep_, .deep = deep_});
+  ReadPipeline pipeline(fetches, files, buffers_, sink, {.threads = threads_, .decode = deep, .deep = deep});
   const std::uint64_t before = report_.bytes - std::min(report_.bytes, file.file->size());
   const Status status = pipeline.run([&](std::uint64_t done, std::uint64_t) {
     return !poll_ || poll_(std::min(before + done, bytes_total_), bytes_total_);
@@ -296,8 +307,7 @@ void Verifier::open_base(const Manifest& manifest) {
   base_.emplace(storage_, manifest);
   if (!base_->status().ok())
     add("../" + base_->name() + "/" + kManifestName, 0, "",
-        "the base's manifest, or the tombstone that takes its place, is missing or damaged: " +
-            base_->status().message());
+        base_->status().with_context("the base's manifest, or the tombstone that takes its place, cannot be used"));
   base_files_.emplace(storage_, base_->storage(), *index_);
   for (std::uint32_t file = 0; file < index_->files.size(); ++file)
     if (index_->files[file].in_base) base_names_[file].add(*index_, file);
@@ -313,7 +323,8 @@ void Verifier::note_deltas(const std::string& name, const DataFile& file, Extent
     });
     if (at == index_->files.end()) {
       add(name, extent.offset, listing(names.of(i)),
-          "a delta against file " + std::to_string(extent.base_file) + " of the base, which the index does not list");
+          corruption("a delta against file " + std::to_string(extent.base_file) +
+                     " of the base, which the index does not list"));
       continue;
     }
     base_names_[static_cast<std::uint32_t>(at - index_->files.begin())].add(extent.base_extent, names.of(i));
@@ -328,7 +339,7 @@ Status Verifier::check_base() {
     const std::string name = "../" + base_->name() + "/" + file_name;
     const Result<const DataFile*> file = base_files_->get(number);
     if (!file.ok()) {
-      add(name, 0, "", file.status().message() + " (arrays that need it: " + listing(names.all()) + ")");
+      add(name, 0, "", file.status(), " (arrays that need it: " + listing(names.all()) + ")");
       continue;
     }
     std::vector<ExtentRead> reads;
@@ -338,7 +349,7 @@ Status Verifier::check_base() {
         report_.bytes += (*file)->extents[extent].stored_bytes;
       } else {
         add(name, (*file)->table_offset, "",
-            "there is no extent " + std::to_string(extent) + ", which a delta is against");
+            corruption("there is no extent " + std::to_string(extent) + ", which a delta is against"));
       }
     }
     OSTRACA_RETURN_IF_ERROR(check_chunks(name, number, **file, std::move(reads), names));
@@ -353,7 +364,7 @@ Result<VerifyReport> verify_on(Storage& storage, bool deep, unsigned threads, co
   while (true) {
     Verifier verifier(storage, deep, threads, poll);
     Result<VerifyReport> report = verifier.run();
-    if (!report.ok() || report->damaged.empty() || !verifier.overwritten()) return report;
+    if (!report.ok() || report->ok() || !verifier.overwritten()) return report;
   }
 }
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <cerrno>
 #include <chrono>
 #include <deque>
 #include <memory_resource>
@@ -136,11 +137,13 @@ Status WriterImpl::open() {
     Result<std::string> manifest = storage_->read_small(kManifestName, kManifestBytesMax);
     if (manifest.ok())
       return exists("'" + storage_->path() + "' already holds a checkpoint: choose another path, or overwrite=True");
+    if (manifest.status().code() == Code::kSystem && manifest.status().os_error() != ENOTDIR) return manifest.status();
     if (manifest.status().code() == Code::kFormat)
       return exists("'" + storage_->path_of(kManifestName) +
                     "' exists and is not a manifest this release could have written");
   } else if (options_.process_index == 0) {
-    OSTRACA_RETURN_IF_ERROR(check_names_no_delta(*storage_));
+    OSTRACA_ASSIGN_OR_RETURN(const InPlace found, manifest_in_place(*storage_));
+    if (found.manifest) OSTRACA_RETURN_IF_ERROR(check_no_claim(*storage_, *found.manifest));
   }
   if (base_) OSTRACA_RETURN_IF_ERROR(check_base());
   OSTRACA_RETURN_IF_ERROR(storage_->create_directory());
@@ -151,7 +154,9 @@ Status WriterImpl::open() {
                         .process_count = options_.process_count,
                         .created = utc_now(),
                         .host = host_name(),
-                        .pid = ::getpid()};
+                        .pid = ::getpid(),
+                        .boot_id = boot_id(),
+                        .start_ticks = start_ticks(::getpid())};
     OSTRACA_ASSIGN_OR_RETURN(const std::string text, encode_intent(intent));
     OSTRACA_RETURN_IF_ERROR(storage_->write_small(intent_file_name(id_), as_bytes(text)));
     made_intent_ = true;

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
+#include <climits>
 #include <mutex>
 #include <shared_mutex>
 
@@ -255,6 +256,13 @@ class PosixReadableFile final : public ReadableFile {
 
 }  // namespace
 
+std::string posix_link_target(int directory, const std::string& name) {
+  std::string target(PATH_MAX, '\0');
+  const ssize_t size = ::readlinkat(directory, name.c_str(), target.data(), target.size());
+  target.resize(size > 0 ? static_cast<std::size_t>(size) : 0);
+  return target;
+}
+
 Result<UniqueFd> posix_open_exclusive(const UniqueFd& directory, const std::string& name, const std::string& path) {
   // 0666 and not 0600: who may read a checkpoint is the umask's decision.
   UniqueFd fd(retry_on_eintr(
@@ -292,7 +300,12 @@ Result<std::unique_ptr<ReadableFile>> posix_open(Directory directory, std::strin
   // O_NONBLOCK: opening a FIFO that somebody put here must not hang.
   UniqueFd fd(retry_on_eintr(
       [&] { return ::openat(directory->get(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); }));
-  if (!fd && errno == ENOENT) return not_found("'" + path + "' does not exist");
+  if (!fd && errno == ENOENT) {
+    const std::string target = posix_link_target(directory->get(), name);
+    if (target.empty()) return not_found("'" + path + "' does not exist");
+    // Not "not found": what the link leads to may be out of reach only now.
+    return Status::system(ENOENT, "follow the symbolic link to '" + target + "' at", path);
+  }
   if (!fd) return Status::system(errno, "open", path);
   struct stat about = {};
   if (::fstat(fd.get(), &about) != 0) return Status::system(errno, "stat", path);

@@ -23,6 +23,15 @@ Result<std::unique_ptr<ReadableFile>> posix_open(Directory directory, std::strin
 Result<std::unique_ptr<Lease>> posix_lease(Directory directory, std::string name, const std::string& path,
                                            const PosixCalls& calls);
 
+// The exclusive lease of Storage::lease_replacing: a flock on the file `name`.lock, which is there while it is held.
+// Whoever gets the flock looks whether the file still has the name: the one before removed it. A file that a killed
+// process left is used by the next.
+Result<std::unique_ptr<Lease>> posix_lease_replacing(Directory directory, const std::string& name,
+                                                     const std::string& path, const PosixCalls& calls);
+
+// What a symbolic link points to; empty where there is none. `name` is of `directory`, or a path with AT_FDCWD.
+std::string posix_link_target(int directory, const std::string& name);
+
 // O_EXCL. The descriptor is for writing through the page cache.
 Result<UniqueFd> posix_open_exclusive(const UniqueFd& directory, const std::string& name, const std::string& path);
 

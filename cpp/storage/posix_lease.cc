@@ -1,4 +1,4 @@
-// Leases: shared flocks. The kernel lets go of them when the process dies, however it dies.
+// Leases: flocks. The kernel lets go of them when the process dies, however it dies.
 
 #include <fcntl.h>
 #include <sys/file.h>
@@ -16,28 +16,46 @@ namespace {
 // is another program that holds it, or a stopped one: reading matters more than the lease.
 constexpr auto kWait = std::chrono::seconds(5);
 constexpr auto kPause = std::chrono::milliseconds(1);
+// Whoever replaces a checkpoint's manifest holds its lease for some reads, a rename and a sync.
+constexpr auto kReplacingWait = std::chrono::seconds(60);
 
-class PosixLease final : public Lease {
+// What flock() answers where there are no locks.
+bool has_no_locks(int error) {
+  return error == ENOTSUP || error == EOPNOTSUPP || error == ENOLCK || error == EBADF || error == ENOSYS ||
+         error == EINVAL;
+}
+
+bool is_this_file(int directory, const std::string& name, const struct stat& file, int flags) {
+  struct stat about = {};
+  return ::fstatat(directory, name.c_str(), &about, flags) == 0 && about.st_dev == file.st_dev &&
+         about.st_ino == file.st_ino;
+}
+
+// Both kinds: the open file keeps its number from being used again.
+class PosixLease : public Lease {
  public:
-  PosixLease(Directory directory, std::string name, UniqueFd fd, const struct stat& about)
-      : directory_(std::move(directory)),
-        name_(std::move(name)),
-        fd_(std::move(fd)),
-        device_(about.st_dev),
-        inode_(about.st_ino) {}
+  PosixLease(Directory directory, std::string name, UniqueFd fd, const struct stat& about, int flags = 0)
+      : directory_(std::move(directory)), name_(std::move(name)), fd_(std::move(fd)), about_(about), flags_(flags) {}
 
-  bool current() const override {
-    struct stat about = {};
-    return ::fstatat(directory_->get(), name_.c_str(), &about, 0) == 0 && about.st_dev == device_ &&
-           about.st_ino == inode_;
-  }
+  bool current() const override { return is_this_file(directory_->get(), name_, about_, flags_); }
 
- private:
+ protected:
   const Directory directory_;
   const std::string name_;
-  const UniqueFd fd_;  // also keeps the inode's number from being used again
-  const dev_t device_;
-  const ino_t inode_;
+
+ private:
+  const UniqueFd fd_;
+  const struct stat about_;
+  const int flags_;  // of fstatat: whether a link is followed
+};
+
+class PosixReplacingLease final : public PosixLease {
+ public:
+  using PosixLease::PosixLease;
+  // The name goes first: who waits for the flock then sees that the file has lost it, and makes a new one.
+  ~PosixReplacingLease() override {
+    if (current()) (void)::unlinkat(directory_->get(), name_.c_str(), 0);
+  }
 };
 
 }  // namespace
@@ -58,6 +76,33 @@ Result<std::unique_ptr<Lease>> posix_lease(Directory directory, std::string name
     auto lease = std::make_unique<PosixLease>(directory, name, std::move(fd), about);
     if (!busy && lease->current()) return std::unique_ptr<Lease>(std::move(lease));
     if (busy) std::this_thread::sleep_for(kPause);
+  }
+}
+
+Result<std::unique_ptr<Lease>> posix_lease_replacing(Directory directory, const std::string& name,
+                                                     const std::string& path, const PosixCalls& calls) {
+  const std::string lock = name + ".lock", lock_path = path + ".lock";
+  const auto give_up = std::chrono::steady_clock::now() + kReplacingWait;
+  constexpr int kFlags = O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+  while (true) {
+    UniqueFd fd(retry_on_eintr([&] { return ::openat(directory->get(), lock.c_str(), kFlags, 0666); }));
+    if (!fd) return Status::system(errno, "open", lock_path);
+    struct stat about = {};
+    if (::fstat(fd.get(), &about) != 0) return Status::system(errno, "stat", lock_path);
+    if (!S_ISREG(about.st_mode))
+      return format_error("'" + lock_path + "' is not a plain file, as those who replace '" + name +
+                          "' need it to be; remove it");
+    const bool locked = retry_on_eintr([&] { return calls.flock(fd.get(), LOCK_EX | LOCK_NB); }) == 0;
+    if (!locked && errno != EWOULDBLOCK && !has_no_locks(errno)) return Status::system(errno, "lock", lock_path);
+    if (!locked && errno == EWOULDBLOCK) {
+      if (std::chrono::steady_clock::now() > give_up)
+        return Status::system(ETIMEDOUT, "wait for another process to let go of", lock_path);
+      std::this_thread::sleep_for(kPause);
+      continue;
+    }
+    if (is_this_file(directory->get(), lock, about, AT_SYMLINK_NOFOLLOW))
+      return std::unique_ptr<Lease>(
+          std::make_unique<PosixReplacingLease>(directory, lock, std::move(fd), about, AT_SYMLINK_NOFOLLOW));
   }
 }
 

@@ -58,6 +58,9 @@ Status check_name(const std::string& name) {
                           " bytes, not '" + name.substr(0, kNameBytesMax) + "'");
 }
 
+// What link() answers where there are no links, or no more of them.
+bool has_no_links(int error) { return error == EPERM || error == EOPNOTSUPP || error == EMLINK || error == ENOSYS; }
+
 // Reads of plain files only; a symbolic link is none.
 bool is_plain_file(int directory, const dirent& entry) {
   if (entry.d_type != DT_UNKNOWN) return entry.d_type == DT_REG;
@@ -82,11 +85,13 @@ class PosixStorage final : public Storage {
   Result<std::string> read_small(const std::string& name, std::size_t max_bytes) override;
   Status write_small(const std::string& name, Bytes data) override;
   Status publish(const std::string& from, const std::string& to, bool replace) override;
+  Status add_name(const std::string& from, const std::string& to) override;
   Status sync_directory() override;
   Status remove(const std::string& name) override;
   void remove_created_directories() override;
   Result<std::vector<std::string>> list() override;
   Result<std::unique_ptr<Lease>> lease(const std::string& name) override;
+  Result<std::unique_ptr<Lease>> lease_replacing(const std::string& name) override;
   Result<Siblings> siblings() override;
   std::unique_ptr<Storage> sibling(const std::string& name) override {
     return make_posix_storage(real_parent() + "/" + name, calls_);
@@ -123,7 +128,11 @@ Result<Directory> PosixStorage::directory() {
   std::lock_guard lock(mutex_);
   if (directory_ != nullptr) return directory_;
   UniqueFd fd(retry_on_eintr([&] { return ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
-  if (!fd && errno == ENOENT) return not_found("directory '" + path_ + "' does not exist");
+  if (!fd && errno == ENOENT) {
+    const std::string target = posix_link_target(AT_FDCWD, path_);
+    return not_found(target.empty() ? "directory '" + path_ + "' does not exist"
+                                    : "'" + path_ + "' is a symbolic link to '" + target + "', which does not exist");
+  }
   if (!fd) return Status::system(errno, "open directory", path_);
   directory_ = std::make_shared<const UniqueFd>(std::move(fd));
   return directory_;
@@ -158,7 +167,11 @@ Status PosixStorage::make_all() {
       error = make_one(path.back());
     }
     if (error == 0) return {};
-    status = Status::system(error, "create directory", path.back());
+    const std::string target = posix_link_target(AT_FDCWD, path.back());
+    status = Status::system(
+        error,
+        target.empty() ? "create directory" : "create directory through the symbolic link to '" + target + "' at",
+        path.back());
     if (error != ENOENT) break;
   }
   return status;
@@ -242,8 +255,7 @@ Status PosixStorage::publish_new(int directory, const std::string& from, const s
                                  const struct stat& ours) {
   if (retry_on_eintr([&] { return calls_.link(directory, from.c_str(), to.c_str()); }) != 0) {
     const int error = errno;
-    const bool no_links = error == EPERM || error == EOPNOTSUPP || error == EMLINK || error == ENOSYS;
-    if (!no_links) {
+    if (!has_no_links(error)) {
       OSTRACA_RETURN_IF_ERROR(not_published(directory, to, ours, error, "publish"));
     } else {
       if (retry_on_eintr([&] { return calls_.rename_no_replace(directory, from.c_str(), to.c_str()); }) == 0) return {};
@@ -269,6 +281,17 @@ Status PosixStorage::publish(const std::string& from, const std::string& to, boo
   if (!replace) return publish_new(in->get(), from, to, ours);
   if (retry_on_eintr([&] { return calls_.rename(in->get(), from.c_str(), to.c_str()); }) == 0) return {};
   return not_published(in->get(), to, ours, errno, "publish");
+}
+
+Status PosixStorage::add_name(const std::string& from, const std::string& to) {
+  OSTRACA_RETURN_IF_ERROR(check_name(from));
+  OSTRACA_RETURN_IF_ERROR(check_name(to));
+  OSTRACA_ASSIGN_OR_RETURN(Directory in, directory());
+  if (retry_on_eintr([&] { return calls_.link(in->get(), from.c_str(), to.c_str()); }) == 0) return {};
+  if (errno == EEXIST) return exists("'" + path_of(to) + "' exists already");
+  if (!has_no_links(errno)) return Status::system(errno, "link", path_of(to));
+  OSTRACA_ASSIGN_OR_RETURN(const std::string text, read_small(from, kManifestBytesMax));
+  return write_small(to, as_bytes(text));
 }
 
 Status PosixStorage::sync_parent(const std::string& path) const {
@@ -337,6 +360,12 @@ Result<std::unique_ptr<Lease>> PosixStorage::lease(const std::string& name) {
   OSTRACA_RETURN_IF_ERROR(check_name(name));
   OSTRACA_ASSIGN_OR_RETURN(Directory in, directory());
   return posix_lease(std::move(in), name, path_of(name), calls_);
+}
+
+Result<std::unique_ptr<Lease>> PosixStorage::lease_replacing(const std::string& name) {
+  OSTRACA_RETURN_IF_ERROR(check_name(name));
+  OSTRACA_ASSIGN_OR_RETURN(Directory in, directory());
+  return posix_lease_replacing(std::move(in), name, path_of(name), calls_);
 }
 
 // Of the directory that the path leads to, which may be elsewhere than a link to it.

@@ -46,9 +46,8 @@ class ReadableFile {
   virtual std::size_t direct_alignment() const = 0;
 };
 
-// A shared lease on a file, held until it is destroyed: whoever wants to remove the file asks for an exclusive one
-// first. It stays with the file when its name changes. Where the file system has no leases it holds nothing.
-// Thread-safe.
+// A lease on a file, held until it is destroyed; the system lets go of those of a process that died. Where the file
+// system has no leases it holds nothing. Thread-safe.
 class Lease {
  public:
   virtual ~Lease() = default;
@@ -76,6 +75,9 @@ class Storage {
   // (rename); without, an existing `to` is kExists (link, then unlink of `from`).
   // Any other failure means that `to` is as it was, but for kCommitUncertain: then nobody can tell.
   virtual Status publish(const std::string& from, const std::string& to, bool replace) = 0;
+  // Gives the file `from` a second name; a copy of it, durable, where the file system has no links. An existing `to`
+  // is kExists.
+  virtual Status add_name(const std::string& from, const std::string& to) = 0;
   // Makes names durable: fsyncs the directory, its parent after create_directory, and the parents of every other
   // directory that it made.
   virtual Status sync_directory() = 0;
@@ -84,8 +86,12 @@ class Storage {
   virtual void remove_created_directories() = 0;
   virtual Result<std::vector<std::string>> list() = 0;  // names of plain files, sorted; no directory: kNotFound
 
-  // Waits, briefly, for whoever holds the file exclusively. Absent: kNotFound.
+  // For who reads: shared. Whoever wants to remove the file asks for an exclusive one first. It stays with the file
+  // when its name changes. Waits, briefly, for whoever holds the file exclusively. Absent: kNotFound.
   virtual Result<std::unique_ptr<Lease>> lease(const std::string& name) = 0;
+  // For who replaces or removes what has this name, or puts something there: exclusive among those, and nothing to
+  // readers. It is on the name: there need not be a file. Waits for whoever has it; after a minute kSystem, ETIMEDOUT.
+  virtual Result<std::unique_ptr<Lease>> lease_replacing(const std::string& name) = 0;
   // The directory's own name, and those of the directories beside it, sorted. Symbolic links are directories here,
   // but the own name is the real one. No directory: kNotFound.
   struct Siblings {

@@ -32,18 +32,25 @@ const char* exception_name(Code code) {
 
 }  // namespace
 
+py::str text(const std::string& engine_text) {
+  PyObject* const decoded =
+      PyUnicode_DecodeUTF8(engine_text.data(), static_cast<Py_ssize_t>(engine_text.size()), "surrogateescape");
+  if (!decoded) throw py::error_already_set();
+  return py::module_::import("ostraca.printing").attr("escaped")(py::reinterpret_steal<py::str>(decoded));
+}
+
 void raise_if_error(const Status& status) {
   if (status.ok()) return;
   py::object exception;
   if (const char* name = exception_name(status.code())) {
-    exception = py::module_::import("ostraca.errors").attr(name)(status.message());
+    exception = py::module_::import("ostraca.errors").attr(name)(text(status.message()));
   } else if (status.code() == Code::kSystem) {
     // OSError picks its subclass (PermissionError, ...) from errno; the message's own words go into strerror.
     const py::object os_error = py::reinterpret_borrow<py::object>(PyExc_OSError);
-    exception =
-        status.os_error() ? os_error(status.os_error(), status.message(), status.path()) : os_error(status.message());
+    const py::str message = text(status.message());
+    exception = status.os_error() ? os_error(status.os_error(), message, SystemPath{status.path()}) : os_error(message);
   } else {
-    exception = py::reinterpret_borrow<py::object>(PyExc_ValueError)(status.message());
+    exception = py::reinterpret_borrow<py::object>(PyExc_ValueError)(text(status.message()));
   }
   PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception.ptr())), exception.ptr());
   throw py::error_already_set();

@@ -1,4 +1,4 @@
-// Between Python and the engine: statuses to exceptions, polling with the GIL, small conversions.
+// Between Python and the engine: statuses to exceptions, paths and texts, polling with the GIL, small conversions.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -15,6 +15,15 @@
 namespace ostraca::python {
 
 namespace py = pybind11;
+
+// A path: bytes to the engine; to Python a str, in which bytes that are no text are surrogates (os.fsdecode). Functions
+// take it as a str, bytes or os.PathLike.
+struct SystemPath {
+  std::string bytes;
+};
+
+// What the engine says, for people: what of its names and paths is no printable text is escaped.
+py::str text(const std::string& engine_text);
 
 // Raises the Python exception of a status that is not ok. REQUIRES: the GIL.
 void raise_if_error(const Status& status);
@@ -57,3 +66,19 @@ void bind_writer(py::module_& module);
 void bind_reader(py::module_& module);
 
 }  // namespace ostraca::python
+
+template <>
+class pybind11::detail::type_caster<ostraca::python::SystemPath> {
+ public:
+  PYBIND11_TYPE_CASTER(ostraca::python::SystemPath, const_name("str | bytes | os.PathLike"));
+  bool load(handle source, bool /*convert*/) {
+    PyObject* bytes = nullptr;
+    if (PyUnicode_FSConverter(source.ptr(), &bytes) == 0) throw error_already_set();
+    const auto owner = reinterpret_steal<object>(bytes);
+    value.bytes.assign(PyBytes_AS_STRING(bytes), static_cast<std::size_t>(PyBytes_GET_SIZE(bytes)));
+    return true;
+  }
+  static handle cast(const ostraca::python::SystemPath& path, return_value_policy /*policy*/, handle /*parent*/) {
+    return PyUnicode_DecodeFSDefaultAndSize(path.bytes.data(), static_cast<Py_ssize_t>(path.bytes.size()));
+  }
+};

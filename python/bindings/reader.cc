@@ -9,17 +9,18 @@
 
 #include "container/manifest.h"
 #include "convert.h"
+#include "engine/lifetime.h"
 
 namespace ostraca::python {
 namespace {
 
 class PyReader {
  public:
-  PyReader(const std::string& path, const ReaderOptions& options) {
+  PyReader(const SystemPath& path, const ReaderOptions& options) {
     Result<std::unique_ptr<Reader>> reader = invalid_argument("");
     {
       const py::gil_scoped_release release;
-      reader = Reader::open(path, options);
+      reader = Reader::open(path.bytes, options);
     }
     reader_ = take_or_raise(std::move(reader));
   }
@@ -172,23 +173,38 @@ py::list PyReader::read_into(const py::sequence& sequence, bool deep, const py::
   return arrays;
 }
 
-py::tuple verify_checkpoint(const std::string& path, bool deep, unsigned threads, const py::object& progress) {
+py::tuple verify_checkpoint(const SystemPath& path, bool deep, unsigned threads, const py::object& progress) {
   GilPoll poll(progress);
   Result<VerifyReport> report = invalid_argument("");
   {
     const py::gil_scoped_release release;
-    report = verify(path, deep, threads, poll.poll());
+    report = verify(path.bytes, deep, threads, poll.poll());
   }
   poll.rethrow();
   raise_if_error(report.status());
-  py::list damaged;
-  for (const Damage& d : report->damaged) damaged.append(py::make_tuple(d.file, d.offset, d.array, d.reason));
-  return py::make_tuple(report->chunks, report->bytes, damaged);
+  const auto places = [](const std::vector<Damage>& found) {
+    py::list out;
+    for (const Damage& d : found) out.append(py::make_tuple(SystemPath{d.file}, d.offset, d.array, text(d.reason)));
+    return out;
+  };
+  return py::make_tuple(report->chunks, report->bytes, places(report->damaged), places(report->unreadable));
+}
+
+py::object base_or_none(const std::string& directory, const CheckpointId& id) {
+  return directory.empty() ? py::object(py::none()) : py::make_tuple(directory, id.hex());
 }
 
 py::object base_of(const py::bytes& text) {
   const BaseName base = take_or_raise(decode_base(std::string_view(text)));
-  return base.directory.empty() ? py::object(py::none()) : py::make_tuple(base.directory, base.id.hex());
+  return base_or_none(base.directory, base.id);
+}
+
+py::tuple intent_of(const py::bytes& text) {
+  const Intent intent = take_or_raise(decode_intent(std::string_view(text)));
+  const Saver saver = saver_of(intent);
+  const char* state = saver == Saver::kRuns ? "runs" : saver == Saver::kGone ? "gone" : "unknown";
+  return py::make_tuple(intent.id.hex(), base_or_none(intent.base_directory, intent.base_id), intent.created,
+                        intent.host, intent.pid, state);
 }
 
 }  // namespace
@@ -196,7 +212,7 @@ py::object base_of(const py::bytes& text) {
 void bind_reader(py::module_& m) {
   using py::arg;
   py::class_<PyReader>(m, "Reader")
-      .def(py::init([](const std::string& path, unsigned threads, std::size_t coding_bytes, const std::string& io) {
+      .def(py::init([](const SystemPath& path, unsigned threads, std::size_t coding_bytes, const std::string& io) {
              return std::make_unique<PyReader>(path, ReaderOptions{threads, coding_bytes, io_mode(io)});
            }),
            arg("path"), py::kw_only(), arg("threads") = 0, arg("coding_bytes") = 0, arg("io") = "auto")
@@ -218,6 +234,10 @@ void bind_reader(py::module_& m) {
            })
       .def("close", &PyReader::close);
   m.def("base_of", &base_of, arg("text"));
+  m.def("intent_of", &intent_of, arg("text"));
+  m.def(
+      "check_manifest", [](const py::bytes& text) { raise_if_error(decode_manifest(std::string_view(text)).status()); },
+      arg("text"));
   m.def("verify", &verify_checkpoint, arg("path"), py::kw_only(), arg("deep") = false, arg("threads") = 0,
         arg("progress") = py::none());
 }

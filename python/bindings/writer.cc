@@ -119,9 +119,9 @@ class SourceConverter {
 // used or destroyed.
 class PyWriter {
  public:
-  PyWriter(const std::string& path, WriterOptions options) {
+  PyWriter(const SystemPath& path, WriterOptions options) {
     const py::gil_scoped_release release;
-    Result<std::unique_ptr<Writer>> writer = Writer::create(path, std::move(options));
+    Result<std::unique_ptr<Writer>> writer = Writer::create(path.bytes, std::move(options));
     if (writer.ok()) {
       writer_ = writer.take();
       return;
@@ -254,15 +254,25 @@ struct CommitProgress {
   std::atomic<std::uint64_t> files = 0;
 };
 
-std::string commit_reports(const std::string& path, const std::vector<FileReport>& reports,
+std::string commit_reports(const SystemPath& path, const std::vector<FileReport>& reports,
                            std::optional<std::int64_t> step, const std::optional<std::string>& metadata, bool overwrite,
-                           double seconds, double stall_seconds, const std::string& created, CommitProgress* progress) {
-  CommitOptions options{step, metadata.value_or("null"), overwrite, seconds, stall_seconds, created};
+                           double seconds, double stall_seconds, const std::optional<std::string>& replaces,
+                           const std::optional<std::string>& parent, std::int64_t created_ns,
+                           std::int64_t created_after_ns, CommitProgress* progress) {
+  CommitOptions options{.step = step,
+                        .metadata = metadata.value_or("null"),
+                        .overwrite = overwrite,
+                        .seconds = seconds,
+                        .stall_seconds = stall_seconds,
+                        .created_ns = created_ns,
+                        .created_after_ns = created_after_ns};
+  if (replaces) options.replaces = checkpoint_id(*replaces);
+  if (parent) options.parent = checkpoint_id(*parent);
   if (progress != nullptr) options.files_checked = &progress->files;
   Result<std::string> manifest = invalid_argument("");
   {
     const py::gil_scoped_release release;
-    manifest = commit(path, reports, options);
+    manifest = commit(path.bytes, reports, options);
   }
   return take_or_raise(std::move(manifest));
 }
@@ -284,20 +294,20 @@ void bind_writer(py::module_& m) {
       .def(py::init())
       .def_property_readonly("files", [](const CommitProgress& p) { return p.files.load(); });
   py::class_<BaseSnapshot, std::shared_ptr<BaseSnapshot>>(m, "BaseSnapshot")
-      .def(py::init([](const std::string& path, std::uint64_t budget_bytes) {
+      .def(py::init([](const SystemPath& path, std::uint64_t budget_bytes) {
              Result<std::shared_ptr<BaseSnapshot>> base = invalid_argument("");
              {
                const py::gil_scoped_release release;
-               base = BaseSnapshot::open(path, budget_bytes);
+               base = BaseSnapshot::open(path.bytes, budget_bytes);
              }
              return take_or_raise(std::move(base));
            }),
            arg("path"), arg("budget_bytes"))
-      .def_property_readonly("path", &BaseSnapshot::path)
+      .def_property_readonly("path", [](const BaseSnapshot& b) { return SystemPath{b.path()}; })
       .def_property_readonly("id", [](const BaseSnapshot& b) { return b.id().hex(); })
       .def_property_readonly("kept_bytes", &BaseSnapshot::kept_bytes);
   py::class_<PyWriter>(m, "Writer")
-      .def(py::init([](const std::string& path, std::uint32_t process_index, std::uint32_t process_count,
+      .def(py::init([](const SystemPath& path, std::uint32_t process_index, std::uint32_t process_count,
                        const std::optional<std::string>& attempt, const std::string& codec, const std::string& io,
                        unsigned threads, std::size_t coding_bytes, std::optional<std::size_t> staging_bytes,
                        std::size_t keep_bytes, std::shared_ptr<BaseSnapshot> base, const py::object& chunk_shape,
@@ -323,7 +333,8 @@ void bind_writer(py::module_& m) {
       .def("progress", [](PyWriter& w) { return std::pair(w.get().bytes_done(), w.get().bytes_total()); });
   m.def("commit", &commit_reports, arg("path"), arg("reports"), py::kw_only(), arg("step") = py::none(),
         arg("metadata") = py::none(), arg("overwrite") = false, arg("seconds") = 0.0, arg("stall_seconds") = 0.0,
-        arg("created") = "", arg("progress") = nullptr);
+        arg("replaces") = py::none(), arg("parent") = py::none(), arg("created_ns") = 0, arg("created_after_ns") = 0,
+        arg("progress") = nullptr);
 }
 
 }  // namespace ostraca::python

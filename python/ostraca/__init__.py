@@ -34,11 +34,13 @@ from .tree import PerProcess
 if TYPE_CHECKING:
     from .compacting import compact
     from .pruning import prune
+    from .recency import newest
     from .upkeep_reports import CheckpointRecord, CompactReport, Kept, PruneReport, Removed
 
 # Upkeep is imported when first asked for: a training program seldom does, and `import ostraca` is to be quick.
 _UPKEEP = {
     "compact": "compacting",
+    "newest": "recency",
     "prune": "pruning",
     **dict.fromkeys(("CheckpointRecord", "CompactReport", "Kept", "PruneReport", "Removed"), "upkeep_reports"),
 }
@@ -90,6 +92,7 @@ __all__ = [
     "commit",
     "compact",
     "load",
+    "newest",
     "open",
     "prune",
     "save",

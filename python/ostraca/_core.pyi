@@ -20,6 +20,7 @@ LeafSpec = tuple[bytes, Description, NDArray[Any] | None, Dims | None, Dims | No
 # File name, offset in it, stored and decoded bytes, codec, content hash (hex), offset in the decoded extent, whether
 # the file is the base's, stored bytes of a delta's base extent, origin and shape of the box in the leaf.
 ChunkInfo = tuple[str, int, int, int, int, str, int, bool, int, tuple[int, ...], tuple[int, ...]]
+Place = tuple[str, int, str, str]  # file, offset in it, array ("" when unknown), reason
 LeafInfo = TypeVar("LeafInfo", bound=tuple[Any, ...])
 ProgressCallback = Callable[[int, int], object]  # bytes done, bytes total
 
@@ -101,7 +102,10 @@ def commit(
     overwrite: bool = False,
     seconds: float = 0.0,
     stall_seconds: float = 0.0,
-    created: str = "",  # UTC, "2026-11-20T12:00:00Z"; empty: now
+    replaces: str | None = None,  # an id: with `overwrite`, only over this checkpoint
+    parent: str | None = None,  # an id, for the manifest
+    created_ns: int = 0,  # nanoseconds since 1970; 0: now, but later than `created_after_ns`
+    created_after_ns: int = 0,
     progress: CommitProgress | None = None,
 ) -> str:
     """Checks the reported files, writes index and manifest, publishes. Returns the manifest's JSON text."""
@@ -131,14 +135,21 @@ class Reader:
 
 def verify(
     path: str, *, deep: bool = False, threads: int = 0, progress: ProgressCallback | None = None
-) -> tuple[int, int, list[tuple[str, int, str, str]]]:
-    """Returns chunks, bytes and the damage found: file, offset, array ("" when unknown), reason."""
+) -> tuple[int, int, list[Place], list[Place]]:
+    """Returns chunks, bytes, the damage found, and the places that the system did not let be read."""
 
 def base_of(text: bytes) -> tuple[str, str] | None:
     """Verifies a manifest or an intent of any features, and returns the base it names: directory and id.
 
     CorruptionError: not what was written. FormatError: not a document of ours, or of a later version.
     """
+
+def check_manifest(text: bytes) -> None:
+    """Decodes a manifest as readers do, and raises what they would."""
+
+# Its id, its base (directory and id), when it was created, host, pid, and its process: "runs", "gone" or "unknown".
+def intent_of(text: bytes) -> tuple[str, tuple[str, str] | None, str, str, int, str]:
+    """Decodes an intent. Raises `CorruptionError` or `FormatError`."""
 
 def allocate(nbytes: int) -> NDArray[np.uint8]:
     """Fresh, 64-byte aligned memory, backed by huge pages when large. Contents are unspecified."""

@@ -7,12 +7,14 @@ from typing import Final, Self, SupportsIndex
 
 from . import _core, options
 from .errors import MismatchError
+from .instead import explained
 from .options import StrPath
+from .uncopied import Uncopied
 
 MEMORY_SHARE: Final = 0.25  # of the memory available: what a snapshot keeps at most unless told otherwise
 
 
-class BaseSnapshot:
+class BaseSnapshot(Uncopied):
     """A keyframe for incremental saves, of which decoded chunks stay in memory: `save(..., base=snapshot)`.
 
     Opens the checkpoint at `path`, or its base if it has one. What a save reads back of it stays for the next one, up
@@ -24,6 +26,7 @@ class BaseSnapshot:
     """
 
     __slots__ = ("_core", "_path")
+    _instead = "open another by its path"
 
     def __init__(self, path: StrPath, *, budget_bytes: SupportsIndex | None = None) -> None:
         if budget_bytes is None:
@@ -79,27 +82,36 @@ class BaseSnapshot:
 Base = StrPath | BaseSnapshot | None
 
 
-def for_save(base: Base, path: StrPath) -> _core.BaseSnapshot | None:
+def for_save(base: Base, path: str) -> _core.BaseSnapshot | None:
     """The base of a save to `path`. Raises `NotFoundError`, or `MismatchError` where it cannot be that."""
     if base is None:
         return None
     found = base.core() if isinstance(base, BaseSnapshot) else _opened(base, 0)
     keyframe, target = os.path.realpath(found.path), os.path.realpath(path)
     if keyframe == target:
-        raise MismatchError(
-            f"base: {os.fspath(path)!r} cannot be overwritten by a checkpoint that needs it; save beside it"
-        )
+        raise MismatchError(f"base: {path!r} cannot be overwritten by a checkpoint that needs it; save beside it")
     beside, place = os.path.dirname(keyframe), os.path.dirname(target)  # noqa: PTH120
     if beside != place:
         raise MismatchError(
-            f"base: {found.path!r} lies in {beside!r}, and {os.fspath(path)!r} would be in {place!r}: a checkpoint and"
+            f"base: {found.path!r} lies in {beside!r}, and {path!r} would be in {place!r}: a checkpoint and"
             " its base have to lie in the same directory"
         )
+    try:
+        os.path.basename(keyframe).encode()  # noqa: PTH119
+    except UnicodeEncodeError:
+        raise MismatchError(
+            f"base: {found.path!r} is not UTF-8, and the manifest of a checkpoint that needs it would have to name it:"
+            " rename it, or save without a base"
+        ) from None
     return found
 
 
 def _opened(path: StrPath, budget_bytes: int) -> _core.BaseSnapshot:
-    if not isinstance(path, str | os.PathLike):
+    if not isinstance(path, str | bytes | os.PathLike):
         raise TypeError(f"a base is a path or a BaseSnapshot, not {type(path).__name__}")
-    # Its own name goes into the manifest: a link may lead elsewhere later.
-    return _core.BaseSnapshot(os.path.realpath(options.checked_path(path)), budget_bytes)
+    where = options.checked_path(path)
+    with explained(where):
+        # Its own name goes into the manifest: a link may lead elsewhere later. Of one that leads nowhere the engine
+        # says so.
+        real = os.path.realpath(where)
+        return _core.BaseSnapshot(real if os.path.exists(real) else where, budget_bytes)  # noqa: PTH110

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, Self
 
 from . import metadata, options
 from .base import BaseSnapshot
+from .errors import OstracaError
 
 ALL_METADATA: Final = "(all of it)"  # in place of a key, where metadata is no dict
 
@@ -54,7 +55,7 @@ def _place(path: Any) -> str:
     """A directory by its absolute path. Links stay: they may lead elsewhere on another host, and mean the same."""
     try:
         return repr(os.path.abspath(options.checked_path(path)))  # noqa: PTH100
-    except (TypeError, ValueError, OSError):  # the call will say so, when all have made it
+    except (TypeError, ValueError, OSError, OstracaError):  # the call will say so, when all have made it
         return repr(path)
 
 
@@ -63,7 +64,7 @@ def _beside(base: Any) -> str:
     try:
         path = base.path if isinstance(base, BaseSnapshot) else options.checked_path(base)
         return repr(os.path.basename(os.path.abspath(path)))  # noqa: PTH100, PTH119
-    except (TypeError, ValueError, OSError):
+    except (TypeError, ValueError, OSError, OstracaError):
         return repr(base)
 
 

@@ -13,7 +13,9 @@ import numpy as np
 from . import leaves
 from .lowlevel import ArrayInfo, Reader, allocate
 from .options import StrPath
+from .printing import escaped
 from .reports import Manifest, SaveInfo
+from .uncopied import Uncopied
 
 if TYPE_CHECKING:  # numpy.typing costs more than all of this module
     from numpy.typing import DTypeLike, NDArray
@@ -21,11 +23,13 @@ if TYPE_CHECKING:  # numpy.typing costs more than all of this module
 _SHOWN_NAMES: Final = 5
 
 
-class Checkpoint(Mapping[str, "StoredArray"]):
+class Checkpoint(Uncopied, Mapping[str, "StoredArray"]):
     """An open checkpoint: the names of its leaves that hold data, in tree order, to lazy arrays.
 
     None and empty containers hold no data; `value` and `names` know them. Use it in a `with` block, or close it.
     """
+
+    _instead = "open another by its path"
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -94,7 +98,7 @@ class Checkpoint(Mapping[str, "StoredArray"]):
 
     def __repr__(self) -> str:
         names = list(self._infos)
-        shown = ", ".join(names[:_SHOWN_NAMES]) + (", ..." if len(names) > _SHOWN_NAMES else "")
+        shown = ", ".join(map(escaped, names[:_SHOWN_NAMES])) + (", ..." if len(names) > _SHOWN_NAMES else "")
         return f"<ostraca.Checkpoint {self.path!r}: {len(names)} arrays: {shown}>"
 
     @cached_property
@@ -102,13 +106,14 @@ class Checkpoint(Mapping[str, "StoredArray"]):
         return self._reader.manifest()
 
 
-class StoredArray:
+class StoredArray(Uncopied):
     """One array of an open checkpoint. Indexing reads the chunks that it needs, and returns numpy arrays.
 
     A Python value (see `kind`) is the uint8 or 0-d array that stands for it; `value` gives it back.
     """
 
     __slots__ = ("_info", "_reader", "dtype")
+    _instead = "read it, x[...], or open its checkpoint again by its path"
 
     def __init__(self, reader: Reader, info: ArrayInfo) -> None:
         self._reader = reader

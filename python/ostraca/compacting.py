@@ -20,7 +20,7 @@ import numpy as np
 from . import _core, dtypes, lineage, metadata, options
 from .boxes import boxes
 from .budget import Budget
-from .errors import CommitUncertainError, ExistsError
+from .errors import CommitUncertainError
 from .lowlevel import ArrayInfo, Reader, allocate
 from .options import StrPath
 from .reports import Manifest
@@ -104,9 +104,6 @@ def _rewrite(reader: Reader, manifest: Manifest, where: str) -> Manifest:
             writers.append(writer)
             _copy(reader, part, writer)
             reports.append(writer.finish())
-        with Reader(where, threads=1) as now:
-            if now.manifest().id != manifest.id:
-                raise ExistsError(f"{where!r} was overwritten by somebody else meanwhile; it was not compacted")
         text = _core.commit(
             where,
             reports,
@@ -115,7 +112,9 @@ def _rewrite(reader: Reader, manifest: Manifest, where: str) -> Manifest:
             overwrite=True,
             seconds=manifest.info.seconds,
             stall_seconds=manifest.info.stall_seconds,
-            created=manifest.created,
+            replaces=manifest.id,
+            parent=manifest.parent,
+            created_ns=manifest.created_ns,
         )
     except CommitUncertainError:
         raise

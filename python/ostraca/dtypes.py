@@ -70,8 +70,12 @@ def encode(dtype: np.dtype[Any]) -> Coded:
         if dtype.itemsize > MAX_ITEM_BYTES:
             raise UnsupportedError(f"dtype {dtype} has items of {dtype.itemsize} bytes; the limit is {MAX_ITEM_BYTES}")
         return Coded(_SIZED[kind], str(dtype.itemsize), _is_big_endian(dtype))
+    elif dtype.names == ("float0",) and not dtype.itemsize:
+        raise UnsupportedError("float0, JAX's dtype for gradients of integers, holds no data; store None in its place")
     elif dtype.fields is not None:
-        raise UnsupportedError(f"structured dtype {dtype} cannot be stored; store its fields as arrays of their own")
+        raise UnsupportedError(
+            f"structured dtype {dtype} cannot be stored; store its fields: {{name: x[name] for name in x.dtype.names}}"
+        )
     elif kind == "O":
         raise UnsupportedError("object arrays cannot be stored: nothing is pickled; convert to a fixed-size dtype")
     raise UnsupportedError(f"dtype {dtype} cannot be stored; convert it to a fixed-size dtype")

@@ -14,19 +14,21 @@ from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from . import _core
+from . import _core, history
 from .base import BaseSnapshot
 from .errors import CancelledError, CommitUncertainError, NotFoundError, OstracaError
 from .progress import Progress, reporting
 from .reports import Manifest, SaveInfo
+from .uncopied import Uncopied
 
 if TYPE_CHECKING:
     import asyncio
 
 EXIT_WAIT_SECONDS: Final = 300.0  # how long the interpreter's exit waits for running saves, together
+TURN_SECONDS: Final = 0.05  # between looks whether a save that waits for an earlier one was cancelled
 CANCEL_WAIT_SECONDS: Final = 10.0  # and then for their cancellation
 
-_running: set["Job"] = set()
+_running: dict["Job", None] = {}  # in the order of their calls
 
 Step = Callable[[], object]
 # When the writer has let go of all memory: before and after all who wait for the save are told.
@@ -92,6 +94,9 @@ class Job:
         self.abandoned = False  # no handle is left that could be asked
         self._writer: _core.Writer | None = writer  # None when the save is done
         self._commit = commit
+        self._attempt = writer.attempt
+        self._parent: str | None = None  # of the checkpoint to be, unless the caller named one
+        self._before: Job | None = None  # an earlier save to the same path: it commits first
         self._progress = progress
         self._started = started
         self._feed = feed
@@ -110,16 +115,23 @@ class Job:
         self._keyframe_id = ""  # when the save is done: its own, or its base's
         self._kept: _core.BaseSnapshot | None = None  # from when the save is done until it is asked for
         self._thread = threading.Thread(target=self._run, name="ostraca-save", daemon=True)
-        _running.add(self)
+        self._queue_up()
         try:
             self._thread.start()  # before `fill` sets the engine to work, which would keep it waiting for a core
             fill()
         except BaseException:
             self._dropped = True
-            _running.discard(self)
+            self._leave()
             raise
         finally:
             self._filled.set()
+
+    def _queue_up(self) -> None:
+        """Among the saves of this process, in the order of their calls."""
+        self._place = os.path.realpath(self._directory)
+        self._before = next((job for job in reversed(list(_running)) if job._place == self._place), None)
+        _running[self] = None
+        self._parent = history.saving(self._place, self._attempt)
 
     def let_caller_go(self, stalled: bool) -> None:
         """Called once, when the caller goes on; `stalled`: it waited so long, and for nothing else."""
@@ -212,8 +224,10 @@ class Job:
             self.info = self._save()
         except BaseException as error:
             self.error = error
+            history.failed(self._place, self._attempt, self._parent)
             if not isinstance(error, CancelledError):
                 self._unseen.append(error)
+        self._before = None
         with self._lock:
             # The writer ends here, before anyone is told: its destructor takes the GIL, which a daemon thread must not
             # do when the interpreter has gone.
@@ -228,7 +242,12 @@ class Job:
         if self.abandoned:
             self.report_unseen()
         self._late_cleanup()
-        _running.discard(self)
+        _running.pop(self, None)
+
+    def _leave(self) -> None:
+        history.failed(self._place, self._attempt, self._parent)
+        self._before = None
+        _running.pop(self, None)
 
     def _save(self) -> SaveInfo:
         writer = self._writer
@@ -243,6 +262,9 @@ class Job:
                     writer.seal()
                 report = writer.finish(callback)
             self._caller_went_on.wait()
+            while self._before is not None and not self._cancelled:
+                if self._before.done.wait(TURN_SECONDS):
+                    break
             with self._lock:
                 if self._cancelled:
                     raise CancelledError(f"the save to {self.path!r} was cancelled")
@@ -274,8 +296,14 @@ class Job:
     def _publish(self, reports: list[_core.FileReport]) -> str:
         self._is_committer = True  # the manifest says what this process's caller waited
         seconds = time.monotonic() - self._started
-        stall_seconds = self._stall(seconds)
-        return _core.commit(self._directory, reports, seconds=seconds, stall_seconds=stall_seconds, **self._commit)
+        return _core.commit(
+            self._directory,
+            reports,
+            **{**self._commit, "parent": self._commit["parent"] or self._parent},
+            seconds=seconds,
+            stall_seconds=self._stall(seconds),
+            created_after_ns=history.created_last(self._directory),
+        )
 
 
 def _has_failed(writer: _core.Writer) -> bool:
@@ -296,7 +324,7 @@ class _Unraisable:
         raise self._error
 
 
-class SaveHandle:
+class SaveHandle(Uncopied):
     """An asynchronous save: *copied* (the arrays may change again), then *committed* (durable).
 
     Thread-safe. Awaiting it gives the `SaveInfo`; cancelling the awaiting task does not cancel the save. Dropping it
@@ -304,6 +332,7 @@ class SaveHandle:
     """
 
     __slots__ = ("__weakref__", "_job_")
+    _instead = "give others its path, and its result"
 
     def __init__(self, job: Job) -> None:
         self._job_ = job

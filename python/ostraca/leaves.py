@@ -8,7 +8,7 @@ keys, and conjugated torch views. Frameworks are recognized only when they were 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -70,22 +70,33 @@ def mutable_bytes(specs: Iterable[LeafSpec]) -> int:
 
 
 def piece(leaf: Any) -> Piece:
-    """One leaf."""
-    if leaf is None:
-        return Piece(Kind.NONE, dtypes.NONE, "", False, None)
-    if isinstance(leaf, Kind):  # an empty container
-        return Piece(leaf, dtypes.NONE, "", False, None)
-    if isinstance(leaf, np.ndarray | np.generic):
-        return _numpy(leaf)
-    if isinstance(leaf, int | float | str | bytes):
-        return _scalar(leaf)
-    if isinstance(leaf, _imported("jax", "Array")):
-        return _jax(leaf)
-    if isinstance(leaf, _imported("torch", "Tensor")):
-        return _torch(leaf)
-    if isinstance(leaf, _imported("tensorflow", "Tensor")):
-        return _tensorflow(leaf)
-    return _foreign(leaf)
+    """One leaf. Raises `UnsupportedError` for what cannot be stored."""
+    return _converter(leaf)(leaf)
+
+
+def is_jax(leaf: Any) -> bool:
+    """Whether it is a jax.Array; JAX was imported."""
+    return _converter(leaf) is _jax
+
+
+def _converter(leaf: Any) -> Callable[[Any], Piece]:
+    """What makes a leaf of this class a piece."""
+    if leaf is None or type(leaf) is Kind:  # an empty container
+        return _without_data
+    try:
+        if isinstance(leaf, np.ndarray | np.generic):
+            return _numpy
+        if isinstance(leaf, int | float | str | bytes):
+            return _scalar
+        if isinstance(leaf, _imported("jax", "Array")):
+            return _jax
+        if isinstance(leaf, _imported("torch", "Tensor")):
+            return _torch
+        if isinstance(leaf, _imported("tensorflow", "Tensor")):
+            return _tensorflow
+    except Exception as error:  # of a proxy's __class__
+        raise _raised(leaf, error) from error
+    return _foreign
 
 
 def restored(kind: int, detail: str, data: NDArray[Any]) -> Any:
@@ -141,6 +152,10 @@ def described(dtype: np.dtype[Any], kind: Kind = Kind.ARRAY, detail: str = "") -
     return Piece(kind, coded.code, detail or coded.detail, coded.big_endian, None, immutable=True)
 
 
+def _without_data(leaf: Kind | None) -> Piece:
+    return Piece(Kind.NONE if leaf is None else leaf, dtypes.NONE, "", False, None)
+
+
 def _array(memory: NDArray[Any], *, immutable: bool = False) -> Piece:
     return Piece(Kind.ARRAY, *_encode(memory.dtype), memory, immutable=immutable)
 
@@ -148,9 +163,10 @@ def _array(memory: NDArray[Any], *, immutable: bool = False) -> Piece:
 def _numpy(leaf: np.ndarray[Any, Any] | np.generic) -> Piece:
     if isinstance(leaf, np.generic):
         return _array(np.asarray(leaf), immutable=True)
+    coded = _encode(leaf.dtype)
     if type(leaf) not in (np.ndarray, np.memmap):
         raise UnsupportedError(f"{_type(leaf)} holds more than its array; store its parts, or numpy.asarray of it")
-    return _array(leaf.view(np.ndarray))
+    return Piece(Kind.ARRAY, *coded, leaf.view(np.ndarray))
 
 
 def _scalar(leaf: int | float | str | bytes) -> Piece:
@@ -203,6 +219,8 @@ def _jax(leaf: Any) -> Piece:
 def _torch(leaf: Any) -> Piece:
     import torch
 
+    if leaf.is_nested:
+        raise UnsupportedError("a nested torch.Tensor; store the tensors it is made of: tensor.unbind()")
     if type(leaf) not in (torch.Tensor, torch.nn.Parameter):
         raise UnsupportedError(f"{_type(leaf)} is more than its data; store the plain tensors it is made of")
     if leaf.device.type != "cpu":
@@ -238,9 +256,19 @@ def _foreign(leaf: Any) -> Piece:
             if device not in _CPU_DEVICES:
                 raise UnsupportedError(f"{_type(leaf)} lies on DLPack device {device}; copy it to the host")
             return _array(np.from_dlpack(leaf))
+        advice = _advice(leaf)
+    except (UnsupportedError, MemoryError):
+        raise
     except (BufferError, RuntimeError, ValueError) as error:
         raise UnsupportedError(f"{_type(leaf)} does not let numpy see its memory: {error}") from None
-    raise UnsupportedError(f"{_type(leaf)} is no array, number, str, bytes or None; {_advice(leaf)}")
+    except Exception as error:
+        raise _raised(leaf, error) from error
+    raise UnsupportedError(f"{_type(leaf)} is no array, number, str, bytes or None; {advice}")
+
+
+def _raised(leaf: Any, error: Exception) -> UnsupportedError:
+    what = f"{type(error).__name__}: {error}"
+    return UnsupportedError(f"{_type(leaf)} raises when it is looked at ({what:.200}); take it out of the tree")
 
 
 def _type(leaf: Any) -> str:
@@ -253,6 +281,8 @@ def _advice(leaf: Any) -> str:
         return "keep functions and classes out of the tree"
     if isinstance(leaf, complex):
         return "use numpy.complex128 of it"
+    if isinstance(leaf, _imported("jax", "Ref")):
+        return "computations change its memory: store a copy, ref[...]"
     if hasattr(leaf, "__array__"):
         return "convert it with numpy.asarray yourself, which may copy"
     if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):

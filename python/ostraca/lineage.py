@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from typing import Final, NamedTuple
 
-from . import run_directory
+from . import catalog, run_directory
+from .catalog import Catalog
 from .errors import OstracaError
 from .reports import Manifest
 from .run_directory import MANIFEST
 
-OK: Final = "ok"
+COMMITTED: Final = "committed"
 REMOVED: Final = "removed"  # by prune, which keeps its bytes for those that need them
 MISSING: Final = "missing"  # nothing of this name and id is there
 UNREADABLE: Final = "unreadable"
@@ -22,7 +23,7 @@ class BaseState(NamedTuple):
     directory: str  # a sibling's name
     id: str
     path: str
-    status: str  # OK, REMOVED, MISSING or UNREADABLE
+    status: str  # COMMITTED, REMOVED, MISSING or UNREADABLE
     manifest: Manifest | None  # if it could be read
 
 
@@ -32,7 +33,7 @@ def base_state(path: str, base: tuple[str, str] | None) -> BaseState | None:
         return None
     directory, attempt = base
     place = os.path.join(os.path.dirname(os.path.realpath(path)), directory)  # noqa: PTH118, PTH120
-    status, found = _look(place, directory, attempt)
+    status, found = _look(place, attempt)
     return BaseState(directory, attempt, place, status, found)
 
 
@@ -44,21 +45,20 @@ def deltas_of(path: str, attempt: str) -> list[str]:
     except OSError:
         return []
     try:
-        places = run_directory.scan(run)
+        places = Catalog(run, os.path.dirname(real)).scan().places  # noqa: PTH120
     except OSError:
         return []
     finally:
         os.close(run)
     found = []
     for place in places:
-        bases = [place.manifest.base] if place.manifest else []
-        bases += [intent.base for intent in place.intents.values()]
-        if not place.linked and any(base is not None and base[1] == attempt for base in bases):
+        bases = [place.manifest.base[1]] if place.manifest and place.manifest.base else [place.refused_base]
+        if attempt in bases + [intent.base_id for intent in place.intents.values()]:
             found.append(place.name)
     return found
 
 
-def _look(place: str, directory: str, attempt: str) -> tuple[str, Manifest | None]:
+def _look(place: str, attempt: str) -> tuple[str, Manifest | None]:
     try:
         fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
@@ -66,9 +66,9 @@ def _look(place: str, directory: str, attempt: str) -> tuple[str, Manifest | Non
     except OSError:
         return UNREADABLE, None
     try:
-        for name, status in ((MANIFEST, OK), (f"tombstone-{attempt}.json", REMOVED)):
+        for name, status in ((MANIFEST, COMMITTED), (f"tombstone-{attempt}.json", REMOVED)):
             try:
-                manifest = run_directory.parse(directory, run_directory.read(fd, name))
+                manifest = catalog.parse(run_directory.read(fd, name))
             except FileNotFoundError:
                 continue
             except (OstracaError, ValueError, OSError):

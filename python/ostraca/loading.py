@@ -6,8 +6,9 @@ from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 
-from . import _core, leaves, options
+from . import _core, history, leaves, options
 from .errors import OstracaError
+from .instead import explained
 from .lowlevel import ArrayInfo, Reader
 from .matching import Select, check_target, matched, selected
 from .options import StrPath
@@ -55,7 +56,11 @@ def load(
         raise ValueError("like= and into= exclude each other: into is a like that is filled in place")
     if missing == "keep" and like is None and into is None:
         raise ValueError("missing='keep' keeps leaves of like= or into=; give one of them")
-    with Reader(path, threads=threads) as reader, reporting(progress, f"loading {reader.path}") as callback:
+    with (
+        Reader(path, threads=threads) as reader,
+        reporting(progress, f"loading {reader.path}") as callback,
+        history.loading(reader),
+    ):
         stored = selected(reader.arrays(), select)
         deep = verify == "deep"
         if like is None and into is None:
@@ -80,13 +85,15 @@ def load(
 def verify(path: StrPath, *, deep: bool = False, progress: Progress = None) -> VerifyReport:
     """Checks every stored byte of a checkpoint, and with `deep` that every chunk decodes to what was saved.
 
-    Reports all damage. Raises `NotFoundError` where there is no checkpoint.
+    Reports all damage, and apart from it what the system did not let be read. Raises `NotFoundError` where there is no
+    checkpoint, OSError where its manifest cannot be read.
     """
     where = options.checked_path(path)
     check_progress(progress)
-    with reporting(progress, f"verifying {where}") as callback:
-        chunks, checked_bytes, damaged = _core.verify(where, deep=deep, progress=callback)
-    return VerifyReport(not damaged, chunks, checked_bytes, [Damage(*damage) for damage in damaged])
+    with explained(where), reporting(progress, f"verifying {where}") as callback:
+        chunks, checked_bytes, *found = _core.verify(where, deep=deep, progress=callback)
+    damaged, unreadable = ([Damage(*place) for place in places] for places in found)
+    return VerifyReport(not (damaged or unreadable), chunks, checked_bytes, damaged, unreadable)
 
 
 def _read(

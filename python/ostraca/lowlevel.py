@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, SupportsIndex
 
 import numpy as np
 
-from . import _core, dtypes, metadata, options
+from . import _core, dtypes, history, metadata, options
 from .base import Base, for_save
 from .errors import MismatchError
+from .instead import explained
 from .options import StrPath
 from .progress import ProgressCallback
 from .reports import Manifest, SaveInfo
 from .tree import Kind, Path, encode_path, quoted
+from .uncopied import Uncopied
 
 if TYPE_CHECKING:  # numpy.typing costs more than all of this module
     from numpy.typing import DTypeLike, NDArray
@@ -35,7 +37,7 @@ _decode: Final = lru_cache(maxsize=256)(dtypes.decode)
 HUGE_PAGE_WORTHY_BYTES = 1 << 20  # from here on new arrays come from the engine's allocator
 
 
-class Writer:
+class Writer(Uncopied):
     """Writes one process's data file of a checkpoint, which `commit` makes visible.
 
     `attempt` is the save's id (32 hexadecimal digits), which all processes share; None draws one. `staging_bytes=None`
@@ -43,6 +45,8 @@ class Writer:
     other options are those of `ostraca.save`; all processes have the same base, if any. Raises `ExistsError` where
     there is a checkpoint already, and what `save` raises for its `base`.
     """
+
+    _instead = "each process has a Writer of its own, with the same attempt"
 
     def __init__(
         self,
@@ -60,8 +64,9 @@ class Writer:
         staging_bytes: SupportsIndex | None = None,
         overwrite: bool = False,
     ) -> None:
+        where = options.checked_path(path)
         self._writer = _core.Writer(
-            options.checked_path(path),
+            where,
             process_index=options.checked_int("process_index", process_index, 0),
             process_count=options.checked_int("process_count", process_count, 1),
             attempt=attempt,
@@ -74,7 +79,7 @@ class Writer:
                 staging_bytes=staging_bytes,
                 overwrite=overwrite,
             ),
-            base=for_save(base, path),
+            base=for_save(base, where),
         )
 
     @property
@@ -137,15 +142,28 @@ def commit(
     step: SupportsIndex | None = None,
     metadata: Any = None,
     overwrite: bool = False,
+    parent: str | None = None,
 ) -> SaveInfo:
-    """Makes a checkpoint of the files of all processes, durably.
+    """Makes a checkpoint of the files of all processes, durably. parent: as in `ostraca.save`.
 
     Raises `CommitUncertainError` when it was published, but may not survive a crash: then delete nothing.
     """
     where = options.checked_path(path)
-    text = _core.commit(
-        where, list(reports), step=options.checked_step(step), metadata=_json(metadata), overwrite=bool(overwrite)
-    )
+    arguments: dict[str, Any] = {
+        "step": options.checked_step(step),
+        "metadata": _json(metadata),
+        "overwrite": bool(overwrite),
+        "parent": options.checked_parent(parent),
+    }
+    found = list(reports)
+    attempt = found[0].attempt if found else ""
+    before = history.saving(where, attempt)
+    try:
+        arguments["parent"] = arguments["parent"] or before
+        text = _core.commit(where, found, **arguments, created_after_ns=history.created_last(where))
+    except BaseException:
+        history.failed(where, attempt, before)
+        raise
     return Manifest.parse(where, text).info
 
 
@@ -196,11 +214,13 @@ class ChunkInfo(NamedTuple):
     shape: tuple[int, ...]
 
 
-class Reader:
+class Reader(Uncopied):
     """An open checkpoint. Later overwrites do not disturb it. Thread-safe; close it, or use it in a `with` block.
 
     Raises `NotFoundError`, `FormatError`, `CorruptionError` or OSError.
     """
+
+    _instead = "open another by its path"
 
     def __init__(
         self,
@@ -211,7 +231,8 @@ class Reader:
         io: str = "auto",
     ) -> None:
         self.path = options.checked_path(path)
-        self._reader = _core.Reader(self.path, **options.worker_options(threads, coding_bytes, io))
+        with explained(self.path):
+            self._reader = _core.Reader(self.path, **options.worker_options(threads, coding_bytes, io))
         self._modified: list[str] = []
         self._arrays = self._reader.leaves(ArrayInfo, tuple(Kind))
 

@@ -34,7 +34,7 @@ class Verdict(NamedTuple):
     kind: str
     text: str = ""  # why not
     by: int = 0  # the process that gave it up
-    call: str = ""  # which
+    calls: Sequence[str] = ()  # that was given up; that differ
     notes: dict[str, list[str]] | None = None  # of processes, by index: keys of metadata that differ from process 0's
 
     def encode(self) -> bytes:
@@ -69,8 +69,7 @@ class Meeting:
             if verdict.kind == BEGINS:
                 self._warn(verdict)
                 return
-            is_other = verdict.kind == GIVEN_UP and verdict.call != self._call.text
-            if not is_other and not self._is_made_again(verdict):
+            if not self._is_of_others(verdict):
                 raise (MismatchError if verdict.kind == MISMATCH else CoordinationError)(verdict.text)
             leave()
 
@@ -94,7 +93,7 @@ class Meeting:
                 return there
             text, theirs = json.loads(there)
             if text != self._call.text:
-                return self._set(Verdict(MISMATCH, self._difference(process, text)))
+                return self._set(Verdict(MISMATCH, self._difference(process, text), 0, [self._call.text, text]))
             keys = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
             if keys and len(notes) < LISTED_MAX:
                 notes[str(process)] = keys[:LISTED_MAX]
@@ -119,7 +118,7 @@ class Meeting:
 
     def _give_up(self, why: str) -> Verdict:
         text = f"{self._channel.what} failed in process {self._channel.index}: {why}. {self._consequence}"
-        return self._set(Verdict(GIVEN_UP, text, self._channel.index, self._call.text))
+        return self._set(Verdict(GIVEN_UP, text, self._channel.index, [self._call.text]))
 
     def _set(self, verdict: Verdict) -> Verdict:
         """This verdict, or the one that was there first."""
@@ -128,13 +127,17 @@ class Meeting:
         found = self._channel.get("verdict")
         return verdict if found is None else Verdict.decode(found)
 
-    def _is_made_again(self, verdict: Verdict) -> bool:
-        """Whether the process that ended this call without us makes it again.
+    def _is_of_others(self, verdict: Verdict) -> bool:
+        """Whether a call failed that is not ours, so that ours belongs to a later number."""
+        is_named = self._call.text in verdict.calls
+        if verdict.kind == GIVEN_UP and not is_named:
+            return True
+        # A save without a step may be of another state than the next one that looks the same.
+        may_be_again = self._is_late and self._call.is_distinct and is_named == (verdict.kind == GIVEN_UP)
+        return may_be_again and self._is_made_later(verdict)
 
-        Only where it is certain that the same is meant: of two saves without a step, each may be another state.
-        """
-        if not self._is_late or not self._call.is_distinct:
-            return False
+    def _is_made_later(self, verdict: Verdict) -> bool:
+        """Whether the process that ended this number without us makes our call at a later one."""
         channel, number = self._channel, self._channel.number + 1
         for waited in channel.pauses():
             there = channel.get("call", verdict.by, number=number)

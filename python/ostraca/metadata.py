@@ -65,9 +65,18 @@ def _encode(value: Any, where: str, depth: int) -> Any:
         return [_encode(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
     if isinstance(value, dict):
         return {_key(key, where): _encode(item, f"{where}[{key!r}]", depth + 1) for key, item in value.items()}
-    raise UnsupportedError(
-        f"{where} is {type(value).__name__}, which JSON cannot hold; use None, bool, int, float, str, list or dict"
-    )
+    raise UnsupportedError(f"{where} is {type(value).__name__}, which JSON cannot hold; {_advice(value)}")
+
+
+def _advice(value: Any) -> str:
+    """What to do with arrays of numpy, JAX and others, and with anything else."""
+    if not hasattr(value, "shape") or not hasattr(value, "dtype"):
+        return "use None, bool, int, float, str, list or dict"
+    if tuple(value.shape):
+        return "store it in the tree, or use x.tolist()"
+    name = str(value.dtype).rpartition(".")[2]  # torch's has its module's name before it
+    number = "bool" if name.startswith("bool") else "int" if name.startswith(("int", "uint")) else "float"
+    return f"use {number}(x)"
 
 
 def _text(value: str, where: str) -> str:

@@ -2,23 +2,60 @@
 
 import operator
 import os
+import re
 from collections.abc import Sequence
 from typing import Any, Final, SupportsIndex
 
-StrPath = str | os.PathLike[str]
+from .errors import UnsupportedError
+
+StrPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 CODECS: Final = ("auto", "raw", "zstd")
 IO_MODES: Final = ("auto", "direct", "buffered")
 MAX_INT: Final = (1 << 63) - 1
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # of a URL's slashes pathlib leaves one
 
 
 def checked_path(path: StrPath) -> str:
-    """A checkpoint's directory as a string."""
-    if not isinstance(path, str | os.PathLike) or not isinstance(text := os.fspath(path), str):
-        raise TypeError(f"the path, which comes first, must be a str or os.PathLike of str, not {type(path).__name__}")
+    """The path of a directory as a str, in which bytes that are no text are surrogates (`os.fsdecode`).
+
+    `~` and `~user` at its beginning are home directories. Of URLs those of files are taken; any other scheme is an
+    `UnsupportedError`. Raises TypeError and ValueError for what names no directory.
+    """
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise TypeError(f"the path, which comes first, must be a str, bytes or os.PathLike, not {type(path).__name__}")
+    text = os.fsdecode(path)
+    if (scheme := _SCHEME.match(text)) is not None:
+        text = _path_of_url(text, scheme[1])
     if not text or "\0" in text:
         raise ValueError(f"path {text!r} names no directory")
-    return text
+    return _from_home(text) if text.startswith("~") else text
+
+
+def _path_of_url(url: str, scheme: str) -> str:
+    if scheme.lower() != "file":
+        raise UnsupportedError(
+            f"path {url!r}: checkpoints lie in file systems, and {scheme}:// is none that Ostraca knows: there are no"
+            f" object stores yet. Use a directory, and copy that; one of this very name is {'./' + url!r}"
+        )
+    from urllib.parse import unquote_to_bytes  # late, for the sake of import time
+
+    rest = url[len("file:") :]
+    host, slash, path = rest[2:].partition("/") if rest.startswith("//") else ("", "/", rest[1:])
+    if host not in ("", "localhost") or not slash or set(path) & set("?#"):
+        raise ValueError(
+            f"path {url!r}: a file's URL is 'file:///', then an absolute path of this machine, in which '?' and '#' are"
+            " '%3F' and '%23'"
+        )
+    return os.fsdecode(unquote_to_bytes(os.fsencode(slash + path)))
+
+
+def _from_home(path: str) -> str:
+    expanded = os.path.expanduser(path)  # noqa: PTH111
+    if expanded == path:
+        user = path.partition("/")[0]
+        raise ValueError(f"path {path!r}: {user!r} is no home directory here; one of this very name is {'./' + path!r}")
+    return expanded
 
 
 def checked_choice(name: str, value: str, choices: Sequence[str]) -> str:
@@ -39,6 +76,17 @@ def checked_int(name: str, value: SupportsIndex, least: int) -> int:
 
 def checked_step(step: SupportsIndex | None) -> int | None:
     return None if step is None else checked_int("step", step, 0)
+
+
+def checked_parent(parent: str | None) -> str | None:
+    """A checkpoint's id."""
+    if parent is None:
+        return None
+    if not isinstance(parent, str):
+        raise TypeError(f"parent must be a checkpoint's id, a str, not {type(parent).__name__}")
+    if not re.fullmatch(r"[0-9a-f]{32}", parent):
+        raise ValueError(f"parent must be a checkpoint's id, 32 lower-case hexadecimal digits, not {parent!r}")
+    return parent
 
 
 def worker_options(

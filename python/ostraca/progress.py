@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from .printing import escaped
+
 ProgressCallback = Callable[[int, int], object]  # bytes done, bytes total
 Progress = bool | ProgressCallback | None
 
 REDRAW_SECONDS: Final = 0.1
 _BAR_CELLS: Final = 24
-_GB: Final = 1e9
+_UNITS: Final = ("B", "kB", "MB", "GB", "TB")  # each a thousand of the one before
 
 
 @contextmanager
@@ -41,7 +43,7 @@ class Bar:
     """One line that is redrawn on a terminal; elsewhere a single line at the end."""
 
     def __init__(self, label: str) -> None:
-        self._label = label
+        self._label = escaped(label)
         self._started = time.monotonic()
         self._drawn = 0.0
         self._done = self._total = 0
@@ -77,11 +79,22 @@ class Bar:
         share = done / total if total else 1.0
         filled = int(share * _BAR_CELLS)
         rate = done / seconds
+        unit = _unit(total)
         tail = f"{seconds:.1f} s" if done >= total else f"ETA {_clock((total - done) / rate) if rate else '?'}"
         return (
             f"{self._label} [{'#' * filled}{'.' * (_BAR_CELLS - filled)}] {share:4.0%}"
-            f" {done / _GB:.2f}/{total / _GB:.2f} GB, {rate / _GB:.2f} GB/s, {tail}"
+            f" {_in(unit, done)}/{_in(unit, total)} {_UNITS[unit]}, {_in(_unit(rate), rate)} {_UNITS[_unit(rate)]}/s,"
+            f" {tail}"
         )
+
+
+def _unit(nbytes: float) -> int:
+    """The largest of which there is one at least; its place in _UNITS."""
+    return next((unit for unit in range(len(_UNITS) - 1, 0, -1) if nbytes >= 1000**unit), 0)
+
+
+def _in(unit: int, nbytes: float) -> str:
+    return f"{nbytes / 1000**unit:.2f}" if unit else f"{nbytes:.0f}"
 
 
 def _columns() -> int:

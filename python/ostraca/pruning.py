@@ -1,12 +1,13 @@
 """`prune`: removes the checkpoints of a directory that are not to be kept, and what killed saves left there.
 
-In this order, so that a crash at any point, saves running beside it and open readers lose nothing that is kept:
+In this order, so that a crash at any point, saves running beside it, open readers, and people who rename and copy lose
+nothing that is kept:
   1. read everything and decide, before anything is changed;
-  2. turn the manifest of each checkpoint that goes into a tombstone, under its exclusive lease, durably: from here on
-     nobody can open it, or take it as a base;
-  3. look again: what live intents and manifests name as bases, intents first;
-  4. free the bytes of tombstones that nobody names or leases, and whose grace period is over: data files, index, and
-     the tombstone last;
+  2. turn the manifest of each checkpoint that goes into a tombstone, under its exclusive lease and that of those who
+     replace manifests, durably: from here on nobody can open it, or take it as a base;
+  3. look again, until two looks agree: what live intents and manifests have as bases, intents first;
+  4. free the bytes of tombstones that nobody has as a base or leases, and whose grace period is over: data files,
+     index, and the tombstone last. Where something could not be read, no keyframe's;
   5. sweep the files of attempts to save that are dead: the intent last.
 Whatever a crash leaves is a tombstone or a dead attempt, which the next prune finishes.
 """
@@ -14,17 +15,20 @@ Whatever a crash leaves is a tombstone or a dead attempt, which the next prune f
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import math
 import os
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple, SupportsIndex
 
-from . import options, run_directory
+from . import catalog, options, run_directory
+from .catalog import Catalog, Claims, File, Listing, Place
 from .errors import NotFoundError, OstracaError
 from .options import StrPath
+from .recency import disagreements, newest
 from .reports import Manifest
-from .run_directory import MANIFEST, Base, Busy, Claim, File, Place
+from .run_directory import MANIFEST, Busy
 from .upkeep_reports import CheckpointRecord, Kept, PruneReport, Removed
 
 GRACE_SECONDS: Final = 3600.0  # longer than any save is silent, and than readers go on that the server gives no lease
@@ -41,19 +45,23 @@ def prune(
 ) -> PruneReport:
     """Removes the checkpoints directly below `directory` that are not kept, and files that no checkpoint names.
 
-    keep: how many of the newest to keep (by step, then time of creation); or the names and steps of those to keep; or
-    a function of a `CheckpointRecord` that says whether to. dry_run: change nothing, report what would be done.
+    keep: how many of the newest to keep (see `ostraca.newest`); or the names and steps of those to keep; or a function
+    of a `CheckpointRecord` that says whether to. dry_run: change nothing, report what would be done.
     grace_seconds: how long bytes stay after their checkpoint was removed, and after a save last wrote, by the file
     server's clock. 0 is for directories that nobody else reads or writes: an hour covers readers on file systems
-    without locks, and pauses of saves on other machines.
+    without locks, pauses of saves on other machines, and files that are being copied or moved here.
 
     A checkpoint that goes loses its manifest now and its bytes in the first prune after the grace period. Until then
-    renaming its `tombstone-<id>.json` back to `manifest.json` restores it. One that has an open reader stays. One that
-    a live checkpoint or a running save names as its base keeps its bytes. Other files and directories, and what
-    symbolic links lead to, are not touched.
+    renaming its `tombstone-<id>.json` back to `manifest.json` restores it. One that has an open reader, or that a
+    symbolic link in the directory leads to, stays. One that a live checkpoint or a running save has as its base keeps
+    its bytes. Other files and directories, and what lies elsewhere, are not touched.
 
-    Raises `NotFoundError` when the directory, or a checkpoint to be kept, is not there, ValueError and TypeError, all
-    before anything is changed. What cannot be read or removed later is in the report's `errors`; the rest goes on.
+    What readers would refuse is no checkpoint and stays as it is. While there is such a thing that may have any base,
+    or something that cannot be read, no keyframe's bytes go.
+
+    Raises `NotFoundError` when the directory, or a checkpoint to be kept, is not there, OSError when it cannot be
+    changed, ValueError and TypeError, all before anything is changed. What cannot be read or removed later, and kept
+    checkpoints whose base is gone, are in the report's `errors`; the rest goes on.
     """
     where = options.checked_path(directory)
     grace = _seconds(grace_seconds)
@@ -87,7 +95,7 @@ def _check_keep(keep: Keep) -> None:
 
 
 class _Item(NamedTuple):
-    """A tombstone, or an attempt to save, and its files."""
+    """A tombstone, or an attempt to save, and its files: what may go of a place."""
 
     place: Place
     id: str
@@ -100,7 +108,8 @@ class _Prune:
 
     def __init__(self, run: int, where: str, dry_run: bool, grace: float) -> None:
         self._run, self._where, self._dry_run, self._grace = run, where, dry_run, grace
-        self._now = run_directory.server_time(run, write=not dry_run)
+        self._now = _now(run, where, write=not dry_run)
+        self._catalog = Catalog(run, where)
         self._removed: dict[tuple[str, str], Removed] = {}
         self._kept: list[Kept] = []
         self._errors: list[tuple[str, str]] = []
@@ -108,81 +117,110 @@ class _Prune:
         self._durable = True  # whether every sync succeeded
 
     def run(self, keep: Keep) -> PruneReport:
-        places = self._scan()
-        records = sorted((self._record(p, p.manifest) for p in places if p.manifest and not p.linked), key=_age)
-        reasons = _chosen(keep, records[::-1], places, self._where)
-        by_name = {place.name: place for place in places}
-        # Deltas before keyframes, so that as few as can be wait for each other.
-        for record in sorted(records, key=lambda r: r.base is None):
+        listing, _ = self._scan()
+        records = newest(self._record(p, p.manifest) for p in listing.places if p.usable and p.manifest)
+        reasons = _chosen(keep, records, listing, self._where)
+        links = listing.kept_by_links()
+        reasons |= {r.name: f"the link {links[r.name]!r} leads to it" for r in records if r.name in links}
+        by_name = {place.name: place for place in listing.places}
+        # The oldest first, and deltas before keyframes, so that as few as can be wait for each other.
+        deltas_first = records[::-1]
+        deltas_first.sort(key=lambda record: record.base is None)
+        for record in deltas_first:
             if record.name in reasons:
                 self._keep(record.name, record.id, reasons[record.name], record.step)
             else:
                 self._attempt(self._bury, by_name[record.name], record)
         self._free()
-        self._sweep_clocks()
         freed = sum(removed.bytes for removed in self._removed.values())
         removed = sorted(self._removed.values(), key=lambda r: (r.name, r.id))
         kept = sorted(self._kept, key=lambda k: (k.name, k.id))
-        return PruneReport(self._where, self._dry_run, removed, kept, self._errors, freed)
+        warnings = disagreements(records)
+        return PruneReport(self._where, self._dry_run, removed, kept, self._errors, freed, warnings)
 
-    def _scan(self) -> list[Place]:
-        places = run_directory.scan(self._run)
-        found = [(place.name, place.trouble) for place in places if place.trouble and not place.linked]
+    def _scan(self) -> tuple[Listing, str]:
+        listing, unsettled = self._catalog.settled()
+        found = [(place.name, place.trouble) for place in listing.places if place.trouble]
+        found += [(link.name, link.trouble) for link in listing.links if link.trouble]
+        found += [(place.name, place.unknown) for place in listing.elsewhere if place.unknown]
+        found += [(".", unsettled)] if unsettled else []
         self._errors += [error for error in found if error not in self._errors]
-        return places
+        return listing, unsettled
 
     def _record(self, place: Place, manifest: Manifest) -> CheckpointRecord:
         path = os.path.join(self._where, place.name)  # noqa: PTH118
-        base = manifest.base[0] if manifest.base else None
         return CheckpointRecord(
-            place.name, path, manifest.id, manifest.info.step, manifest.created, manifest.metadata, manifest.info, base
+            name=place.name,
+            path=path,
+            id=manifest.id,
+            step=manifest.info.step,
+            created=manifest.created,
+            metadata=manifest.metadata,
+            info=dataclasses.replace(manifest.info, path=path),
+            base=manifest.base[0] if manifest.base else None,
+            created_ns=manifest.created_ns,
+            parent=manifest.parent,
         )
 
     def _keep(self, name: str, attempt: str, reason: str, step: int | None = None) -> None:
         self._kept.append(Kept(name, step, attempt, reason))
 
-    def _attempt(self, action: Callable[..., None], place: Place, *arguments: object) -> None:
-        """Runs a step on one directory; what fails there is noted, and the rest goes on."""
+    def _attempt(self, action: Callable[..., bool], place: Place, *arguments: object) -> None:
+        """Runs a step on one place; what fails there is noted, and the rest goes on. Where it removed something, the
+        directory goes if that has left it empty: now, as leases over some file systems keep their files until here."""
         try:
             fd = run_directory.open_child(self._run, place.name)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
             self._fail(place, error)
             return
+        removed = False
         try:
-            action(fd, place, *arguments)
+            about = os.fstat(fd)
+            if (about.st_dev, about.st_ino) == place.inode:  # else another has its name now
+                removed = action(fd, place, *arguments)
         except FileNotFoundError:
             pass  # somebody else prunes or overwrites: it is done, or another's
         except OSError as error:
             self._fail(place, error)
         finally:
             os.close(fd)
+        if removed and not self._dry_run:
+            try:
+                os.rmdir(place.name, dir_fd=self._run)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
+                    self._fail(place, error)
 
     def _fail(self, place: Place, error: OSError) -> None:
         file = f"{error.filename}: " if error.filename is not None else ""
         self._errors.append((place.name, f"{file}{error.strerror or error}"))
 
+    def _replacing(self, fd: int) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self._dry_run else run_directory.replacing(fd)
+
     # --- 2: tombstones
 
-    def _bury(self, fd: int, place: Place, record: CheckpointRecord) -> None:
+    def _bury(self, fd: int, place: Place, record: CheckpointRecord) -> bool:
         try:
-            with run_directory.exclusive(fd, MANIFEST) as lease:
+            with run_directory.exclusive(fd, MANIFEST) as lease, self._replacing(fd):
                 text = run_directory.read(fd, MANIFEST)
-                manifest = run_directory.parse(place.name, text)
+                manifest = catalog.parse(text)
                 if manifest.id != record.id:
                     self._keep(place.name, manifest.id, "it was overwritten meanwhile", manifest.info.step)
-                    return
+                    return False
                 if not self._dry_run:
                     self._rename(fd, record.id, lease)
-        except Busy:
-            self._keep(place.name, record.id, "a reader has it open", record.step)
-            return
+        except Busy as busy:
+            self._keep(place.name, record.id, str(busy), record.step)
+            return False
         except (OstracaError, ValueError):
             self._keep(place.name, record.id, "it was overwritten meanwhile", record.step)
-            return
+            return False
         self._gone[place.name, record.id] = manifest, len(text)
         self._removed[place.name, record.id] = Removed(place.name, record.step, record.id, "not kept", 0)
+        return False
 
     def _rename(self, fd: int, attempt: str, lease: int) -> None:
         tombstone = f"tombstone-{attempt}.json"
@@ -203,12 +241,14 @@ class _Prune:
     # --- 3 to 5: bytes
 
     def _free(self) -> None:
-        places = self._scan()
+        listing, unsettled = self._scan()
+        places = listing.places
         if self._dry_run:
-            places = [self._as_if(place) for place in places]
-        self._now = run_directory.server_time(self._run, write=not self._dry_run)
-        claims, unknown = run_directory.claims(places, self._now, self._grace)
-        own = [place for place in places if not place.linked and not place.foreign and not place.trouble]
+            places[:] = [self._as_if(place) for place in places]
+        self._now = _now(self._run, self._where, write=not self._dry_run)
+        claims = catalog.claims(listing, unsettled, self._now, self._grace)
+        self._check_bases(listing)
+        own = [place for place in places if place.usable]
         items = [item for place in own for item in _items(place)]
         if items and not self._dry_run:
             self._sync(own)
@@ -216,11 +256,23 @@ class _Prune:
             self._errors.append((".", "no bytes were freed: what was removed may not be durable"))
             return
         for item in items:
-            tombstone = next((file for file in item.files if file.kind == "tombstone" and not item.live), None)
-            if tombstone is not None:
-                self._attempt(self._free_tombstone, item.place, item, tombstone, claims, unknown)
-            else:
-                self._attempt(self._sweep, item.place, item, claims, unknown)
+            self._attempt(self._free_item, item.place, item, claims)
+        for place in own:
+            if place.lock is not None and place.lock + self._grace <= self._now and not self._dry_run:
+                self._attempt(self._sweep_lock, place)
+
+    def _check_bases(self, listing: Listing) -> None:
+        """What is kept must be readable: a base that was renamed or deleted is told."""
+        by_name = {place.name: place for place in listing.places}
+        by_name |= {link.name: by_name[link.place] for link in listing.links if link.place in by_name}
+        for place in listing.places:
+            if not place.usable or place.manifest is None or place.manifest.base is None:
+                continue
+            name, base_id = place.manifest.base
+            there = by_name.get(name)
+            if there is None or not (there.holds(base_id) or there.trouble):
+                at = next((f"; it is in {p.name!r}: rename that" for p in listing.places if p.holds(base_id)), "")
+                self._errors.append((place.name, f"its base is missing: expected checkpoint {base_id} in {name!r}{at}"))
 
     def _as_if(self, place: Place) -> Place:
         """A dry run's view of a place after step 2."""
@@ -228,6 +280,7 @@ class _Prune:
             attempt = place.manifest.id
             size = self._gone[place.name, attempt][1]
             place.attempts.setdefault(attempt, []).append(File(MANIFEST, "tombstone", size, self._now))
+            place.tombstones[attempt] = place.manifest
             place.manifest = None
         return place
 
@@ -246,94 +299,106 @@ class _Prune:
             finally:
                 os.close(fd)
 
-    def _free_tombstone(
-        self, fd: int, place: Place, item: _Item, tombstone: File, claims: list[Claim], unknown: str
-    ) -> None:
-        left = tombstone.modified + self._grace - self._now
-        try:
-            with run_directory.exclusive(fd, tombstone.name):
-                gone = self._gone.get((place.name, item.id))
-                manifest = gone[0] if gone else _tombstone(place, fd, tombstone)
-                step = manifest.info.step if manifest else None
-                named = _named(place, item.id, claims) or (unknown if not manifest or not manifest.base else "")
-                if manifest and manifest.id != item.id:
-                    self._errors.append((place.name, f"{tombstone.name} is another's; rename it to {MANIFEST}"))
-                elif named:
-                    self._keep(place.name, item.id, f"removed, but its bytes stay: {named}", step)
-                elif left > 0:
-                    self._keep(place.name, item.id, f"removed; its bytes go in {left:.0f} seconds or later", step)
-                else:
-                    earlier = Removed(place.name, step, item.id, "removed before; nobody needs its bytes now", 0)
-                    self._remove(fd, item, tombstone, self._removed.get((place.name, item.id), earlier))
-        except Busy:
-            self._keep(place.name, item.id, "removed, but its bytes stay: a reader has it open")
+    def _free_item(self, fd: int, place: Place, item: _Item, claims: Claims) -> bool:
+        tombstone = next((file for file in item.files if file.kind == "tombstone" and not item.live), None)
+        if tombstone is None:
+            return self._sweep(fd, place, item, claims)
+        manifest, _ = self._gone.get((place.name, item.id), (place.tombstones.get(item.id), 0))
+        step = manifest.info.step if manifest else None
+        left = tombstone.changed + self._grace - self._now
+        named = claims.on(item.id) or (claims.unknown if not manifest or not manifest.base else "")
+        if manifest and manifest.id != item.id:
+            self._errors.append((place.name, f"{tombstone.name} is another's; rename it to {MANIFEST}"))
+        elif named:
+            self._keep(place.name, item.id, f"removed, but its bytes stay: {named}", step)
+        elif left > 0:
+            self._keep(place.name, item.id, f"removed; its bytes go in {left:.0f} seconds or later", step)
+        else:
+            earlier = Removed(place.name, step, item.id, "removed before; nobody needs its bytes now", 0)
+            removed = self._removed.get((place.name, item.id), earlier)
+            try:
+                with run_directory.exclusive(fd, tombstone.name):
+                    return self._remove(fd, item, tombstone, removed)
+            except Busy as busy:
+                self._keep(place.name, item.id, f"removed, but its bytes stay: {busy}", step)
+        return False
 
-    def _sweep(self, fd: int, place: Place, item: _Item, claims: list[Claim], unknown: str) -> None:
-        why = run_directory.is_live(place, item.id, self._now, self._grace)
+    def _sweep(self, fd: int, place: Place, item: _Item, claims: Claims) -> bool:
+        why = catalog.is_live(place, item.id, self._now, self._grace)
         intent = next((file for file in item.files if file.kind == "intent"), None)
         # Where there is no intent it may have been a keyframe once, that was overwritten.
-        named = "" if item.live else _named(place, item.id, claims) or ("" if intent else unknown)
+        named = "" if item.live else claims.on(item.id) or ("" if intent else claims.unknown)
         if why or named:
             self._keep(place.name, item.id, f"an unfinished save: {why}" if why else f"left over, but {named}")
-            return
-        if not item.live and _committed(place, fd) == item.id:
-            return  # at the last moment
+            return False
         what = "an unfinished save" if intent else "files that no checkpoint names"
         removed = Removed(place.name, None, item.id, "left over from its save" if item.live else what, 0)
-        self._remove(fd, item, intent or item.files[-1], removed)
-
-    def _remove(self, fd: int, item: _Item, last: File, removed: Removed) -> None:
-        """Unlinks an item's files, `last` after all others, and the directory if that leaves it empty."""
-        freed = 0
         try:
-            for file in [*(file for file in item.files if file != last), last]:
-                if not self._dry_run:
-                    with contextlib.suppress(FileNotFoundError):
-                        os.unlink(file.name, dir_fd=fd)
-                freed += file.bytes
-        finally:
-            key = item.place.name, item.id
-            if freed:
-                self._removed[key] = Removed(removed.name, removed.step, removed.id, removed.reason, freed)
-        if not self._dry_run:
-            with contextlib.suppress(FileNotFoundError):
-                try:
-                    os.rmdir(item.place.name, dir_fd=self._run)
-                except OSError as error:
-                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                        raise
+            return self._remove(fd, item, intent or item.files[-1], removed)
+        except Busy as busy:
+            self._keep(place.name, item.id, str(busy))
+            return False
 
-    def _sweep_clocks(self) -> None:
-        """Files of `run_directory.server_time` that a killed prune left."""
-        for name in os.listdir(self._run):  # noqa: PTH208
-            if not self._dry_run and run_directory.CLOCK.fullmatch(name):
-                with contextlib.suppress(OSError):
-                    about = os.stat(name, dir_fd=self._run, follow_symlinks=False)
-                    if about.st_mtime + self._grace < self._now:
-                        os.unlink(name, dir_fd=self._run)
+    def _sweep_lock(self, fd: int, place: Place) -> bool:
+        """A killed process left it. Who takes the lease removes the file on letting go."""
+        with contextlib.suppress(Busy), run_directory.replacing(fd):
+            return not place.attempts and place.manifest is None
+        return False
+
+    def _remove(self, fd: int, item: _Item, last: File, removed: Removed) -> bool:
+        """Unlinks an item's files, `last` after all others. Whether there were any. Raises `Busy`."""
+        freed = 0
+        # The lease comes last, when all else speaks for it: its file changes the directory, whose age counts.
+        with self._replacing(fd):
+            if not self._dry_run and (self._committed(fd) == item.id) != item.live:
+                return False  # it was put back, overwritten or committed at the last moment
+            try:
+                for file in [*(file for file in item.files if file != last), last]:
+                    if not self._dry_run:
+                        with contextlib.suppress(FileNotFoundError):
+                            os.unlink(file.name, dir_fd=fd)
+                    freed += file.bytes
+            finally:
+                key = item.place.name, item.id
+                if freed:
+                    self._removed[key] = Removed(removed.name, removed.step, removed.id, removed.reason, freed)
+        return True
+
+    def _committed(self, fd: int) -> str:
+        """The id of the checkpoint that is there now; nothing can go where that cannot be told."""
+        try:
+            return catalog.parse(run_directory.read(fd, MANIFEST)).id
+        except FileNotFoundError:
+            return ""
+        except (OstracaError, ValueError) as error:
+            raise OSError(errno.EBUSY, f"it cannot be used now: {error}", MANIFEST) from None
 
 
-def _age(record: CheckpointRecord) -> tuple[bool, int, str, str]:
-    return record.step is not None, record.step or 0, record.created, record.name
+def _now(run: int, where: str, *, write: bool) -> float:
+    try:
+        return run_directory.server_time(run, write=write)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}: what lies in it cannot be removed", where) from None
 
 
-def _chosen(keep: Keep, records: list[CheckpointRecord], places: list[Place], where: str) -> dict[str, str]:
+def _chosen(keep: Keep, records: list[CheckpointRecord], listing: Listing, where: str) -> dict[str, str]:
     """The names of the checkpoints to keep, and why; `records` are the newest first."""
     if callable(keep):
         return {record.name: "keep() says so" for record in records if keep(record)}
     if not isinstance(keep, Iterable):
         count = options.checked_int("keep", keep, 0)
         return {record.name: f"one of the newest {count}" for record in records[:count]}
-    known = {record.name for record in records} | {place.name for place in places if place.trouble}
+    known = {record.name for record in records} | {place.name for place in listing.places if place.trouble}
     chosen: dict[str, str] = {}
     for wanted in keep:
-        if isinstance(wanted, str | os.PathLike):
+        if isinstance(wanted, str | bytes | os.PathLike):
+            what = repr(os.fsdecode(wanted))
             names = [name] if (name := _name(wanted, where)) in known else []
         else:
             step = options.checked_int("a step in keep", wanted, 0)
+            what = f"of step {step}"
             names = [record.name for record in records if record.step == step]
         if not names:
-            what = repr(os.fspath(wanted)) if isinstance(wanted, str | os.PathLike) else f"of step {wanted}"
             raise NotFoundError(f"there is no checkpoint {what} in {where!r} to be kept; nothing was removed")
         chosen |= dict.fromkeys(names, "to be kept")
     return chosen
@@ -341,37 +406,16 @@ def _chosen(keep: Keep, records: list[CheckpointRecord], places: list[Place], wh
 
 def _name(wanted: StrPath, where: str) -> str:
     """The name of a child: given as such, as a path, or as a link beside it."""
-    text = os.fspath(wanted)
-    path = os.path.join(where, text) if os.path.basename(text) == text else text  # noqa: PTH118, PTH119
+    text = os.fsdecode(wanted)
+    is_name = os.path.basename(text) == text  # noqa: PTH119
+    path = os.path.join(where, text) if is_name else options.checked_path(text)  # noqa: PTH118
     parent, name = os.path.split(os.path.realpath(path))
     return name if parent == os.path.realpath(where) else ""
 
 
 def _items(place: Place) -> Iterable[_Item]:
-    """What may go of a directory."""
     for attempt, files in place.attempts.items():
         live = place.manifest is not None and place.manifest.id == attempt
         files = [file for file in files if not live or file.kind in ("intent", "manifest", "tombstone")]
         if files:
             yield _Item(place, attempt, files, live)
-
-
-def _named(place: Place, attempt: str, claims: list[Claim]) -> str:
-    by = next((claim.by for claim in claims if claim.base == Base(place.name, attempt)), "")
-    return f"{by} has it as its base" if by else ""
-
-
-def _committed(place: Place, fd: int) -> str:
-    """The id of the checkpoint that is there now."""
-    try:
-        return run_directory.parse(place.name, run_directory.read(fd, MANIFEST)).id
-    except (FileNotFoundError, OstracaError, ValueError):
-        return ""
-
-
-def _tombstone(place: Place, fd: int, tombstone: File) -> Manifest | None:
-    """What a tombstone says, if it can be read."""
-    try:
-        return run_directory.parse(place.name, run_directory.read(fd, tombstone.name))
-    except (OstracaError, ValueError):
-        return None

@@ -24,7 +24,7 @@ class SaveInfo:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One damaged place."""
+    """One place that is damaged, or cannot be read."""
 
     file: str  # its name in the checkpoint's directory; of its base, from there
     offset: int  # in the file, bytes
@@ -36,10 +36,11 @@ class Damage:
 class VerifyReport:
     """The result of `ostraca.verify`."""
 
-    ok: bool
+    ok: bool  # nothing is damaged, and everything could be read
     chunks: int  # checked
     bytes: int  # checked, as stored
     damaged: list[Damage]
+    unreadable: list[Damage]  # the system's errors (permissions, EIO): what these places hold is not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class Manifest:
     metadata: Any
     info: SaveInfo
     created: str  # UTC, "2026-11-20T12:00:00Z"
+    created_ns: int  # the same in nanoseconds since 1970, and more precise
+    parent: str | None  # the id of the checkpoint that the state was loaded from, or saved as, before
     features: int  # required; bits of docs/format.md, section 9
     base: tuple[str, str] | None  # the base's directory, a sibling's name, and its id
 
@@ -57,6 +60,7 @@ class Manifest:
     def parse(cls, path: str, text: str) -> "Manifest":
         """Raises `FormatError` when a member is missing."""
         import json  # late, for the sake of import time
+        from datetime import datetime
 
         try:
             members = json.loads(text)
@@ -64,6 +68,16 @@ class Manifest:
             info = SaveInfo(**{field.name: members[field.name] for field in fields(SaveInfo)})
             base = members["base"] and (members["base"]["directory"], members["base"]["id"])
             notes = metadata.decode(members["metadata"])
-            return cls(members["id"], notes, info, members["created"], int(members["features"], 16), base)
+            created, nanoseconds = members["created"], members.get("created_nanoseconds") or 0
+            return cls(
+                id=members["id"],
+                metadata=notes,
+                info=info,
+                created=created,
+                created_ns=int(datetime.fromisoformat(created).timestamp()) * 1_000_000_000 + nanoseconds,
+                parent=members.get("parent"),
+                features=int(members["features"], 16),
+                base=base,
+            )
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise FormatError(f"{path!r}: the manifest is malformed: {error!r}") from None

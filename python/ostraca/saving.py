@@ -40,6 +40,7 @@ def save(
     threads: SupportsIndex | None = None,
     coding_bytes: SupportsIndex | None = None,
     overwrite: bool = False,
+    parent: str | None = None,
     progress: Progress = None,
 ) -> SaveInfo:
     """Saves a tree as the checkpoint `path`, a directory. It is durable on return.
@@ -56,8 +57,9 @@ def save(
     base stands for that: a restore reads two checkpoints at most. codec: "auto", "raw" or "zstd". chunk_shape: of
     arrays with that many dimensions; a chunk holds at most 4 MiB; with a base best the same. io: "auto", "direct" or
     "buffered". threads: that code chunks; None means all usable cores. coding_bytes: the budget for output buffers.
-    overwrite: replace a checkpoint that is there, unless it is another's base. progress: True for a bar on standard
-    error, or a callable of (bytes done, bytes total), called in the save's thread.
+    overwrite: replace a checkpoint that is there, unless it is another's base. parent: the id of the checkpoint that
+    the state comes from, recorded; None means what this process last loaded or saved in the directory. progress: True
+    for a bar on standard error, or a callable of (bytes done, bytes total), called in the save's thread.
 
     Before anything is written, raises `UnsupportedError`, `ExistsError`, and for the base `NotFoundError` and
     `MismatchError` (it lies elsewhere, or is what would be overwritten); otherwise OSError, `CommitUncertainError`,
@@ -80,6 +82,7 @@ def save_async(
     threads: SupportsIndex | None = None,
     coding_bytes: SupportsIndex | None = None,
     overwrite: bool = False,
+    parent: str | None = None,
     progress: Progress = None,
     staging_bytes: SupportsIndex | None = None,
     keep_bytes: SupportsIndex = 0,
@@ -142,6 +145,7 @@ class Request:
         self.commit = {
             "step": options.checked_step(arguments["step"]),
             "metadata": metadata.encode(arguments["metadata"]),
+            "parent": options.checked_parent(arguments.get("parent")),
             "overwrite": self.writer["overwrite"],
         }
         self.feed_limit = FEED_BYTES

@@ -1,6 +1,6 @@
 """What upkeep reports: `prune` and `compact`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .reports import SaveInfo
@@ -18,6 +18,8 @@ class CheckpointRecord:
     metadata: Any
     info: SaveInfo
     base: str | None  # the name of the checkpoint that its chunks refer to
+    created_ns: int = 0  # nanoseconds since 1970
+    parent: str | None = None  # the id of the checkpoint that the state was loaded from, or saved as, before
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class PruneReport:
     kept: list[Kept]
     errors: list[tuple[str, str]]  # a directory's name, and what could not be read or removed there
     freed_bytes: int
+    warnings: list[str] = field(default_factory=list)  # where the newest are not those of the highest steps
 
     @property
     def ok(self) -> bool:
@@ -62,6 +65,7 @@ class PruneReport:
         lines = [f"{self.directory}: {self.freed_bytes:,} bytes {would}freed"]
         lines += [f"  {would}removed  {r.name}: {r.reason} ({r.bytes:,} bytes)" for r in self.removed]
         lines += [f"  kept  {k.name}: {k.reason}" for k in self.kept]
+        lines += [f"  warning  {text}" for text in self.warnings]
         lines += [f"  error  {name}: {message}" for name, message in self.errors]
         return "\n".join(lines)
 

@@ -267,8 +267,9 @@ inline std::string damage(Storage& storage, bool deep = true) {
   const Result<VerifyReport> report = verify_on(storage, deep, 2, {});
   if (!report.ok()) return report.status().message();
   std::string text;
-  for (const Damage& d : report->damaged)
-    text += d.file + " @" + std::to_string(d.offset) + " " + d.array + ": " + d.reason + "\n";
+  for (const auto* places : {&report->damaged, &report->unreadable})
+    for (const Damage& d : *places)
+      text += d.file + " @" + std::to_string(d.offset) + " " + d.array + ": " + d.reason + "\n";
   return text;
 }
 inline std::string damage(const std::shared_ptr<MemoryDisk>& disk, bool deep = true) {

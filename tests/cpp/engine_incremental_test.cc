@@ -275,9 +275,46 @@ TEST_F(EngineIncrementalTest, AnyCallThatFailsLeavesTheBaseAndNothingElse) {
       EXPECT_EQ(differences(at("delta")(), new_), "") << when;
     } else {
       EXPECT_FALSE(std::filesystem::exists(path("delta"))) << when;
+      EXPECT_NE(status.code(), Code::kNotFound) << when;  // what cannot be read is not missing
     }
     EXPECT_EQ(damage_of("key", false), "") << when;
   }
+}
+
+TEST_F(EngineIncrementalTest, WhatCannotBeReadIsNeitherMissingNorDamaged) {
+  save_keyframe();
+  ASSERT_TRUE(save_delta().ok());
+  const auto failing = [&](const std::shared_ptr<FaultPlan>& plan) {
+    return std::make_unique<FaultStorage>(make_posix_storage(path("delta")), plan);
+  };
+  const auto verified = [&](const std::shared_ptr<FaultPlan>& plan) { return verify_on(*failing(plan), true, 1, {}); };
+  const auto opened = [&](const std::shared_ptr<FaultPlan>& plan) { return Keyframe::open(failing(plan), 0); };
+  const auto each_call = [&](const auto& work, const auto& check) {
+    const auto counter = std::make_shared<FaultPlan>();
+    ASSERT_TRUE(work(counter).ok());
+    ASSERT_GT(counter->calls(), 5u);
+    for (const int error : {EIO, ESTALE, EMFILE, EACCES})
+      for (std::uint64_t n = 1; n <= counter->calls(); n += kUnderTsan ? 7 : 1) {
+        const auto plan = std::make_shared<FaultPlan>(Fault{.at_call = n, .error = error});
+        const auto result = work(plan);
+        const LoggedCall call = plan->log()[n - 1];
+        const std::string when = call.operation + " of '" + call.name + "', " + std::to_string(error);
+        if (result.ok()) {
+          check(*result, when);
+        } else {
+          EXPECT_EQ(result.status().os_error(), error) << when << ": " << result.status().message();
+        }
+      }
+  };
+  int unreadable = 0;
+  each_call(verified, [&](const VerifyReport& report, const std::string& when) {
+    EXPECT_TRUE(report.damaged.empty()) << when << ": " << report.damaged.front().reason;
+    unreadable += !report.unreadable.empty();
+    for (const Damage& place : report.unreadable)
+      EXPECT_NE(place.reason.find("injected fault"), std::string::npos) << when << ": " << place.reason;
+  });
+  EXPECT_GT(unreadable, 20);
+  each_call(opened, [](const std::shared_ptr<Keyframe>&, const std::string&) {});
 }
 
 }  // namespace

@@ -196,6 +196,9 @@ class FaultStorage final : public Storage {
   Status publish(const std::string& from, const std::string& to, bool replace) override {
     return call("publish", to, 0, [&] { return inner_->publish(from, to, replace); });
   }
+  Status add_name(const std::string& from, const std::string& to) override {
+    return call("add_name", to, 0, [&] { return inner_->add_name(from, to); });
+  }
   Status sync_directory() override {
     return call("sync_directory", "", 0, [&] { return inner_->sync_directory(); });
   }
@@ -211,6 +214,9 @@ class FaultStorage final : public Storage {
 
   Result<std::unique_ptr<Lease>> lease(const std::string& name) override {
     return call("lease", name, 0, [&] { return inner_->lease(name); });
+  }
+  Result<std::unique_ptr<Lease>> lease_replacing(const std::string& name) override {
+    return call("lease_replacing", name, 0, [&] { return inner_->lease_replacing(name); });
   }
   Result<Siblings> siblings() override {
     return call("siblings", "", 0, [&] { return inner_->siblings(); });

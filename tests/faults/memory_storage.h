@@ -110,6 +110,7 @@ class MemoryDisk {
   class Writable;
   class Readable;
   class Leased;
+  class Replacing;
 
   mutable std::mutex mutex_;  // guards the rest, the files' contents included
   bool exists_ = false;
@@ -117,6 +118,7 @@ class MemoryDisk {
   std::function<void()> before_write_;
   std::map<std::string, std::shared_ptr<File>> names_, durable_names_;
   std::map<std::string, std::shared_ptr<MemoryDisk>> siblings_;
+  std::mutex replacing_;  // held by who has that lease
 };
 
 class MemoryDisk::Writable final : public WritableFile {
@@ -208,6 +210,17 @@ class MemoryDisk::Leased final : public Lease {
   const std::shared_ptr<File> file_;
 };
 
+// One for all names. Whoever has it lets go in the same thread.
+class MemoryDisk::Replacing final : public Lease {
+ public:
+  explicit Replacing(std::shared_ptr<MemoryDisk> disk) : disk_(std::move(disk)), lock_(disk_->replacing_) {}
+  bool current() const override { return true; }
+
+ private:
+  const std::shared_ptr<MemoryDisk> disk_;
+  const std::lock_guard<std::mutex> lock_;
+};
+
 class MemoryStorage final : public Storage {
  public:
   explicit MemoryStorage(std::shared_ptr<MemoryDisk> disk) : disk_(std::move(disk)) {}
@@ -254,6 +267,12 @@ class MemoryStorage final : public Storage {
     disk_->names_.erase(from);
     return {};
   }
+  Status add_name(const std::string& from, const std::string& to) override {
+    std::lock_guard lock(disk_->mutex_);
+    const auto it = disk_->names_.find(from);
+    if (it == disk_->names_.end()) return Status::system(ENOENT, "link", path_of(from));
+    return disk_->names_.emplace(to, it->second).second ? Status() : exists("'" + path_of(to) + "' exists already");
+  }
   Status sync_directory() override {
     std::lock_guard lock(disk_->mutex_);
     disk_->durable_names_ = disk_->names_;
@@ -277,6 +296,9 @@ class MemoryStorage final : public Storage {
     std::lock_guard lock(disk_->mutex_);
     if (!disk_->names_.contains(name)) return not_found("'" + path_of(name) + "' does not exist");
     return std::unique_ptr<Lease>(std::make_unique<MemoryDisk::Leased>(disk_, name));
+  }
+  Result<std::unique_ptr<Lease>> lease_replacing(const std::string& /*name*/) override {
+    return std::unique_ptr<Lease>(std::make_unique<MemoryDisk::Replacing>(disk_));
   }
   Result<Siblings> siblings() override {
     std::lock_guard lock(disk_->mutex_);

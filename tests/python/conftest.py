@@ -12,7 +12,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")  
 
 sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves it out
 
-SHIM_SOURCE = Path(__file__).parents[1] / "faults" / "interpose.c"
+FAULTS = Path(__file__).parents[1] / "faults"
 
 
 @pytest.fixture
@@ -21,13 +21,24 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "checkpoint"
 
 
-@pytest.fixture(scope="session")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def preloaded(name: str, directory: Path) -> Path:
+    """A library of ../faults, built."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None or not sys.platform.startswith("linux"):
-        pytest.skip("needs Linux and a C compiler, for the library that interposes system calls")
-    library = tmp_path_factory.mktemp("shim") / "interpose.so"
-    subprocess.run(
-        [compiler, "-shared", "-fPIC", "-O1", "-w", SHIM_SOURCE, "-o", library, "-ldl", "-lpthread"], check=True
-    )
+        pytest.skip("needs Linux and a C compiler, for a library that is preloaded into processes")
+    library = directory / f"{name}.so"
+    source = FAULTS / f"{name}.c"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-w", source, "-o", library, "-ldl", "-lpthread"], check=True)
     return library
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library that strikes at calls."""
+    return preloaded("interpose", tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture(scope="session")
+def clock(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The library that steps a process's clock."""
+    return str(preloaded("clock", tmp_path_factory.mktemp("clock")))

@@ -42,7 +42,7 @@ def test_bases_that_are_refused(run: Path, tmp_path: Path, how: str) -> None:
     assert str(tmp_path / "other") in str(info.value) and str(run) in str(info.value)
     with pytest.raises(ostraca.MismatchError, match="overwritten"):
         attempt(run / "0", run / "0")
-    for wrong in (3, True, b"0", object()):
+    for wrong in (3, True, bytearray(b"0"), object()):
         with pytest.raises(TypeError, match="base"):
             attempt(run / "1", wrong)
     with pytest.raises(ValueError, match="names no directory"):

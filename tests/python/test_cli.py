@@ -202,8 +202,8 @@ def test_ls(tmp_path: Path, saved: Path, capsys: pytest.CaptureFixture[str]) -> 
     rows = {Path(row["path"]).name: row for row in listed["checkpoints"]}
     assert [*rows][:2] == ["0000500", "0001000"]  # by step
     assert {name: row["status"] for name, row in rows.items()} == {
-        "0000500": "ok",
-        "0001000": "ok",
+        "0000500": "committed",
+        "0001000": "committed",
         "bad": "damaged",
         "0002000": "unfinished",
     }
@@ -232,7 +232,7 @@ def test_ls(tmp_path: Path, saved: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_ls_of_one_checkpoint_and_of_none(saved: Path, tmp_path: Path) -> None:
     result = run("ls", saved)
-    assert result.returncode == 0 and re.search(r"^\. +1000 .* ok$", result.stdout, re.MULTILINE)
+    assert result.returncode == 0 and re.search(r"^\. +1000 .* committed$", result.stdout, re.MULTILINE)
     result = run("ls", tmp_path)
     assert (result.returncode, result.stdout) == (0, "") and result.stderr.startswith("no checkpoints in ")
     assert json.loads(run("ls", "--json", tmp_path).stdout)["checkpoints"] == []
@@ -249,7 +249,7 @@ def test_ls_shows_a_running_save_and_leftovers(saved: Path, tmp_path: Path) -> N
         writer.abort()
     assert result.returncode == 0
     assert f"by process {os.getpid()} on" in result.stdout and "which is running" in result.stdout
-    assert "left over" in result.stdout and " ok\n" in result.stdout
+    assert "left over" in result.stdout and " committed\n" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_verify_ok(saved: Path, options: Sequence[str], capsys: pytest.CaptureFi
     assert result.returncode == 0 and result.stderr == ""
     assert re.fullmatch(r"ok: [0-9]+ chunks, [0-9,]+ bytes \(.* MiB\), [0-9.]+ s, [0-9.]+ GB/s\n", result.stdout)
     report = run_json(capsys, "verify", saved, *options)
-    assert {*report} == {"path", "deep", "seconds", "ok", "chunks", "bytes", "damaged"}
+    assert {*report} == {"path", "deep", "seconds", "ok", "chunks", "bytes", "damaged", "unreadable"}
     assert report["ok"] is True and report["deep"] is bool(options) and report["damaged"] == []
 
 

@@ -54,21 +54,21 @@ def test_ls(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert rows["d1"]["referenced_bytes"] > 0 == rows["key"]["referenced_bytes"]
     assert rows["d1"]["stored_bytes"] == ostraca.open(copied / "d1").info.stored_bytes
     shown = run("ls", copied)
-    assert shown.returncode == 0 and re.search(r"^d1 +1 .* key +ok$", shown.stdout, re.MULTILINE)
+    assert shown.returncode == 0 and re.search(r"^d1 +1 .* key +committed$", shown.stdout, re.MULTILINE)
     (copied / "key").rename(copied / "moved")
     shown = run("ls", copied)
     assert shown.returncode == 1 and "damaged: its base 'key' is missing" in shown.stdout
     (copied / "moved").rename(copied / "key")
     ostraca.prune(copied, keep=["d1", "d2"])
     rows = {(Path(row["path"]).name, row["status"]) for row in run_json(capsys, "ls", copied)["checkpoints"]}
-    assert rows == {("key", "removed"), ("d1", "ok"), ("d2", "ok")}
+    assert rows == {("key", "removed"), ("d1", "committed"), ("d2", "committed")}
 
 
 def test_inspect_of_a_delta(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = run_json(capsys, "inspect", saved / "d1", "--chunks")
     relations = shown["lineage"]
     keyframe = ostraca.open(saved / "key")
-    base = {"directory": "key", "id": keyframe.id, "path": str(saved / "key"), "status": "ok"}
+    base = {"directory": "key", "id": keyframe.id, "path": str(saved / "key"), "status": "committed"}
     assert (relations["kind"], relations["base"], relations["base_of"]) == ("delta", base, [])
     info = ostraca.open(saved / "d1").info
     assert relations["written_bytes"] == info.stored_bytes and relations["referenced_bytes"] == info.referenced_bytes

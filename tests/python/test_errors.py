@@ -239,7 +239,7 @@ def test_chunks_that_are_too_large(path: Path) -> None:
     assert not path.exists()
 
 
-@pytest.mark.parametrize("bad", ["", "a\0b", b"bytes", 5, None])
+@pytest.mark.parametrize("bad", ["", "a\0b", b"", b"a\0b", bytearray(b"a"), 5, None])
 def test_bad_paths(bad: Any) -> None:
     for ask in (
         lambda: ostraca.save(bad, 1),

@@ -208,7 +208,7 @@ def anonymous(path: Path) -> tuple[Any, ...]:
     """All of a delta but ids, times, and the checksums and sizes that follow from them."""
     checkpoint = reference._Checkpoint(path, reference._Guard(collect=False))
     m = json.loads((path / "manifest.json").read_text().replace(checkpoint.manifest["id"], "id"))
-    for member in ("created", "seconds", "stall_seconds", "crc32c"):
+    for member in ("created", "created_nanoseconds", "parent", "seconds", "stall_seconds", "crc32c"):
         del m[member]
     for entry in (m["index"], *m["files"]):
         del entry["footer_crc32c"]

@@ -134,11 +134,10 @@ def check_finished(run: Path, before: dict[str, bytes]) -> None:
     assert not [name for name in run.iterdir() if name.is_file()]
 
 
-def harmless(call: str, error: int) -> bool:
-    """What may fail without a word: closing, a file without a name, leases, opening for writing what is only locked."""
-    function, file = call.split(" ", 1)
-    locked = file.endswith(".json") and error == errno.EPERM
-    return function in ("close", "flock") or file.endswith("/.") or (function.startswith("openat") and locked)
+def harmless(call: str) -> bool:
+    """What may fail once without a word where everything is finished all the same: closing, leases, and opening, since
+    what is read is read again until two scans agree."""
+    return call.split(" ", 1)[0] in ("close", "flock", "openat", "openat64", "open", "open64")
 
 
 def run_all(shim_path: str, scratch: Path, what: str) -> Iterator[str]:
@@ -158,7 +157,7 @@ def run_all(shim_path: str, scratch: Path, what: str) -> Iterator[str]:
             assert killed == (struck and mode != FAIL) and not said.startswith("unexpected"), said
             check(run, before)
             if said == "ok":
-                assert not struck or harmless(calls[call - 1], number), "it failed, and nobody was told"
+                assert not struck or harmless(calls[call - 1]), "it failed, and nobody was told"
                 check_finished(run, before)
             again = prune(run)
             assert again.ok, again.errors

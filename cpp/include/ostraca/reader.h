@@ -96,10 +96,13 @@ struct VerifyReport {
   std::uint64_t chunks = 0;
   std::uint64_t bytes = 0;
   std::vector<Damage> damaged;
+  std::vector<Damage> unreadable;  // places that the operating system did not let us read: what they hold is not known
+  bool ok() const { return damaged.empty() && unreadable.empty(); }
 };
 
 // Checks every byte of every file of a checkpoint, and with `deep` that every chunk decodes to the content it was
-// made from. Goes on after damage. Fails only where nothing can be said (kNotFound, the caller cancelled).
+// made from. Goes on after damage and after errors of the system. Fails only where nothing can be said (kNotFound, an
+// unreadable manifest, the caller cancelled).
 Result<VerifyReport> verify(const std::string& path, bool deep = false, unsigned threads = 0, const Poll& poll = {});
 
 }  // namespace ostraca

@@ -110,7 +110,12 @@ struct CommitOptions {
   bool overwrite = false;
   double seconds = 0;  // for the manifest
   double stall_seconds = 0;
-  std::string created = {};  // UTC, "2026-11-20T12:00:00Z"; empty: now
+  // With `overwrite`: only over this checkpoint. Unset: over whichever is there when it is published.
+  std::optional<CheckpointId> replaces = {};
+  std::optional<CheckpointId> parent = {};  // for the manifest
+  // When the checkpoint was created, since 1970; 0: now, but later than `created_after_ns`, whatever the clock says.
+  std::int64_t created_ns = 0;
+  std::int64_t created_after_ns = 0;
   // Counts up with each reported file that was checked, for a thread that watches the commit; outlives it.
   std::atomic<std::uint64_t>* files_checked = nullptr;
 };

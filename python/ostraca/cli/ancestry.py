@@ -84,7 +84,7 @@ def show(relations: dict[str, Any]) -> None:
     base, deltas = relations["base"], relations["base_of"]
     rows = [("lineage", "keyframe" if base is None else f"delta of {base['directory']} ({base['id']})")]
     if base is not None:
-        if base["status"] != lineage.OK:
+        if base["status"] != lineage.COMMITTED:
             rows.append(("", f"its base is {base['status'].upper()}{_REMARKS[base['status']]}"))
         rows.append(("", f"{text.size(relations['written_bytes'])} written"))
         shared = text.size(relations["shared_bytes"])

@@ -44,7 +44,9 @@ Timings = list[tuple[str, list[float]]]
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=_size, default=1 << 30, metavar="SIZE", help="such as 256MiB (default: 1GiB)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="(default: float32)")
-    parser.add_argument("--dir", default=".", help="on the file system to measure (default: the current directory)")
+    parser.add_argument(
+        "--dir", type=text.path, default=".", help="on the file system to measure (default: the current directory)"
+    )
     parser.add_argument("--codec", choices=CODECS, default="auto", help="(default: auto)")
     parser.add_argument("--threads", type=_count, metavar="N", help="that code and decode (default: all cores)")
     parser.add_argument("--repeat", type=_count, default=3, metavar="N", help="of each measurement (default: 3)")

@@ -28,7 +28,7 @@ were compacted)"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", metavar="PATH", nargs="+", help="a checkpoint")
+    parser.add_argument("paths", type=text.path, metavar="PATH", nargs="+", help="a checkpoint")
     parser.add_argument("--dry-run", action="store_true", help="change nothing, say what would be written")
 
 

@@ -60,8 +60,10 @@ class Skipped(NamedTuple):
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SRC", help="X.safetensors, X.npz, or a checkpoint, Orbax's too")
-    parser.add_argument("destination", metavar="DST", help="a new checkpoint, or X.safetensors")
+    parser.add_argument(
+        "source", type=text.path, metavar="SRC", help="X.safetensors, X.npz, or a checkpoint, Orbax's too"
+    )
+    parser.add_argument("destination", type=text.path, metavar="DST", help="a new checkpoint, or X.safetensors")
     parser.add_argument("--to", choices=("orbax",), help="write DST as Orbax does (needs orbax-checkpoint)")
     parser.add_argument("--overwrite", action="store_true", help="replace DST")
     parser.add_argument("--codec", choices=CODECS, help="of the new checkpoint (default: auto)")

@@ -34,8 +34,8 @@ _MISSING: Final = object()
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("a", metavar="A", help="a checkpoint")
-    parser.add_argument("b", metavar="B", help="another")
+    parser.add_argument("a", type=text.path, metavar="A", help="a checkpoint")
+    parser.add_argument("b", type=text.path, metavar="B", help="another")
     parser.add_argument("glob", metavar="NAME-GLOB", nargs="?", help="compare only leaves whose names match")
     parser.add_argument("--ignore-metadata", action="store_true", help="do not compare step and metadata")
 

@@ -35,7 +35,7 @@ Leaf = dict[str, Any]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", metavar="PATH", help="a checkpoint")
+    parser.add_argument("path", type=text.path, metavar="PATH", help="a checkpoint")
     parser.add_argument("glob", metavar="NAME-GLOB", nargs="?", help="only leaves whose names match")
     parser.add_argument("--chunks", action="store_true", help="show every chunk, too")
 

@@ -20,15 +20,15 @@ Lists the checkpoints at and directly below DIR, and attempts to save that are
 unfinished. Manifests and indexes are read, and files' sizes compared;
 `ostraca verify` reads everything."""
 EPILOG: Final = """\
-status: ok, unfinished (being saved now, or left over from a save that was
-        killed), removed (`ostraca prune` frees its bytes later), damaged,
+status: committed, unfinished (being saved now, or left over from a save that
+        was killed), removed (`ostraca prune` frees its bytes later), damaged,
         unreadable
 base:   the checkpoint whose bytes this one uses, too
 ratio:  stored by logical bytes, without the base's
 
 examples:
   ostraca ls run/
-  ostraca ls --json run/ | jq '.checkpoints[] | select(.status == "ok").path'
+  ostraca ls --json run/ | jq '.checkpoints[] | select(.status == "committed").path'
 
 exit status: 0 ok, 1 a damaged checkpoint, 2 an unreadable one, or another
 error"""
@@ -40,7 +40,9 @@ Entry = dict[str, Any]
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", metavar="DIR", help="a directory of checkpoints, or one checkpoint")
+    parser.add_argument(
+        "directory", type=text.path, metavar="DIR", help="a directory of checkpoints, or one checkpoint"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -107,12 +109,15 @@ def _checkpoint(place: Path) -> Entry:
             found = (place / file["file"]).stat().st_size
         except FileNotFoundError:
             return _entry(place, "damaged", detail=f"{file['file']} is missing", **figures)
+        except OSError as error:
+            return _entry(place, "unreadable", detail=f"{file['file']}: {error.strerror}", **figures)
         if found != file["bytes"]:
             detail = f"{file['file']}: size in bytes: expected {file['bytes']}, found {found}"
             return _entry(place, "damaged", detail=detail, **figures)
-    if base is not None and base.status not in (lineage.OK, lineage.REMOVED):
-        return _entry(place, "damaged", detail=f"its base {base.directory!r} is {base.status}", **figures)
-    return _entry(place, "ok", **figures)
+    if base is not None and base.status not in (lineage.COMMITTED, lineage.REMOVED):
+        status = "unreadable" if base.status == lineage.UNREADABLE else "damaged"
+        return _entry(place, status, detail=f"its base {base.directory!r} is {base.status}", **figures)
+    return _entry(place, "committed", **figures)
 
 
 def _attempt(place: Path, attempt: str, stored: int) -> Entry:

@@ -30,7 +30,7 @@ removed (the rest was)"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", metavar="DIR", help="a directory of checkpoints")
+    parser.add_argument("directory", type=text.path, metavar="DIR", help="a directory of checkpoints")
     keep = parser.add_mutually_exclusive_group(required=True)
     keep.add_argument("--keep", metavar="N", type=int, help="keep the newest N, by step")
     keep.add_argument("--keep-step", metavar="STEP", type=int, nargs="+", action="extend", help="keep these")

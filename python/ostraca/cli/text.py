@@ -1,5 +1,9 @@
-"""How the commands print: sizes, tables, names, JSON. What comes from a checkpoint never reaches a terminal raw."""
+"""How the commands take paths, and print: sizes, tables, names, JSON.
 
+What comes from a checkpoint never reaches a terminal raw.
+"""
+
+import argparse
 import json
 import math
 import sys
@@ -8,12 +12,21 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from .. import dtypes
+from .. import dtypes, options
 from ..lowlevel import ArrayInfo
+from ..printing import escaped as escaped
 from ..tree import Kind
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _VALUE_CHARACTERS: Final = 60
+
+
+def path(argument: str) -> str:
+    """A path that was given as an argument, for argparse."""
+    try:
+        return options.checked_path(argument)
+    except (TypeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def size(count: int | None) -> str:
@@ -46,11 +59,6 @@ def ratio(stored: int, logical: int) -> float | None:
 
 def ratio_text(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def escaped(text: str) -> str:
-    """Text with all that a terminal would act upon, or not show, as Python escapes."""
-    return "".join(c if c.isprintable() else _escape(c) for c in text)
 
 
 def table(headings: Sequence[str], alignment: str, rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
@@ -122,11 +130,6 @@ def described(info: ArrayInfo) -> dict[str, Any]:
         "big_endian": info.big_endian,
         "shape": list(info.shape) if info.has_data else None,
     }
-
-
-def _escape(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _width(text: str) -> int:

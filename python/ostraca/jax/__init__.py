@@ -4,6 +4,7 @@ ostraca.jax.save("run/1000", state, step=1000)
 state = ostraca.jax.load("run/1000", like=state)
 """
 
+from . import versions as versions  # first: it says which releases of JAX are supported
 from .loading import load
 from .preemption import reached_preemption
 from .saving import save, save_async

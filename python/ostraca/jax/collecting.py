@@ -48,7 +48,7 @@ class Collector:
         own = tuple(walk.per_process)
         for path, name, leaf in found:
             try:
-                add = self._add_array if isinstance(leaf, jax.Array) else self._add_other
+                add = self._add_array if leaves.is_jax(leaf) else self._add_other
                 add(path, name, leaf, bool(own) and path.startswith(own))
             except UnsupportedError as error:
                 raise UnsupportedError(f"cannot store {quoted(name)}: {error}") from None

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple, SupportsIndex
 import jax
 import numpy as np
 
-from .. import leaves, options
+from .. import history, leaves, options
 from ..calls import Call
 from ..lowlevel import ArrayInfo, Reader
 from ..matching import Select, matched, selected
@@ -72,6 +72,7 @@ def load(
         with (
             Reader(where, threads=threads, coding_bytes=CODING_BYTES) as reader,
             reporting(progress, f"loading {where}") as callback,
+            history.loading(reader),
         ):
             fetch = _Fetch(reader, verify == "deep", callback)
             agreement.writing(lambda: fetch.done_bytes, fetch.stop)

@@ -12,6 +12,7 @@ from typing import Any, Final
 from jax import tree_util
 
 from ..tree import Role
+from .versions import is_tree_node
 
 _KEYED: Final = ((tree_util.DictKey, Role.DICT, "key"), (tree_util.GetAttrKey, Role.OBJECT, "name"))
 _OWN: Final = (tuple, list, dict, collections.OrderedDict, collections.defaultdict, type(None))
@@ -21,7 +22,7 @@ class _Registered:
     """All that is registered when it is met."""
 
     def __contains__(self, kind: type) -> bool:
-        return tree_util.is_tree_node(kind) and kind not in _OWN and not _is_namedtuple(kind)
+        return is_tree_node(kind) and kind not in _OWN and not _is_namedtuple(kind)
 
     def open(self, node: Any) -> tuple[Role, Sequence[str | int], Sequence[Any]]:
         pairs, _ = tree_util.tree_flatten_with_path(node, is_leaf=lambda child: child is not node)

@@ -1,7 +1,7 @@
 """jax.distributed's coordination service as what `ostraca.services` asks for.
 
-The only module that touches private names of jax: its public face has no key-value store. They are looked at when they
-are first used, and an error says which jax lacks them.
+Beside `versions` the only module that touches private names of jax: its public face has no key-value store. They are
+looked at when they are first used, and an error says which jax lacks them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from .. import handles
 from ..agreement import Group
 from ..errors import CoordinationError
 from ..services import Alone
+from . import versions
 
 _CALLS: Final = ("key_value_set_bytes", "key_value_try_get_bytes", "key_value_delete")
 
@@ -104,7 +105,7 @@ def _find_client() -> Any:
 def _unknown(why: str) -> CoordinationError:
     return CoordinationError(
         f"jax {jax.__version__} keeps the coordination service elsewhere than Ostraca knows ({why}): install a jax that"
-        " this release of Ostraca was tested with (0.10), or a newer Ostraca"
+        f" this release of Ostraca was tested with ({versions.SUPPORTED}), or a newer Ostraca"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +14,7 @@ from ..handles import SaveHandle
 from ..jax import save, save_async
 from ..jax.nodes import REGISTERED
 from ..lowlevel import Reader
+from ..options import checked_path
 from ..tree import flatten
 from . import metadata, restoring
 
@@ -185,10 +185,7 @@ async def _nothing() -> None: ...
 
 def local_path(directory: Any) -> Path:
     """The directory; UnsupportedError where Ostraca cannot write."""
-    text = os.fspath(directory)
-    if "://" in text:
-        raise UnsupportedError(f"{text!r}: ostraca.orbax writes to file systems, not to object stores yet")
-    return Path(text)
+    return Path(checked_path(directory))
 
 
 def _to_save(args: Any) -> tuple[Any, dict[str, Any]]:

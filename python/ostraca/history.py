@@ -1,0 +1,89 @@
+"""What this process last loaded or saved in each directory of checkpoints: the parent of what it saves next there.
+
+Calls count in their order: an asynchronous save is its successor's parent before it is committed. Threads that save to
+one directory at once have no order, and need none here; single operations on the dictionary are atomic.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from heapq import nlargest
+from typing import TYPE_CHECKING, Final
+
+from . import run_directory
+from .errors import OstracaError
+from .run_directory import MANIFEST
+
+if TYPE_CHECKING:
+    from .lowlevel import Reader
+
+_LOOKED_AT: Final = 3  # manifests that changed last, one of which was created last unless somebody copied them about
+
+_DIRECTORIES_MAX: Final = 64  # that are remembered: Orbax makes a new one for each step
+
+_last: dict[str, str] = {}  # by directory: the checkpoint's id
+
+
+def saving(path: str, attempt: str) -> str | None:
+    """A save to `path` begins: the id of its parent."""
+    run = _run_of(path)
+    parent = _last.get(run)
+    _note(run, attempt)
+    return parent
+
+
+def failed(path: str, attempt: str, parent: str | None) -> None:
+    """A save ended without a checkpoint: unless something followed it, all is as it was before."""
+    run = _run_of(path)
+    if _last.get(run) != attempt:
+        return
+    if parent is None:
+        _last.pop(run, None)
+    else:
+        _note(run, parent)
+
+
+@contextlib.contextmanager
+def loading(reader: Reader) -> Iterator[None]:
+    """Notes what was loaded, once it is."""
+    yield
+    _note(_run_of(reader.path), reader.manifest().id)
+
+
+def _note(run: str, attempt: str) -> None:
+    _last.pop(run, None)
+    _last[run] = attempt
+    if len(_last) > _DIRECTORIES_MAX:
+        _last.pop(next(iter(_last)), None)
+
+
+def created_last(path: str) -> int:
+    """When the newest checkpoint beside `path` was created, in nanoseconds since 1970; 0: there is none.
+
+    A save is later than that even if this machine's clock is behind. Manifests that changed last are read, no others.
+    """
+    run, found = _run_of(path), []
+    with contextlib.suppress(OSError), os.scandir(run) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):
+                manifest = os.path.join(entry.path, MANIFEST)  # noqa: PTH118
+                found.append((os.stat(manifest).st_mtime_ns, manifest))  # noqa: PTH116
+    return max((_created(manifest) for _, manifest in nlargest(_LOOKED_AT, found)), default=0)
+
+
+def _created(manifest: str) -> int:
+    from .catalog import parse
+
+    with contextlib.suppress(OSError, OstracaError, ValueError):
+        directory = os.open(os.path.dirname(manifest), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # noqa: PTH120
+        try:
+            return parse(run_directory.read(directory, MANIFEST)).created_ns
+        finally:
+            os.close(directory)
+    return 0
+
+
+def _run_of(path: str) -> str:
+    return os.path.dirname(os.path.realpath(path))  # noqa: PTH120

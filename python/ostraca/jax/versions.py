@@ -1,0 +1,25 @@
+"""Which releases of JAX this release of Ostraca works with, and what they call differently."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import jax
+from jax import tree_util
+
+OLDEST: Final = (0, 8)
+SUPPORTED: Final = "0.8 to 0.12"  # what `make test-versions` tries
+
+if jax.__version_info__[:2] < OLDEST:
+    raise ImportError(
+        f"ostraca.jax works with jax {SUPPORTED}, and this is {jax.__version__}: pip install --upgrade jax", name="jax"
+    )
+
+
+def _is_registered(kind: type) -> bool:
+    from jax._src.tree_util import _registry  # which no public function shows before 0.10
+
+    return kind in _registry
+
+
+is_tree_node: Final[Any] = getattr(tree_util, "is_tree_node", _is_registered)
