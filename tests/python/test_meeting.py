@@ -32,13 +32,14 @@ class Service:
 class Program:
     """What each process calls, and what becomes of it."""
 
-    def __init__(self, calls: list[list[Call]], pauses: random.Random) -> None:
+    def __init__(self, calls: list[list[Call]], pauses: random.Random, *, in_threads: bool = False) -> None:
         store = services.Alone()
         self.groups = [agreement.Group(Service(store, i)) for i in range(COUNT)]
         self.calls, self._seeds = calls, [pauses.random() for _ in range(COUNT)]
         self.begun: dict[int, dict[int, str]] = defaultdict(dict)  # number: process: call
         self.errors: list[list[BaseException]] = [[] for _ in range(COUNT)]
         self.joint: list[BaseException | None] = [None] * COUNT
+        self._in_threads = in_threads
         self._gate = threading.Barrier(COUNT)
 
     def run(self) -> "Program":
@@ -49,9 +50,12 @@ class Program:
     def _process(self, index: int) -> None:
         pauses = random.Random(self._seeds[index])
         try:
-            for each in self.calls[index]:
-                time.sleep(pauses.choice([0, 0, 0.01, TIMEOUT / 2, 2 * TIMEOUT]))
-                self._make(index, each, TIMEOUT)
+            with ThreadPoolExecutor(max(1, len(self.calls[index])) if self._in_threads else 1) as threads:
+                for each in self.calls[index]:
+                    made = threads.submit(self._make, index, each, TIMEOUT)
+                    if not self._in_threads:
+                        made.result()
+                    time.sleep(pauses.choice([0, 0, 0.01, TIMEOUT / 2, 2 * TIMEOUT]))
             self._gate.wait()
             self.joint[index] = self._make(index, JOINT, TOGETHER)
         finally:
@@ -68,13 +72,14 @@ class Program:
         return None
 
 
-def test_only_like_calls_begin_and_all_find_together_again() -> None:
+@pytest.mark.parametrize("in_threads", [False, True])
+def test_only_like_calls_begin_and_all_find_together_again(in_threads: bool) -> None:
     def program(seed: int) -> Program:
         rng = random.Random(seed)
         calls = [
             [call(rng.choice("ab"), is_distinct=rng.random() < 0.8) for _ in range(rng.randint(0, 3))] for _ in "012"
         ]
-        return Program(calls, rng).run()
+        return Program(calls, rng, in_threads=in_threads).run()
 
     failed = together = 0
     with ThreadPoolExecutor(AT_ONCE) as pool:
