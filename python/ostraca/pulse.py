@@ -9,6 +9,7 @@ while it has a save or a load that lasts, every `BEAT_SECONDS`. A beat holds a t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -86,6 +87,7 @@ class Pulse:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._pid = os.getpid()
         self._tick = 0
         self._last = 0.0  # when the last beat was
 
@@ -109,6 +111,8 @@ class Pulse:
 
     def close(self) -> None:
         """Tells the others that this process ends. A thread that hangs in the service is left behind."""
+        if self._pid != os.getpid():
+            return  # a forked child, whose end is not this process's
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -117,13 +121,17 @@ class Pulse:
             thread.join(CLOSE_SECONDS)
 
     def _run(self) -> None:
-        try:
-            while self._wait():
+        reached = time.monotonic()  # the service
+        while self._wait():
+            try:
                 self._beat(self._tick)
-                self._tick += 1
+                reached = time.monotonic()
+            except CoordinationError:
+                if time.monotonic() - reached > DEAD_SECONDS:  # it is gone; whoever waits on it will notice
+                    return
+            self._tick += 1
+        with contextlib.suppress(CoordinationError):
             self._beat(ENDED)
-        except CoordinationError:  # the service is gone; whoever waits on it will notice
-            return
 
     def _wait(self) -> bool:
         """For the next beat. False: there is none, as this process ends."""

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import ostraca
-from ostraca import agreement, services
+from ostraca import agreement, pulse, services
 from ostraca.calls import Call
 
 COUNT = 3
@@ -146,3 +146,44 @@ def test_an_interrupted_process_tells_the_others() -> None:
     interrupted.pulse.close()
     error = program._make(0, JOINT, TOGETHER)
     assert "failed in process 1: KeyboardInterrupt" in str(error)
+
+
+def test_a_beat_that_fails_is_no_end() -> None:
+    """A service that cannot be reached for a moment must not make a process look dead."""
+
+    class Failing(Service):
+        def __init__(self, store: services.Alone) -> None:
+            super().__init__(store, 1)
+            self.beats = 0
+            self.set = self._set
+
+        def _set(self, key: str, value: bytes, *, overwrite: bool = False) -> bool:
+            if key == pulse.beat_key(1):
+                self.beats += 1
+                if self.beats < 3:
+                    raise ostraca.CoordinationError("not reached")
+                beaten.set()
+            return True
+
+    beaten = threading.Event()
+    beats = pulse.Pulse(Failing(services.Alone()))
+    beats.begin()
+    beats.add(0, str, pulse.Limits.of(TIMEOUT))
+    assert beaten.wait(30)
+    beats.close()
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), "soon"])
+def test_limits_are_positive_numbers(monkeypatch: pytest.MonkeyPatch, timeout: float) -> None:
+    with pytest.raises(ValueError, match="timeout must be a positive number of seconds"):
+        pulse.Limits.of(timeout)
+    monkeypatch.setenv("OSTRACA_TIMEOUT", str(timeout))
+    with pytest.raises(ValueError, match="OSTRACA_TIMEOUT must be a positive number of seconds"):
+        pulse.Limits.of(None)
+
+
+def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OSTRACA_TIMEOUT", raising=False)
+    assert pulse.Limits.of(None) == (60, 300) and pulse.Limits.of(20) == (20, 20) and pulse.Limits.of(600) == (60, 600)
+    monkeypatch.setenv("OSTRACA_TIMEOUT", "5")
+    assert pulse.Limits.of(None) == (5, 5) and pulse.Limits.of(20) == (20, 20)
