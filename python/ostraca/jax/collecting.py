@@ -16,7 +16,7 @@ from ..saving import Content
 from ..tree import Flattener, Kind, quoted
 from .nodes import REGISTERED
 from .shards import Shares, box_of, chunk_shape
-from .staging import Feed, Staged, is_staged, start_copy
+from .staging import Feed, Staged, is_staged, on_host, start_copy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -94,7 +94,7 @@ class Collector:
             return
         held = _held(array)
         if self._count > 1 and not is_own:
-            digest = "".join(_digest(np.asarray(start_copy(data))) for _, data in sorted(held.items(), key=_box))
+            digest = "".join(_digest(on_host(start_copy(data))) for _, data in sorted(held.items(), key=_box))
             self.facts.append(LeafFact(name, _described(piece, array.shape), digest))
             if self._index > 0:
                 self._local[name] = path  # which says nothing to `_shares`: not all processes know yet whose it is

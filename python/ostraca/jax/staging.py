@@ -86,7 +86,7 @@ class Feed:
                 budget.take(_counted(following), writer)
                 copies.append(self._start_copy(following))
                 following = next(ahead, None)
-            spec = leaf.spec(np.asarray(copies.popleft()))
+            spec = leaf.spec(on_host(copies.popleft()))
             writer.add([spec], partial(budget.give, _counted(leaf)))
             del leaf, spec
             step()
@@ -109,8 +109,15 @@ def start_copy(data: jax.Array, pinned: bool = False) -> jax.Array:
     alias = jax.make_array_from_single_device_arrays(data.shape, data.sharding, [data])
     if pinned:
         alias = jax.device_put(alias, data.sharding.with_memory_kind("pinned_host"))
-    alias.copy_to_host_async()
+    with jax.transfer_guard_device_to_host("allow"):  # JAX guards against copies that nobody asked for
+        alias.copy_to_host_async()
     return alias
+
+
+def on_host(copy: jax.Array) -> np.ndarray[Any, Any]:
+    """Waits for a copy that was started."""
+    with jax.transfer_guard_device_to_host("allow"):
+        return np.asarray(copy)
 
 
 def _staged_bytes(leaves: Iterable[LeafSpec | Staged]) -> int:
