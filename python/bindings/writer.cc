@@ -249,11 +249,16 @@ WriterOptions writer_options(std::uint32_t process_index, std::uint32_t process_
   return options;
 }
 
+// Python holds it for as long as commit() runs; any thread may read it meanwhile.
+struct CommitProgress {
+  std::atomic<std::uint64_t> files = 0;
+};
+
 std::string commit_reports(const SystemPath& path, const std::vector<FileReport>& reports,
                            std::optional<std::int64_t> step, const std::optional<std::string>& metadata, bool overwrite,
                            double seconds, double stall_seconds, const std::optional<std::string>& replaces,
                            const std::optional<std::string>& parent, std::int64_t created_ns,
-                           std::int64_t created_after_ns) {
+                           std::int64_t created_after_ns, CommitProgress* progress) {
   CommitOptions options{.step = step,
                         .metadata = metadata.value_or("null"),
                         .overwrite = overwrite,
@@ -263,6 +268,7 @@ std::string commit_reports(const SystemPath& path, const std::vector<FileReport>
                         .created_after_ns = created_after_ns};
   if (replaces) options.replaces = checkpoint_id(*replaces);
   if (parent) options.parent = checkpoint_id(*parent);
+  if (progress != nullptr) options.files_checked = &progress->files;
   Result<std::string> manifest = invalid_argument("");
   {
     const py::gil_scoped_release release;
@@ -284,6 +290,9 @@ void bind_writer(py::module_& m) {
       .def("to_bytes", [](const FileReport& r) { return py::bytes(r.to_bytes()); })
       .def_static("from_bytes",
                   [](const py::bytes& data) { return take_or_raise(FileReport::from_bytes(std::string_view(data))); });
+  py::class_<CommitProgress>(m, "CommitProgress")
+      .def(py::init())
+      .def_property_readonly("files", [](const CommitProgress& p) { return p.files.load(); });
   py::class_<BaseSnapshot, std::shared_ptr<BaseSnapshot>>(m, "BaseSnapshot")
       .def(py::init([](const SystemPath& path, std::uint64_t budget_bytes) {
              Result<std::shared_ptr<BaseSnapshot>> base = invalid_argument("");
@@ -324,7 +333,8 @@ void bind_writer(py::module_& m) {
       .def("progress", [](PyWriter& w) { return std::pair(w.get().bytes_done(), w.get().bytes_total()); });
   m.def("commit", &commit_reports, arg("path"), arg("reports"), py::kw_only(), arg("step") = py::none(),
         arg("metadata") = py::none(), arg("overwrite") = false, arg("seconds") = 0.0, arg("stall_seconds") = 0.0,
-        arg("replaces") = py::none(), arg("parent") = py::none(), arg("created_ns") = 0, arg("created_after_ns") = 0);
+        arg("replaces") = py::none(), arg("parent") = py::none(), arg("created_ns") = 0, arg("created_after_ns") = 0,
+        arg("progress") = nullptr);
 }
 
 }  // namespace ostraca::python

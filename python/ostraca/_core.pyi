@@ -86,6 +86,13 @@ class Writer:
     def abort(self) -> None: ...  # cancels, waits, removes what was written; the writer is dead afterwards
     def progress(self) -> tuple[int, int]: ...
 
+class CommitProgress:
+    """How far a commit is, for any thread."""
+
+    def __init__(self) -> None: ...
+    @property
+    def files(self) -> int: ...  # of those reported, checked so far
+
 def commit(
     path: str,
     reports: Sequence[FileReport],
@@ -99,6 +106,7 @@ def commit(
     parent: str | None = None,  # an id, for the manifest
     created_ns: int = 0,  # nanoseconds since 1970; 0: now, but later than `created_after_ns`
     created_after_ns: int = 0,
+    progress: CommitProgress | None = None,
 ) -> str:
     """Checks the reported files, writes index and manifest, publishes. Returns the manifest's JSON text."""
 

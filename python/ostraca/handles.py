@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from . import _core, history
@@ -103,6 +104,7 @@ class Job:
         self._coordination = coordination
         self._cleanup, self._late_cleanup = cleanups
         self._stall_seconds: float | None = None
+        self._is_committer = False
         self._filled, self._caller_went_on = threading.Event(), threading.Event()
         self._dropped = False  # the constructor failed
         self._lock = threading.Lock()
@@ -283,17 +285,23 @@ class Job:
             del writer  # an error's traceback keeps this frame
         manifest = Manifest.parse(self.path, text)
         self._keyframe_id = manifest.base[1] if manifest.base else manifest.id
-        return manifest.info
+        if self._is_committer:
+            return manifest.info
+        return replace(manifest.info, stall_seconds=self._stall(time.monotonic() - self._started))
+
+    def _stall(self, seconds: float) -> float:
+        """Of this process's caller, which waits for all of a synchronous save."""
+        return seconds if self._stall_seconds is None else self._stall_seconds
 
     def _publish(self, reports: list[_core.FileReport]) -> str:
+        self._is_committer = True  # the manifest says what this process's caller waited
         seconds = time.monotonic() - self._started
-        stall_seconds = seconds if self._stall_seconds is None else self._stall_seconds
         return _core.commit(
             self._directory,
             reports,
             **{**self._commit, "parent": self._commit["parent"] or self._parent},
             seconds=seconds,
-            stall_seconds=stall_seconds,
+            stall_seconds=self._stall(seconds),
             created_after_ns=history.created_last(self._directory),
         )
 

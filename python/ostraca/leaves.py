@@ -110,7 +110,7 @@ def restored(kind: int, detail: str, data: NDArray[Any]) -> Any:
                 return data
             case Kind.PRNG_KEY:
                 jax = sys.modules.get("jax")
-                return data if jax is None else jax.random.wrap_key_data(data, impl=detail)
+                return data if jax is None else jax.random.wrap_key_data(jax.device_put(data), impl=detail)
             case Kind.INT:
                 return int.from_bytes(data.tobytes(), "little", signed=True)
             case Kind.FLOAT | Kind.BOOL:

@@ -19,7 +19,7 @@ class SaveInfo:
     referenced_bytes: int  # of the base that this checkpoint uses, as stored; 0 without a base
     arrays: int  # leaves that hold data
     chunks: int
-    stall_seconds: float  # until the caller could go on: all of a synchronous save
+    stall_seconds: float  # until this process's caller could go on: all of a synchronous save
     seconds: float  # until the manifest was written
 
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from .. import history, leaves, options
+from ..calls import Call
 from ..casting import Cast
 from ..lowlevel import ArrayInfo, Reader
 from ..matching import Select, Terms, matched, named_from, tree_below
@@ -51,23 +52,27 @@ def load(
     makes arrays that are not weakly typed.
     root, select, missing, extra, verify, threads, progress: as of `ostraca.load`. `into` is only there.
     cast: as of `ostraca.load`; also from 64 bits to 32 where jax_enable_x64 is off, which otherwise is an error.
-    timeout: seconds without progress after which another process counts as lost; None means 60.
+    timeout: seconds after which a process that lives, but does not make this call or no progress in it, counts as lost;
+    None is `OSTRACA_TIMEOUT`, or 300. One that shows no sign of life is lost after 60.
 
     With several processes all must call it, with a `like` of the same global arrays: none returns before all can. An
     `ostraca.PerProcess` in `like` takes what the process of this index had stored.
     Raises `NotFoundError`, `FormatError`, `CorruptionError`, `MismatchError`, `CoordinationError`, OSError.
     """
-    where = options.checked_path(path)
-    has_tree = like is not None and not is_sharding(like)
-    terms = Terms.checked(root=root, select=select, missing=missing, extra=extra, cast=cast, has_tree=has_tree)
-    options.checked_choice("verify", verify, ("crc", "deep"))
-    check_progress(progress)
-    if into is not None:
-        raise ValueError("jax.Arrays cannot be filled in place: use like= here, or ostraca.load(into=) on numpy arrays")
-    agreement = service.group().agreement(
-        f"the load of {where!r}", timeout=timeout, consequence="No process has restored anything"
-    )
+    # First of all, as a process that fails has to tell the others.
+    choices = {"root": root, "missing": missing != "error" and missing, "extra": extra != "error" and extra}
+    call = Call.of_load(path, **choices, cast=cast)
+    agreement = service.group().meet(call, timeout=timeout, consequence="No process has restored anything")
     try:
+        where = options.checked_path(path)
+        has_tree = like is not None and not is_sharding(like)
+        terms = Terms.checked(root=root, select=select, missing=missing, extra=extra, cast=cast, has_tree=has_tree)
+        options.checked_choice("verify", verify, ("crc", "deep"))
+        check_progress(progress)
+        if into is not None:
+            raise ValueError(
+                "jax.Arrays cannot be filled in place: use like= here, or ostraca.load(into=) on numpy arrays"
+            )
         with (
             Reader(where, threads=threads, coding_bytes=CODING_BYTES) as reader,
             reporting(progress, f"loading {where}") as callback,

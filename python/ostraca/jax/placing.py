@@ -108,7 +108,7 @@ class Placement:
         self.array: Any = None  # when all boxes are on all their devices
         self._parts: list[Any] = []
         if not boxes:  # all of it is on devices of other processes
-            held = dtype if key_impl is None else jax.random.key(0, impl=key_impl).dtype
+            held = dtype if key_impl is None else _key_dtype(key_impl)
             self.array = jax.make_array_from_single_device_arrays(shape, sharding, [], dtype=held)
 
     def nbytes(self, box: Box) -> int:
@@ -117,6 +117,10 @@ class Placement:
 
     def put(self, boxes: Mapping[Shape, NDArray[Any]]) -> Any:
         """Starts to copy boxes, by where they start, to their devices. Returns arrays to wait for."""
+        with jax.transfer_guard_host_to_device("allow"):  # JAX guards against copies that nobody asked for
+            return self._put(boxes)
+
+    def _put(self, boxes: Mapping[Shape, NDArray[Any]]) -> Any:
         if len(boxes) < len(self.boxes):
             return self._put_some(boxes)
         rank = len(self.shape)
@@ -155,6 +159,11 @@ class Placement:
         if self.layout is not None and self.array.format.layout != self.layout:
             self.array = jax.device_put(self.array, Format(self.layout, self.array.sharding))
         return self.array
+
+
+def _key_dtype(impl: str) -> Any:
+    """Without a key, for which JAX would move a number to a device."""
+    return jax.eval_shape(lambda: jax.random.key(0, impl=impl)).dtype
 
 
 class Staged(NamedTuple):

@@ -17,7 +17,9 @@ from ..lowlevel import ArrayInfo
 from ..matching import Match, check_differences
 from ..tree import Kind, quoted
 from .placing import Box, Placement, Shape, boxes
+from .versions import get_mesh
 
+_MESHES: Final = jax.sharding.Mesh | jax.sharding.AbstractMesh
 _NO_ARRAY: Final = SimpleNamespace(shape=(0,), dtype=np.dtype(np.uint8))  # fits no stored value that is not an array
 
 
@@ -31,7 +33,27 @@ class Asked(NamedTuple):
 
 
 def is_sharding(like: Any) -> bool:
-    return isinstance(like, jax.sharding.Sharding | Format)
+    """Whether it says where arrays shall be, of whatever shape."""
+    return isinstance(like, jax.sharding.Sharding | Format | jax.sharding.PartitionSpec | _MESHES)
+
+
+def on_current_mesh(leaf: Any) -> tuple[Any, str]:
+    """A leaf with what it leaves open filled in, and why that cannot be, if so."""
+    if isinstance(leaf, _MESHES):
+        return leaf, (
+            "a mesh says which devices there are, and not how an array lies on them: give"
+            " jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(...)), or load under jax.set_mesh(mesh) with"
+            " a PartitionSpec; an empty one puts a copy on each device"
+        )
+    if not isinstance(leaf, jax.sharding.PartitionSpec):
+        return leaf, ""
+    mesh = get_mesh()
+    if mesh.empty:
+        return (
+            leaf,
+            "a PartitionSpec is of a mesh, and none is set: load under jax.set_mesh(mesh), or give a NamedSharding",
+        )
+    return jax.sharding.NamedSharding(mesh, leaf), ""
 
 
 def asked(leaf: Any) -> Asked | None:
@@ -59,7 +81,7 @@ def fitting_sharding(sharding: Any, shape: Shape) -> tuple[Any, str]:
     One over an abstract mesh, which `jax.eval_shape` gives under `jax.set_mesh`, is put on the mesh that is set.
     """
     if isinstance(sharding, jax.sharding.NamedSharding) and isinstance(sharding.mesh, jax.sharding.AbstractMesh):
-        mesh = jax.sharding.get_mesh()
+        mesh = get_mesh()
         if dict(mesh.shape) != dict(sharding.mesh.shape):
             found = f"the mesh that is set has {dict(mesh.shape)}" if mesh.shape else "no mesh is set"
             axes = dict(sharding.mesh.shape)
@@ -96,6 +118,10 @@ class Targets:
 
     def placement(self, info: ArrayInfo, leaf: Any) -> Placement | None:
         """How a leaf gets to the devices; None where it stays on the host."""
+        leaf, why = on_current_mesh(leaf)
+        if why:
+            self._refused.append(f"{quoted(info.name)}: {why}")
+            return None
         want = asked(leaf) if info.kind in (Kind.ARRAY, Kind.PRNG_KEY) else None
         if want is None:
             return None
