@@ -30,39 +30,47 @@ const char* exception_name(Code code) {
   }
 }
 
+py::object exception_of(const Status& status) {
+  if (const char* name = exception_name(status.code()))
+    return py::module_::import("ostraca.errors").attr(name)(status.message());
+  if (status.code() != Code::kSystem) return py::reinterpret_borrow<py::object>(PyExc_ValueError)(status.message());
+  // OSError picks its subclass (PermissionError, ...) from errno; the message's own words go into strerror.
+  const py::object os_error = py::reinterpret_borrow<py::object>(PyExc_OSError);
+  return status.os_error() ? os_error(status.os_error(), status.message(), status.path()) : os_error(status.message());
+}
+
 }  // namespace
 
 void raise_if_error(const Status& status) {
   if (status.ok()) return;
-  py::object exception;
-  if (const char* name = exception_name(status.code())) {
-    exception = py::module_::import("ostraca.errors").attr(name)(status.message());
-  } else if (status.code() == Code::kSystem) {
-    // OSError picks its subclass (PermissionError, ...) from errno; the message's own words go into strerror.
-    const py::object os_error = py::reinterpret_borrow<py::object>(PyExc_OSError);
-    exception =
-        status.os_error() ? os_error(status.os_error(), status.message(), status.path()) : os_error(status.message());
-  } else {
-    exception = py::reinterpret_borrow<py::object>(PyExc_ValueError)(status.message());
-  }
+  const py::object exception = in_python([&status] { return exception_of(status); });
   PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception.ptr())), exception.ptr());
   throw py::error_already_set();
 }
 
 Poll GilPoll::poll() {
   return [this](std::uint64_t done, std::uint64_t total) {
-    const py::gil_scoped_acquire gil;
-    if (type_) return false;
-    try {
-      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-      if (!progress_.is_none()) progress_(done, total);
-      return true;
-    } catch (py::error_already_set& error) {
-      error.restore();
-      PyErr_Fetch(&type_, &value_, &traceback_);
-      return false;
-    }
+    return in_python([&] {
+      PyEval_RestoreThread(thread_);
+      const bool go_on = ask(done, total);
+      PyEval_SaveThread();
+      return go_on;
+    });
   };
+}
+
+// Keeps what Python raises for rethrow().
+bool GilPoll::ask(std::uint64_t done, std::uint64_t total) {
+  if (type_) return false;
+  try {
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    if (!progress_.is_none()) progress_(done, total);
+    return true;
+  } catch (py::error_already_set& error) {
+    error.restore();
+    PyErr_Fetch(&type_, &value_, &traceback_);
+    return false;
+  }
 }
 
 void GilPoll::rethrow() {

@@ -18,7 +18,7 @@ class PyReader {
   PyReader(const std::string& path, const ReaderOptions& options) {
     Result<std::unique_ptr<Reader>> reader = invalid_argument("");
     {
-      const py::gil_scoped_release release;
+      const GilReleased released;
       reader = Reader::open(path, options);
     }
     reader_ = take_or_raise(std::move(reader));
@@ -37,7 +37,7 @@ class PyReader {
     const std::shared_ptr<Reader> reader = checked(leaf);
     Result<std::uint64_t> bytes = invalid_argument("");
     {
-      const py::gil_scoped_release release;
+      const GilReleased released;
       bytes = reader->stored_bytes(leaf);
     }
     return take_or_raise(std::move(bytes));
@@ -162,7 +162,7 @@ py::list PyReader::read_into(const py::sequence& sequence, bool deep, const py::
   std::vector<bool> modified;
   Status status;
   {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     status = reader->read_into(requests, deep, poll.poll(), &modified);
   }
   for (std::size_t i = 0; i < modified.size(); ++i)
@@ -176,7 +176,7 @@ py::tuple verify_checkpoint(const std::string& path, bool deep, unsigned threads
   GilPoll poll(progress);
   Result<VerifyReport> report = invalid_argument("");
   {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     report = verify(path, deep, threads, poll.poll());
   }
   poll.rethrow();

@@ -1,10 +1,13 @@
-"""Running saves: the worker thread behind each, and the handle that a caller holds.
+"""Running saves: the job behind each, and the handle that a caller holds.
 
-A job feeds its writer what was not added before, finishes its data file, waits until its caller went on, and commits,
-together with other processes where there are some. It outlives its handle: a dropped handle finishes its save. Where
-nobody can look at a failure any more, `sys.unraisablehook` gets it.
+A job runs in a thread of its own, or in its caller's: a synchronous save of one process needs no other, and there is no
+other where none can be started, or the interpreter's exit has begun. It feeds its writer what was not added before,
+finishes its data file, waits until its caller went on, and commits, together with other processes where there are some.
+It outlives its handle: a dropped handle finishes its save. Where nobody can look at a failure any more,
+`sys.unraisablehook` gets it.
 """
 
+import _thread
 import atexit
 import contextlib
 import os
@@ -24,8 +27,10 @@ if TYPE_CHECKING:
 
 EXIT_WAIT_SECONDS: Final = 300.0  # how long the interpreter's exit waits for running saves, together
 CANCEL_WAIT_SECONDS: Final = 10.0  # and then for their cancellation
+BIRTH_SECONDS: Final = 5.0  # a thread that has not taken its job by then died at birth, for want of memory
 
 _running: set["Job"] = set()
+_exiting_thread: int | None = None  # the one that runs the exit's handlers, once the exit has begun to wait for saves
 
 Step = Callable[[], object]
 # When the writer has let go of all memory: before and after all who wait for the save are told.
@@ -67,8 +72,6 @@ class Job:
 
     def __init__(
         self,
-        writer: _core.Writer,
-        fill: Callable[[], object],  # adds what can be added now
         path: str,
         commit: dict[str, Any],
         progress: Progress,
@@ -89,7 +92,7 @@ class Job:
         self.error: BaseException | None = None
         self.done = threading.Event()
         self.abandoned = False  # no handle is left that could be asked
-        self._writer: _core.Writer | None = writer  # None when the save is done
+        self._writer: _core.Writer | None = None  # before the job has started, and when the save is done
         self._commit = commit
         self._progress = progress
         self._started = started
@@ -99,7 +102,9 @@ class Job:
         self._cleanup, self._late_cleanup = cleanups
         self._stall_seconds: float | None = None
         self._filled, self._caller_went_on = threading.Event(), threading.Event()
-        self._dropped = False  # the constructor failed
+        self._dropped = False  # `start` failed
+        self._taken, self._right_to_run = threading.Event(), threading.Lock()  # by a thread; whoever gets it runs it
+        self._ended = threading.Event()  # nothing of it runs any more
         self._lock = threading.Lock()
         self._cancelled = self._publishing = False
         self._callbacks: list[Callable[[], object]] = []
@@ -107,17 +112,39 @@ class Job:
         self._final_progress = (0, 0)
         self._keyframe_id = ""  # when the save is done: its own, or its base's
         self._kept: _core.BaseSnapshot | None = None  # from when the save is done until it is asked for
-        self._thread = threading.Thread(target=self._run, name="ostraca-save", daemon=True)
-        _running.add(self)
+
+    def start(
+        self, open_writer: Callable[[], _core.Writer], fill: Callable[[_core.Writer], object], *, in_thread: bool
+    ) -> None:
+        """Calls `fill` to add to the writer what can be added now, and runs the rest: here, or in a thread.
+
+        Raises what `open_writer` and `fill` raise; what fails later is `error`.
+        """
+        threaded = False
+        _running.add(self)  # first: either the exit waits for it, or it finds that the exit has begun
         try:
-            self._thread.start()  # before `fill` sets the engine to work, which would keep it waiting for a core
-            fill()
+            in_thread &= _exiting_thread is None  # nobody would wait for the thread
+            if _exiting_thread not in (None, threading.get_ident()):
+                raise OstracaError(
+                    f"the save to {self.path!r} was not begun: the interpreter is exiting, and would end this thread"
+                    " in the middle of it. Join threads that save before the program ends"
+                )
+            self._writer = open_writer()
+            self._raise_if_cancelled()  # the exit did not wait so long
+            threaded = in_thread and self._start_thread()  # before the engine's threads keep it waiting for a core
+            fill(self._writer)
         except BaseException:
             self._dropped = True
-            _running.discard(self)
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                writer.abort()
+            self._end()
             raise
         finally:
             self._filled.set()
+        if not threaded:
+            self._caller_went_on.set()
+            self._run()
 
     def let_caller_go(self, stalled: bool) -> None:
         """Called once, when the caller goes on; `stalled`: it waited so long, and for nothing else."""
@@ -146,11 +173,12 @@ class Job:
 
     def cancel(self) -> bool:
         with self._lock:
-            writer = self._writer
-            if writer is None or self._publishing:
+            if self.done.is_set() or self._publishing:
                 return False
             self._cancelled = True
-        writer.cancel()
+            writer = self._writer
+        if writer is not None:
+            writer.cancel()
         self._caller_went_on.set()  # it may have been interrupted before it could say so
         return True
 
@@ -173,8 +201,8 @@ class Job:
         return snapshot
 
     def join(self, seconds: float) -> None:
-        """Waits for the worker thread, a little longer than for `done`."""
-        self._thread.join(seconds)
+        """Waits until nothing of it runs any more, a little longer than for `done`."""
+        self._ended.wait(seconds)
 
     def raise_error(self) -> None:
         if self.error is not None:
@@ -202,6 +230,19 @@ class Job:
         report.__cause__ = error
         _Unraisable(report)
 
+    def _start_thread(self) -> bool:
+        """Whether a thread has taken the job. `threading.Thread.start` would wait for one that died at birth."""
+        try:
+            _thread.start_new_thread(self._take_and_run, ())
+        except (RuntimeError, MemoryError):  # at a limit; from CPython 3.12 on also at exit
+            return False
+        return self._taken.wait(BIRTH_SECONDS) or not self._right_to_run.acquire(blocking=False)
+
+    def _take_and_run(self) -> None:
+        if self._right_to_run.acquire(blocking=False):
+            self._taken.set()
+            self._run()
+
     def _run(self) -> None:
         self._filled.wait()
         if self._dropped:
@@ -212,20 +253,30 @@ class Job:
             self.error = error
             if not isinstance(error, CancelledError):
                 self._unseen.append(error)
-        with self._lock:
-            # The writer ends here, before anyone is told: its destructor takes the GIL, which a daemon thread must not
-            # do when the interpreter has gone.
-            writer, self._writer = self._writer, None
-            self._final_progress = writer.progress() if writer is not None else (0, 0)
-            del writer
-        self._cleanup()
-        with self._lock:
-            self.done.set()
-        for callback in self._callbacks:
-            callback()
-        if self.abandoned:
-            self.report_unseen()
-        self._late_cleanup()
+        try:
+            with self._lock:
+                writer, self._writer = self._writer, None  # its memory is free before anyone is told
+                self._final_progress = writer.progress() if writer is not None else (0, 0)
+                del writer
+            self._cleanup()
+        finally:
+            with self._lock:
+                self.done.set()
+            self._tell()
+
+    def _tell(self) -> None:
+        try:
+            for callback in self._callbacks:
+                callback()
+            if self.abandoned:
+                self.report_unseen()
+            self._late_cleanup()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self.done.set()
+        self._ended.set()
         _running.discard(self)
 
     def _save(self) -> SaveInfo:
@@ -242,8 +293,7 @@ class Job:
                 report = writer.finish(callback)
             self._caller_went_on.wait()
             with self._lock:
-                if self._cancelled:
-                    raise CancelledError(f"the save to {self.path!r} was cancelled")
+                self._raise_if_cancelled()
                 self._publishing = True
             text = self._coordination.publish(report, self._publish)
         except BaseException as error:
@@ -262,6 +312,10 @@ class Job:
         manifest = Manifest.parse(self.path, text)
         self._keyframe_id = manifest.base[1] if manifest.base else manifest.id
         return manifest.info
+
+    def _raise_if_cancelled(self) -> None:
+        if self._cancelled:
+            raise CancelledError(f"the save to {self.path!r} was cancelled")
 
     def _publish(self, reports: list[_core.FileReport]) -> str:
         seconds = time.monotonic() - self._started
@@ -397,6 +451,8 @@ def _settle(future: "asyncio.Future[None]") -> None:
 
 def wait_at_exit() -> None:
     """Ends all saves. A framework that shuts down at exit what saves need registers it again, to run before that."""
+    global _exiting_thread
+    _exiting_thread = threading.get_ident()  # first: see Job.start
     jobs = list(_running)
     deadline = time.monotonic() + EXIT_WAIT_SECONDS
     try:
