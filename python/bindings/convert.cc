@@ -33,6 +33,8 @@ const char* exception_name(Code code) {
 py::object exception_of(const Status& status) {
   if (const char* name = exception_name(status.code()))
     return py::module_::import("ostraca.errors").attr(name)(status.message());
+  if (status.code() == Code::kOutOfMemory)
+    return py::reinterpret_borrow<py::object>(PyExc_MemoryError)(status.message());
   if (status.code() != Code::kSystem) return py::reinterpret_borrow<py::object>(PyExc_ValueError)(status.message());
   // OSError picks its subclass (PermissionError, ...) from errno; the message's own words go into strerror.
   const py::object os_error = py::reinterpret_borrow<py::object>(PyExc_OSError);
@@ -114,7 +116,8 @@ Dims array_shape(const py::array& array) { return {array.shape(), array.shape() 
 Strides array_strides(const py::array& array) { return {array.strides(), array.strides() + array.ndim()}; }
 
 py::array_t<std::uint8_t> allocate(std::size_t nbytes) {
-  auto buffer = std::make_unique<AlignedBuffer>(take_or_raise(AlignedBuffer::allocate(nbytes)));
+  constexpr char kPurpose[] = "an array (load less at a time, or into= memory that is there)";
+  auto buffer = std::make_unique<AlignedBuffer>(take_or_raise(AlignedBuffer::allocate(nbytes, kPurpose)));
   auto* data = reinterpret_cast<std::uint8_t*>(buffer->data());
   const py::capsule owner(buffer.release(), [](void* p) { delete static_cast<AlignedBuffer*>(p); });
   return py::array_t<std::uint8_t>(static_cast<py::ssize_t>(nbytes), data, owner);

@@ -60,6 +60,15 @@ extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
 PYBIND11_MODULE(_core, m) {
   using namespace ostraca::python;
   m.doc() = "Ostraca's engine. The public face is the package ostraca.";
+  py::register_local_exception_translator([](std::exception_ptr error) {
+    try {
+      std::rethrow_exception(error);
+    } catch (const std::bad_alloc&) {
+      PyErr_SetString(PyExc_MemoryError,
+                      "memory for the engine's tables cannot be had: threads=, coding_bytes=, staging_bytes= and "
+                      "keep_bytes= lower what else it takes");
+    }
+  });
   m.attr("VERSION") = OSTRACA_VERSION;
   bind_writer(m);
   bind_reader(m);

@@ -15,7 +15,7 @@ from .progress import Progress, ProgressCallback, check_progress, reporting
 from .reports import Damage, VerifyReport
 from .tree import Kind, flatten, rebuild, unflatten
 
-_path, _name = attrgetter("path"), attrgetter("name")
+_path, _name, _nbytes = attrgetter("path"), attrgetter("name"), attrgetter("nbytes")
 
 
 def load(
@@ -25,6 +25,7 @@ def load(
     select: Select | None = None,
     missing: Literal["error", "keep"] = "error",
     into: Any = None,
+    max_bytes: SupportsIndex | None = None,
     verify: Literal["crc", "deep"] = "crc",
     threads: SupportsIndex | None = None,
     progress: Progress = None,
@@ -43,10 +44,12 @@ def load(
     into: like `like`, but a tree of writable numpy arrays (any strides, either byte order), filled in place and
     returned; Python values are replaced. Nothing is written before all names, shapes and dtypes were compared. When
     reading fails later, the error names the arrays already modified.
+    max_bytes: of memory that new arrays may take together; None means the memory that is available to the process
+    (MemAvailable, or less where its control group leaves less). More is a MemoryError, before anything is read.
     verify: "deep" compares content hashes too; checksums are verified always. threads: that decode; None means all
     usable cores. progress: True for a bar on standard error, or a callable of (bytes done, bytes total).
 
-    Raises `NotFoundError`, `FormatError`, `CorruptionError`, `MismatchError`, OSError.
+    Raises `NotFoundError`, `FormatError`, `CorruptionError`, `MismatchError`, OSError, MemoryError.
     """
     options.checked_choice("missing", missing, ("error", "keep"))
     options.checked_choice("verify", verify, ("crc", "deep"))
@@ -55,7 +58,10 @@ def load(
         raise ValueError("like= and into= exclude each other: into is a like that is filled in place")
     if missing == "keep" and like is None and into is None:
         raise ValueError("missing='keep' keeps leaves of like= or into=; give one of them")
-    with Reader(path, threads=threads) as reader, reporting(progress, f"loading {reader.path}") as callback:
+    with (
+        Reader(path, threads=threads, max_bytes=max_bytes) as reader,
+        reporting(progress, f"loading {reader.path}") as callback,
+    ):
         stored = selected(reader.arrays(), select)
         deep = verify == "deep"
         if like is None and into is None:
@@ -93,6 +99,8 @@ def _read(
     reader: Reader, infos: Sequence[ArrayInfo], places: Sequence[Any], deep: bool, callback: ProgressCallback | None
 ) -> list[Any]:
     """The leaves' values; arrays are read into `places` where there are some."""
+    placed = sum(info.nbytes for info, place in zip(infos, places, strict=True) if place is not None)
+    reader.allow(sum(map(_nbytes, infos)) - placed)
     requests = [
         (info.number, None, info.dtype if place is None or info.kind is not Kind.ARRAY else place)
         for info, place in zip(infos, places, strict=True)
