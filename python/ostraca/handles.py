@@ -8,7 +8,6 @@ It outlives its handle: a dropped handle finishes its save. Where nobody can loo
 """
 
 import _thread
-import atexit
 import contextlib
 import os
 import threading
@@ -16,7 +15,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from . import _core
+from . import _core, exiting
 from .base import BaseSnapshot
 from .errors import CancelledError, CommitUncertainError, NotFoundError, OstracaError
 from .progress import Progress, reporting
@@ -25,12 +24,7 @@ from .reports import Manifest, SaveInfo
 if TYPE_CHECKING:
     import asyncio
 
-EXIT_WAIT_SECONDS: Final = 300.0  # how long the interpreter's exit waits for running saves, together
-CANCEL_WAIT_SECONDS: Final = 10.0  # and then for their cancellation
 BIRTH_SECONDS: Final = 5.0  # a thread that has not taken its job by then died at birth, for want of memory
-
-_running: set["Job"] = set()
-_exiting_thread: int | None = None  # the one that runs the exit's handlers, once the exit has begun to wait for saves
 
 Step = Callable[[], object]
 # When the writer has let go of all memory: before and after all who wait for the save are told.
@@ -121,14 +115,8 @@ class Job:
         Raises what `open_writer` and `fill` raise; what fails later is `error`.
         """
         threaded = False
-        _running.add(self)  # first: either the exit waits for it, or it finds that the exit has begun
         try:
-            in_thread &= _exiting_thread is None  # nobody would wait for the thread
-            if _exiting_thread not in (None, threading.get_ident()):
-                raise OstracaError(
-                    f"the save to {self.path!r} was not begun: the interpreter is exiting, and would end this thread"
-                    " in the middle of it. Join threads that save before the program ends"
-                )
+            in_thread &= exiting.begin(self)  # before anything is opened
             self._writer = open_writer()
             self._raise_if_cancelled()  # the exit did not wait so long
             threaded = in_thread and self._start_thread()  # before the engine's threads keep it waiting for a core
@@ -228,7 +216,7 @@ class Job:
             return
         report = OstracaError(f"the save to {self.path!r} failed, and nobody asked for its result: {error!r}")
         report.__cause__ = error
-        _Unraisable(report)
+        exiting.report(report)
 
     def _start_thread(self) -> bool:
         """Whether a thread has taken the job. `threading.Thread.start` would wait for one that died at birth."""
@@ -277,7 +265,7 @@ class Job:
     def _end(self) -> None:
         self.done.set()
         self._ended.set()
-        _running.discard(self)
+        exiting.end(self)
 
     def _save(self) -> SaveInfo:
         writer = self._writer
@@ -329,16 +317,6 @@ def _has_failed(writer: _core.Writer) -> bool:
     except Exception:
         return True
     return False
-
-
-class _Unraisable:
-    """Raises from its destructor, which is how Python code gets to `sys.unraisablehook`."""
-
-    def __init__(self, error: BaseException) -> None:
-        self._error = error
-
-    def __del__(self) -> None:
-        raise self._error
 
 
 class SaveHandle:
@@ -447,24 +425,3 @@ class SaveHandle:
 def _settle(future: "asyncio.Future[None]") -> None:
     if not future.done():  # the awaiting task may have been cancelled
         future.set_result(None)
-
-
-def wait_at_exit() -> None:
-    """Ends all saves. A framework that shuts down at exit what saves need registers it again, to run before that."""
-    global _exiting_thread
-    _exiting_thread = threading.get_ident()  # first: see Job.start
-    jobs = list(_running)
-    deadline = time.monotonic() + EXIT_WAIT_SECONDS
-    try:
-        for job in jobs:
-            job.join(max(0.0, deadline - time.monotonic()))
-    finally:  # also on Ctrl-C
-        for job in jobs:
-            if job.cancel():
-                job.join(CANCEL_WAIT_SECONDS)
-                _Unraisable(OstracaError(f"the interpreter's exit cancelled the save to {job.path!r}"))
-            job.report_unseen()
-
-
-atexit.register(wait_at_exit)
-os.register_at_fork(after_in_child=_running.clear)  # the parent waits for them

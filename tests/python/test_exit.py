@@ -1,8 +1,10 @@
 """The end of a process: whatever way it ends, its exit code is its own, and a save is committed or reported."""
 
+import multiprocessing
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +171,21 @@ time.sleep(0.5)
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert ostraca.load(path) == "first" and ostraca.load(path.with_name("second")) == "second"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_processes_of_multiprocessing(path: Path, method: str) -> None:
+    """They run no exit handlers."""
+    context = multiprocessing.get_context(method)
+    child = context.Process(target=save_slowly, args=(str(path),))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert ostraca.load(path) == 7
+
+
+def save_slowly(path: str) -> None:
+    ostraca.save_async(path, 7, progress=lambda *_: time.sleep(0.5))
 
 
 def test_a_save_that_begins_too_late_is_refused(path: Path) -> None:

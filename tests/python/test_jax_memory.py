@@ -51,10 +51,10 @@ def measure(path: Path) -> list[int]:
 
 
 def at_rest() -> int:
-    from ostraca import handles
+    from ostraca import exiting
 
     deadline = time.monotonic() + 30
-    while handles._running and time.monotonic() < deadline:  # memory is given back by the saves' threads
+    while exiting._running and time.monotonic() < deadline:  # memory is given back by the saves' threads
         time.sleep(0.01)
     return resident_bytes()
 

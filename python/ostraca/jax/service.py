@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import jax
 
-from .. import handles
+from .. import exiting
 from ..agreement import Alone, Group
 from ..errors import CoordinationError
 
@@ -31,7 +31,7 @@ def group() -> Group:
 
 
 # jax shuts its service down at exit: before that, in the reverse order of registration, saves end.
-atexit.register(handles.wait_at_exit)
+atexit.register(exiting.wait_at_exit)
 
 
 class JaxService:
