@@ -102,6 +102,17 @@ def test_max_bytes_of_load_and_open(path: Path) -> None:
                 read()
 
 
+def test_max_bytes_of_jax(path: Path) -> None:
+    jax = pytest.importorskip("jax")
+    import ostraca.jax
+
+    tree = {"w": jax.numpy.arange(1000, dtype="float32"), "n": np.arange(3)}
+    ostraca.save(path, tree)
+    with pytest.raises(MemoryError, match="4,024 bytes of memory, more than max_bytes=4,023"):
+        ostraca.jax.load(path, like=tree, max_bytes=4023)
+    assert ostraca.jax.load(path, like=tree, max_bytes=4024)["w"].sum() == tree["w"].sum()
+
+
 SWEEP = """
 import os, resource, signal, sys, numpy as np, ostraca
 path, kind, mebibytes = sys.argv[1:]

@@ -34,6 +34,7 @@ def load(
     cast: bool = False,
     verify: Literal["crc", "deep"] = "crc",
     threads: SupportsIndex | None = None,
+    max_bytes: SupportsIndex | None = None,
     timeout: float | None = None,
     progress: Progress = None,
 ) -> Any:
@@ -47,6 +48,8 @@ def load(
     select, missing, verify, threads, progress: as of `ostraca.load`. `into` is only there.
     cast: brings arrays to the dtypes of `like`, and 64-bit ones to 32 bits where jax_enable_x64 is off; otherwise both
     are errors. Values that do not fit become what numpy makes of them.
+    max_bytes: as of `ostraca.load`; it counts what comes to lie in the host's memory (on CPU devices each array once,
+    where there is one process).
     timeout: seconds without progress after which another process counts as lost; None means 60.
 
     With several processes all must call it, with a `like` of the same global arrays: none returns before all can. An
@@ -66,7 +69,7 @@ def load(
     )
     try:
         with (
-            Reader(where, threads=threads, coding_bytes=CODING_BYTES) as reader,
+            Reader(where, threads=threads, coding_bytes=CODING_BYTES, max_bytes=max_bytes) as reader,
             reporting(progress, f"loading {where}") as callback,
         ):
             fetch = _Fetch(reader, verify == "deep", callback)
@@ -164,6 +167,8 @@ class _Fetch:
     def run(self, wanted: Sequence[tuple[ArrayInfo, Placement | None]], targets: Targets) -> list[Any]:
         """The values of leaves, with their placements."""
         targets.check()
+        on_host = jax.process_count() == 1 and jax.default_backend() == "cpu"
+        self._reader.allow(sum(info.nbytes for info, placement in wanted if placement is None or on_host))
         values: list[Any] = [None] * len(wanted)
         groups = list(_groups(self._atoms(wanted)))
         total = sum(atom.nbytes for group in groups for atom in group)
