@@ -13,6 +13,8 @@
 namespace ostraca {
 namespace {
 
+constexpr char kOfThread[] = "a coding thread's memory for the base (threads= lowers it)";
+
 std::size_t path_hash(std::string_view path) { return std::hash<std::string_view>()(path); }
 
 }  // namespace
@@ -135,8 +137,8 @@ void Keyframe::adopt(std::uint32_t process_index, const std::shared_ptr<const Ke
 
 Result<Bytes> Keyframe::read(const DataFile& file, const Extent& extent, Scratch& scratch) const {
   if (scratch.stored.size() == 0) {
-    OSTRACA_ASSIGN_OR_RETURN(scratch.stored, AlignedBuffer::allocate(kChunkBytesMax + 2 * kAlignmentMax));
-    OSTRACA_ASSIGN_OR_RETURN(scratch.decoded, AlignedBuffer::allocate(kChunkBytesMax));
+    OSTRACA_ASSIGN_OR_RETURN(scratch.stored, AlignedBuffer::allocate(kChunkBytesMax + 2 * kAlignmentMax, kOfThread));
+    OSTRACA_ASSIGN_OR_RETURN(scratch.decoded, AlignedBuffer::allocate(kChunkBytesMax, kOfThread));
   }
   Bytes stored(scratch.stored.data(), extent.stored_bytes);
   if (!file.file->try_read_cached(extent.offset, scratch.stored.bytes().first(extent.stored_bytes))) {

@@ -97,10 +97,8 @@ Result<Claim> claim_on(Storage& storage, const CheckpointId& id) {
   if (!siblings.ok()) return claim;
   // Intents first: a save publishes its manifest before it removes its intent, so that one of them is seen. The id
   // alone decides: the base may have been renamed.
-  for (const std::string& name : siblings->others)
-    add_claims_of_intents(*storage.sibling(name), name, id, &claim);
-  for (const std::string& name : siblings->others)
-    add_claim_of_manifest(*storage.sibling(name), id, &claim);
+  for (const std::string& name : siblings->others) add_claims_of_intents(*storage.sibling(name), name, id, &claim);
+  for (const std::string& name : siblings->others) add_claim_of_manifest(*storage.sibling(name), id, &claim);
   return claim;
 }
 

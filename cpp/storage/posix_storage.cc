@@ -25,6 +25,7 @@
 #include <mutex>
 
 #include "base/limits.h"
+#include "storage/open_files.h"
 #include "storage/posix_calls.h"
 #include "storage/posix_file.h"
 #include "storage/storage.h"
@@ -129,7 +130,7 @@ Result<Directory> PosixStorage::directory() {
   OSTRACA_RETURN_IF_ERROR(check_path());
   std::lock_guard lock(mutex_);
   if (directory_ != nullptr) return directory_;
-  UniqueFd fd(retry_on_eintr([&] { return ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
+  UniqueFd fd = open_descriptor([&] { return ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
   if (!fd && errno == ENOENT) {
     const std::string target = posix_link_target(AT_FDCWD, path_);
     return not_found(target.empty() ? "directory '" + path_ + "' does not exist"
@@ -297,7 +298,7 @@ Status PosixStorage::add_name(const std::string& from, const std::string& to) {
 }
 
 Status PosixStorage::sync_parent(const std::string& path) const {
-  const UniqueFd fd(retry_on_eintr([&] { return ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
+  const UniqueFd fd = open_descriptor([&] { return ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
   if (!fd && errno == EACCES) return {};  // one may write to it but not read it; there is no way to sync it then
   if (!fd) return Status::system(errno, "open directory", path);
   // EINVAL: a file system (CIFS, some FUSE ones) that has no sync of directories and needs none.
@@ -350,7 +351,7 @@ void PosixStorage::remove_created_directories() {
 Result<std::vector<std::string>> PosixStorage::list() {
   OSTRACA_ASSIGN_OR_RETURN(Directory in, directory());
   // A descriptor of its own: the position of a listing belongs to the open file, which threads share.
-  UniqueFd fd(retry_on_eintr([&] { return ::openat(in->get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
+  UniqueFd fd = open_descriptor([&] { return ::openat(in->get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
   if (!fd && errno == ENOENT) return not_found("directory '" + path_ + "' does not exist");
   if (!fd) return Status::system(errno, "list", path_);
   const std::unique_ptr<DIR, int (*)(DIR*)> listing(::fdopendir(fd.get()), &::closedir);

@@ -19,7 +19,7 @@ class PyReader {
   PyReader(const SystemPath& path, const ReaderOptions& options) {
     Result<std::unique_ptr<Reader>> reader = invalid_argument("");
     {
-      const py::gil_scoped_release release;
+      const GilReleased released;
       reader = Reader::open(path.bytes, options);
     }
     reader_ = take_or_raise(std::move(reader));
@@ -38,7 +38,7 @@ class PyReader {
     const std::shared_ptr<Reader> reader = checked(leaf);
     Result<std::uint64_t> bytes = invalid_argument("");
     {
-      const py::gil_scoped_release release;
+      const GilReleased released;
       bytes = reader->stored_bytes(leaf);
     }
     return take_or_raise(std::move(bytes));
@@ -163,7 +163,7 @@ py::list PyReader::read_into(const py::sequence& sequence, bool deep, const py::
   std::vector<bool> modified;
   Status status;
   {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     status = reader->read_into(requests, deep, poll.poll(), &modified);
   }
   for (std::size_t i = 0; i < modified.size(); ++i)
@@ -177,7 +177,7 @@ py::tuple verify_checkpoint(const SystemPath& path, bool deep, unsigned threads,
   GilPoll poll(progress);
   Result<VerifyReport> report = invalid_argument("");
   {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     report = verify(path.bytes, deep, threads, poll.poll());
   }
   poll.rethrow();

@@ -18,41 +18,38 @@ namespace ostraca::python {
 namespace {
 
 // Lets go of the leaves that share it and calls a Python callable, once they are all copied; engine threads own it, so
-// it takes the GIL.
+// it takes the GIL. When the interpreter has ended it keeps what it holds.
 class CopiedCallback {
  public:
   CopiedCallback(py::object callable, py::tuple leaves)
-      : callable_(std::move(callable)), leaves_(std::move(leaves)), left_(py::len(leaves_)) {}
+      : callable_(std::move(callable)), leaves_(std::move(leaves)), left_(py::len(leaves_)) {
+    ++alive_;
+  }
   ~CopiedCallback() {
-    if (finalizing()) {
-      (void)callable_.release();
-      (void)leaves_.release();
-      return;
-    }
-    const py::gil_scoped_acquire gil;
-    callable_ = {};
-    leaves_ = {};
+    with_gil([this] {
+      drop(callable_);
+      drop(leaves_);
+    });
+    (void)callable_.release();
+    (void)leaves_.release();
+    --alive_;
   }
   void count_down() {
-    if (--left_ > 0 || finalizing()) return;
-    const py::gil_scoped_acquire gil;
-    leaves_ = {};
-    try {
-      callable_();
-    } catch (py::error_already_set& error) {
-      error.discard_as_unraisable("ostraca: on_copied");
-    }
+    if (--left_ > 0) return;
+    with_gil([this] {
+      drop(leaves_);
+      try {
+        callable_();
+      } catch (py::error_already_set& error) {
+        error.discard_as_unraisable("ostraca: on_copied");
+      }
+    });
   }
+  // Whether a thread of the engine may want the GIL, now or later.
+  static bool any_alive() { return alive_ != 0; }
 
  private:
-  // Then a thread that asks for the GIL is ended, or hangs.
-  static bool finalizing() {
-#if PY_VERSION_HEX >= 0x030D0000
-    return Py_IsFinalizing();
-#else
-    return _Py_IsFinalizing();
-#endif
-  }
+  static inline std::atomic<std::size_t> alive_ = 0;
 
   py::object callable_, leaves_;
   std::atomic<std::size_t> left_;
@@ -120,22 +117,24 @@ class SourceConverter {
 class PyWriter {
  public:
   PyWriter(const SystemPath& path, WriterOptions options) {
-    const py::gil_scoped_release release;
-    Result<std::unique_ptr<Writer>> writer = Writer::create(path.bytes, std::move(options));
-    if (writer.ok()) {
-      writer_ = writer.take();
-      return;
+    Result<std::unique_ptr<Writer>> writer = invalid_argument("");
+    {
+      const GilReleased released;
+      writer = Writer::create(path.bytes, std::move(options));
     }
-    const py::gil_scoped_acquire acquire;
-    raise_if_error(writer.status());
+    writer_ = take_or_raise(std::move(writer));
   }
   ~PyWriter() {
     if (getpid() != owner_) {
       (void)writer_.release();  // its threads are the parent's; waiting for them would hang
-      return;
+    } else if (interpreter_ends() && CopiedCallback::any_alive()) {
+      (void)writer_.release();  // a thread that wants the GIL for a callback would hang, and with it who waits
+      (void)held_.release();    // the threads still read what it holds
+    } else {
+      const GilReleased released;
+      writer_.reset();
     }
-    const py::gil_scoped_release release;
-    writer_.reset();
+    drop(held_);
   }
 
   Writer& get() {
@@ -160,15 +159,14 @@ class PyWriter {
         sources.push_back(convert(field(specs, static_cast<Py_ssize_t>(i))));
         if (callback) sources.back().on_copied = [callback] { callback->count_down(); };
       }
-      const py::gil_scoped_release release;
       Status status;
-      for (ArraySource& source : sources)
-        if (status = writer.add(std::move(source)); !status.ok()) break;
-      sources.clear();
-      if (end == specs.size()) callback.reset();
-      if (status.ok()) continue;
-      callback.reset();
-      const py::gil_scoped_acquire acquire;
+      {
+        const GilReleased released;
+        for (ArraySource& source : sources)
+          if (status = writer.add(std::move(source)); !status.ok()) break;
+        sources.clear();
+        if (end == specs.size() || !status.ok()) callback.reset();
+      }
       raise_if_error(status);
     }
   }
@@ -177,7 +175,7 @@ class PyWriter {
     GilPoll poll{py::none()};
     Result<bool> copied = false;
     {
-      const py::gil_scoped_release release;
+      const GilReleased released;
       do {
         auto slice = std::chrono::nanoseconds(std::chrono::milliseconds(20));
         if (timeout)
@@ -193,30 +191,34 @@ class PyWriter {
     GilPoll poll(progress);
     Result<FileReport> report = invalid_argument("");
     {
-      const py::gil_scoped_release release;
+      const GilReleased released;
       report = get().finish(poll.poll());
     }
-    held_ = py::list();
+    let_go();
     poll.rethrow();
     return take_or_raise(std::move(report));
   }
   std::shared_ptr<BaseSnapshot> snapshot() {
     Result<std::shared_ptr<BaseSnapshot>> snapshot = invalid_argument("");
     {
-      const py::gil_scoped_release release;
+      const GilReleased released;
       snapshot = get().snapshot();
     }
     return take_or_raise(std::move(snapshot));
   }
   void abort() {
     {
-      const py::gil_scoped_release release;
+      const GilReleased released;
       get().abort();
     }
-    held_ = py::list();
+    let_go();
   }
 
  private:
+  void let_go() {
+    drop(held_);
+    held_ = py::list();
+  }
   static std::chrono::nanoseconds seconds(double value) {
     constexpr double kForEver = 1e9;  // seconds; more would overflow the clock
     return std::chrono::nanoseconds(static_cast<std::int64_t>(std::clamp(value, 0.0, kForEver) * 1e9));
@@ -271,7 +273,7 @@ std::string commit_reports(const SystemPath& path, const std::vector<FileReport>
   if (progress != nullptr) options.files_checked = &progress->files;
   Result<std::string> manifest = invalid_argument("");
   {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     manifest = commit(path.bytes, reports, options);
   }
   return take_or_raise(std::move(manifest));
@@ -297,7 +299,7 @@ void bind_writer(py::module_& m) {
       .def(py::init([](const SystemPath& path, std::uint64_t budget_bytes) {
              Result<std::shared_ptr<BaseSnapshot>> base = invalid_argument("");
              {
-               const py::gil_scoped_release release;
+               const GilReleased released;
                base = BaseSnapshot::open(path.bytes, budget_bytes);
              }
              return take_or_raise(std::move(base));
@@ -323,7 +325,7 @@ void bind_writer(py::module_& m) {
       .def_property_readonly("attempt", [](PyWriter& w) { return w.get().attempt().hex(); })
       .def("add", &PyWriter::add, arg("leaves"), arg("on_copied") = py::none())
       .def(
-          "seal", [](PyWriter& w) { w.get().seal(); }, py::call_guard<py::gil_scoped_release>())
+          "seal", [](PyWriter& w) { w.get().seal(); }, py::call_guard<GilReleased>())
       .def("copied", [](PyWriter& w) { return w.get().copied(); })
       .def("wait_copied", &PyWriter::wait_copied, arg("timeout") = py::none())
       .def("finish", &PyWriter::finish, arg("progress") = py::none())

@@ -1,6 +1,7 @@
 """The compiled engine. Every call that moves bytes releases the GIL, and polls signals when it runs in the main thread.
 
-Failures raise the classes of `ostraca.errors`; the operating system's errors are `OSError` with errno and filename.
+Failures raise the classes of `ostraca.errors`; the operating system's errors are `OSError` with errno and filename, and
+memory that cannot be had is `MemoryError`.
 Sizes are bytes unless said otherwise; 0 for `threads`, `coding_bytes` means the default.
 """
 

@@ -1,6 +1,7 @@
 """`load` and `verify`."""
 
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import Any, Literal, SupportsIndex
 
 import numpy as np
@@ -17,6 +18,8 @@ from .progress import Progress, ProgressCallback, check_progress, reporting
 from .reports import Damage, VerifyReport
 from .tree import Flattener, Kind
 
+_nbytes = attrgetter("nbytes")
+
 
 def load(
     path: StrPath,
@@ -28,6 +31,7 @@ def load(
     extra: Literal["error", "ignore"] = "error",
     cast: Cast = False,
     into: Any = None,
+    max_bytes: SupportsIndex | None = None,
     verify: Literal["crc", "deep"] = "crc",
     threads: SupportsIndex | None = None,
     progress: Progress = None,
@@ -54,13 +58,14 @@ def load(
     of a finite value that would become inf, and floats do not become integers. "unsafe" takes what numpy makes of it.
     into: like `like`, but a tree of writable numpy arrays (any strides, either byte order), filled in place and
     returned; Python values are replaced. Nothing is written before all names, shapes and dtypes were compared, and what
-    is cast was read. Arrays
-    must not share memory, unless the same whole memory shall hold the same stored content (tied weights). When reading
-    fails later, the error names the arrays already modified.
+    is cast was read. Arrays must not share memory, unless the same whole memory shall hold the same stored content
+    (tied weights). When reading fails later, the error names the arrays already modified.
+    max_bytes: of memory that new arrays may take together; None means the memory that is available to the process
+    (MemAvailable, or less where its control group leaves less). More is a MemoryError, before anything is read.
     verify: "deep" compares content hashes too; checksums are verified always. threads: that decode; None means all
     usable cores. progress: True for a bar on standard error, or a callable of (bytes done, bytes total).
 
-    Raises `NotFoundError`, `FormatError`, `CorruptionError`, `MismatchError`, OSError.
+    Raises `NotFoundError`, `FormatError`, `CorruptionError`, `MismatchError`, OSError, MemoryError.
     """
     if like is not None and into is not None:
         raise ValueError("like= and into= exclude each other: into is a like that is filled in place")
@@ -71,7 +76,7 @@ def load(
     deep = options.checked_choice("verify", verify, ("crc", "deep")) == "deep"
     check_progress(progress)
     with (
-        Reader(path, threads=threads) as reader,
+        Reader(path, threads=threads, max_bytes=max_bytes) as reader,
         reporting(progress, f"loading {reader.path}") as callback,
         history.loading(reader),
     ):
@@ -141,6 +146,8 @@ def _read(
     reader: Reader, infos: Sequence[ArrayInfo], places: Sequence[Any], deep: bool, callback: ProgressCallback | None
 ) -> list[Any]:
     """The leaves' values; arrays are read into `places` where there are some."""
+    placed = sum(info.nbytes for info, place in zip(infos, places, strict=True) if place is not None)
+    reader.allow(sum(map(_nbytes, infos)) - placed)
     requests = [
         (info.number, None, info.dtype if place is None or info.kind is not Kind.ARRAY else place)
         for info, place in zip(infos, places, strict=True)

@@ -37,6 +37,7 @@ FileReport = _core.FileReport
 _decode: Final = lru_cache(maxsize=256)(dtypes.decode)
 _encode: Final = lru_cache(maxsize=256)(dtypes.encode)
 
+PROBED_BYTES: Final = 64 << 20  # from here on reading them takes longer than to ask how much memory there is
 HUGE_PAGE_WORTHY_BYTES = 1 << 20  # from here on new arrays come from the engine's allocator
 
 
@@ -254,6 +255,8 @@ class _Request(NamedTuple):
 class Reader(Uncopied):
     """An open checkpoint. Later overwrites do not disturb it. Thread-safe; close it, or use it in a `with` block.
 
+    `max_bytes` bounds what `allow` allows; None means the memory there is.
+
     Raises `NotFoundError`, `FormatError`, `CorruptionError` or OSError.
     """
 
@@ -266,8 +269,10 @@ class Reader(Uncopied):
         threads: SupportsIndex | None = None,
         coding_bytes: SupportsIndex | None = None,
         io: str = "auto",
+        max_bytes: SupportsIndex | None = None,
     ) -> None:
         self.path = options.checked_path(path)
+        self._max_bytes = None if max_bytes is None else options.checked_int("max_bytes", max_bytes, 0)
         with explained(self.path):
             self._reader = _core.Reader(self.path, **options.worker_options(threads, coding_bytes, io))
         self._modified: list[str] = []
@@ -358,6 +363,21 @@ class Reader(Uncopied):
         except BaseException:
             self._modified = [self._arrays[requests[i][0]].name for i in self._reader.modified()]
             raise
+
+    def allow(self, nbytes: int) -> None:
+        """Raises MemoryError where new arrays of so many bytes are more than `max_bytes`, or else than there is."""
+        if self._max_bytes is not None:
+            limit, what_then = self._max_bytes, f"more than max_bytes={self._max_bytes:,}: raise it, or"
+        elif nbytes < PROBED_BYTES:
+            return
+        else:
+            limit = _core.available_memory_bytes()
+            what_then = f"and {limit:,} are available to this process: pass max_bytes= to try it all the same, or"
+        if nbytes > limit:
+            raise MemoryError(
+                f"reading {self.path!r}: new arrays would take {nbytes:,} bytes of memory, {what_then} read less at a"
+                " time (select=, slices of ostraca.open), or into= memory that is there"
+            )
 
     def modified(self) -> list[str]:
         """After a failed read: the names of the arrays that were written to."""

@@ -38,6 +38,7 @@ def load(
     cast: Cast = False,
     verify: Literal["crc", "deep"] = "crc",
     threads: SupportsIndex | None = None,
+    max_bytes: SupportsIndex | None = None,
     timeout: float | None = None,
     progress: Progress = None,
 ) -> Any:
@@ -52,6 +53,8 @@ def load(
     makes arrays that are not weakly typed.
     root, select, missing, extra, verify, threads, progress: as of `ostraca.load`. `into` is only there.
     cast: as of `ostraca.load`; also from 64 bits to 32 where jax_enable_x64 is off, which otherwise is an error.
+    max_bytes: as of `ostraca.load`; it counts what comes to lie in the host's memory (on CPU devices each array once,
+    where there is one process).
     timeout: seconds after which a process that lives, but does not make this call or no progress in it, counts as lost;
     None is `OSTRACA_TIMEOUT`, or 300. One that shows no sign of life is lost after 60.
 
@@ -74,7 +77,7 @@ def load(
                 "jax.Arrays cannot be filled in place: use like= here, or ostraca.load(into=) on numpy arrays"
             )
         with (
-            Reader(where, threads=threads, coding_bytes=CODING_BYTES) as reader,
+            Reader(where, threads=threads, coding_bytes=CODING_BYTES, max_bytes=max_bytes) as reader,
             reporting(progress, f"loading {where}") as callback,
             history.loading(reader),
         ):
@@ -169,6 +172,8 @@ class _Fetch:
     def run(self, wanted: Sequence[tuple[ArrayInfo, Placement | None]], targets: Targets) -> list[Any]:
         """The values of leaves, with their placements."""
         targets.check()
+        on_host = jax.process_count() == 1 and jax.default_backend() == "cpu"
+        self._reader.allow(sum(info.nbytes for info, placement in wanted if placement is None or on_host))
         values: list[Any] = [None] * len(wanted)
         groups = list(_groups(self._atoms(wanted)))
         total = sum(atom.nbytes for group in groups for atom in group)

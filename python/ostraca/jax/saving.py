@@ -11,7 +11,7 @@ import jax
 from .. import _core
 from ..base import Base
 from ..calls import Call
-from ..handles import Job, SaveHandle
+from ..handles import Cleanups, Job, SaveHandle
 from ..options import StrPath
 from ..progress import Progress
 from ..reports import SaveInfo
@@ -114,7 +114,11 @@ def _release_after_steps() -> None:
 
 # What a save held is freed when a step has taken other memory already, and XLA's threads allocate from arenas of their
 # own: without this, saves in a donating loop on CPU let the process grow by several times the state.
-_CLEANUPS: Final = (_core.release_free_memory, _release_after_steps)
+# No step runs beside a save that its caller waits for.
+_CLEANUPS: Final[dict[bool, Cleanups]] = {
+    True: (_core.release_free_memory, _release_after_steps),  # asynchronous
+    False: (_core.release_free_memory, lambda: None),
+}
 
 
 def _start(arguments: Mapping[str, Any], *, asynchronous: bool = False) -> tuple[Job, Request]:
@@ -122,7 +126,7 @@ def _start(arguments: Mapping[str, Any], *, asynchronous: bool = False) -> tuple
         return _start_together(arguments, asynchronous)
     request = Request(arguments, asynchronous=asynchronous)
     content = _content(request, Collector(), arguments)
-    return start(request, content, cleanups=_CLEANUPS), request
+    return start(request, content, cleanups=_CLEANUPS[asynchronous]), request
 
 
 def _start_together(arguments: Mapping[str, Any], asynchronous: bool) -> tuple[Job, Request]:
@@ -147,7 +151,7 @@ def _start_together(arguments: Mapping[str, Any], asynchronous: bool) -> tuple[J
         request = Request(arguments, asynchronous=asynchronous)
         request.started = started  # to wait for the others is a part of the stall
         content = _content(request, collector, arguments)
-        return start(request, content, begin=begin, coordination=agreement, cleanups=_CLEANUPS), request
+        return start(request, content, begin=begin, coordination=agreement, cleanups=_CLEANUPS[asynchronous]), request
     except BaseException as error:
         agreement.fail(error)
         raise

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import jax
 
-from .. import handles
+from .. import exiting
 from ..agreement import Group
 from ..errors import CoordinationError
 from ..services import Alone
@@ -36,7 +36,7 @@ def group() -> Group:
 
 def _leave() -> None:
     """At exit: saves end, and then the others are told that this process has."""
-    handles.wait_at_exit()
+    exiting.wait_at_exit()
     if _group is not None:
         _group.pulse.close()
 
