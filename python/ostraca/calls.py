@@ -74,9 +74,10 @@ def _shown(path: Any) -> str:
 
 def _number(value: Any) -> str:
     """numpy's numbers as Python's."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    try:
+        return repr(value if isinstance(value, bool) else operator.index(value))
+    except TypeError:  # also of an array of floats, which has __index__
         return repr(value)
-    return repr(operator.index(value))
 
 
 def _digests(arguments: Mapping[str, Any]) -> dict[str, str]:
