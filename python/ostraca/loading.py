@@ -53,9 +53,8 @@ def load(
     of a finite value that would become inf, and floats do not become integers. "unsafe" takes what numpy makes of it.
     into: like `like`, but a tree of writable numpy arrays (any strides, either byte order), filled in place and
     returned; Python values are replaced. Nothing is written before all names, shapes and dtypes were compared, and what
-    is cast was read. Arrays
-    must not share memory, unless the same whole memory shall hold the same stored content (tied weights). When reading
-    fails later, the error names the arrays already modified.
+    is cast was read. Arrays must not share memory, unless the same whole memory shall hold the same stored content
+    (tied weights). When reading fails later, the error names the arrays already modified.
     verify: "deep" compares content hashes too; checksums are verified always. threads: that decode; None means all
     usable cores. progress: True for a bar on standard error, or a callable of (bytes done, bytes total).
 
@@ -77,16 +76,21 @@ def load(
         given = named_from(root, walk.flatten(target))
         found = matched(given, stored, terms, "like" if into is None else "into")
         present = [(match, leaf) for match, (_, _, leaf) in zip(found, given, strict=True) if match is not None]
-        if into is None:
-            values = _read(reader, [match.info for match, _ in present], [None] * len(present), deep, callback)
-            values = [
-                value if fit is None else fit.value(value) for value, ((_, fit), _) in zip(values, present, strict=True)
-            ]
-        else:
-            values = _filled(reader, present, deep, callback)
+        values = (_fitted if into is None else _filled)(reader, present, deep, callback)
         fresh = iter(values)
         result = (leaf if match is None else next(fresh) for match, (_, _, leaf) in zip(found, given, strict=True))
         return walk.rebuild(result)
+
+
+def _fitted(
+    reader: Reader, present: Sequence[tuple[Match, Any]], deep: bool, callback: ProgressCallback | None
+) -> list[Any]:
+    """The values of `like`."""
+    values = _read(reader, [match.info for match, _ in present], [None] * len(present), deep, callback)
+    for i, (match, _) in enumerate(present):
+        if match.fit is not None:
+            values[i] = match.fit.value(values[i])
+    return values
 
 
 def _filled(
