@@ -86,7 +86,7 @@ Result<std::unique_ptr<Lease>> posix_lease_replacing(Directory directory, const 
   const auto give_up = std::chrono::steady_clock::now() + kReplacingWait;
   constexpr int kFlags = O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
   while (true) {
-    UniqueFd fd(retry_on_eintr([&] { return ::openat(directory->get(), lock.c_str(), kFlags, 0666); }));
+    UniqueFd fd = open_descriptor([&] { return ::openat(directory->get(), lock.c_str(), kFlags, 0666); });
     if (!fd) return Status::system(errno, "open", lock_path);
     struct stat about = {};
     if (::fstat(fd.get(), &about) != 0) return Status::system(errno, "stat", lock_path);

@@ -327,7 +327,7 @@ Status PosixStorage::sync_directory() {
 Status PosixStorage::sync_file(const std::string& name) {
   OSTRACA_RETURN_IF_ERROR(check_name(name));
   OSTRACA_ASSIGN_OR_RETURN(Directory in, directory());
-  const UniqueFd fd(retry_on_eintr([&] { return ::openat(in->get(), name.c_str(), O_RDONLY | O_CLOEXEC); }));
+  const UniqueFd fd = open_descriptor([&] { return ::openat(in->get(), name.c_str(), O_RDONLY | O_CLOEXEC); });
   if (!fd) return Status::system(errno, "open", path_of(name));
   if (retry_on_eintr([&] { return calls_.fsync(fd.get()); }) != 0) return Status::system(errno, "sync", path_of(name));
   return {};

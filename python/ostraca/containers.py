@@ -7,7 +7,7 @@ something else there. A class that cannot be made again like this is refused, be
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from enum import IntEnum
 from functools import cached_property, lru_cache
@@ -70,7 +70,7 @@ class Opened(NamedTuple):
     values: Collection[Any]
 
 
-_TRUSTED: Final = frozenset((dict, list, tuple, OrderedDict, defaultdict, Counter, PerProcess))  # need no check
+_TRUSTED: Final = frozenset((dict, list, tuple, defaultdict, PerProcess))  # need no check, and have no attributes
 _STORES: Final = (OrderedDict, defaultdict, dict, list, tuple)  # builtin classes that keep their subclasses' items
 _PLAIN: Final = (int, float, str, bytes, type(None))
 _ADVICE: Final = {

@@ -60,8 +60,11 @@ def load(
     returned; Python values are replaced. Nothing is written before all names, shapes and dtypes were compared, and what
     is cast was read. Arrays must not share memory, unless the same whole memory shall hold the same stored content
     (tied weights). When reading fails later, the error names the arrays already modified.
+<<<<<<< HEAD
     max_bytes: of memory that new arrays may take together; None means the memory that is available to the process
     (MemAvailable, or less where its control group leaves less). More is a MemoryError, before anything is read.
+=======
+>>>>>>> h13a
     verify: "deep" compares content hashes too; checksums are verified always. threads: that decode; None means all
     usable cores. progress: True for a bar on standard error, or a callable of (bytes done, bytes total).
 
@@ -87,16 +90,21 @@ def load(
         given = named_from(root, walk.flatten(target))
         found = matched(given, stored, terms, "like" if into is None else "into")
         present = [(match, leaf) for match, (_, _, leaf) in zip(found, given, strict=True) if match is not None]
-        if into is None:
-            values = _read(reader, [match.info for match, _ in present], [None] * len(present), deep, callback)
-            values = [
-                value if fit is None else fit.value(value) for value, ((_, fit), _) in zip(values, present, strict=True)
-            ]
-        else:
-            values = _filled(reader, present, deep, callback)
+        values = (_fitted if into is None else _filled)(reader, present, deep, callback)
         fresh = iter(values)
         result = (leaf if match is None else next(fresh) for match, (_, _, leaf) in zip(found, given, strict=True))
         return walk.rebuild(result)
+
+
+def _fitted(
+    reader: Reader, present: Sequence[tuple[Match, Any]], deep: bool, callback: ProgressCallback | None
+) -> list[Any]:
+    """The values of `like`."""
+    values = _read(reader, [match.info for match, _ in present], [None] * len(present), deep, callback)
+    for i, (match, _) in enumerate(present):
+        if match.fit is not None:
+            values[i] = match.fit.value(values[i])
+    return values
 
 
 def _filled(

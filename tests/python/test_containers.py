@@ -98,8 +98,10 @@ def test_items_that_are_attributes(path: Path) -> None:
     assert tree["namespace"].x[0] == 0
 
 
-def test_order_is_kept(path: Path) -> None:
+def test_order_and_attributes_are_kept(path: Path) -> None:
     tree = collections.OrderedDict(a=1, b=2, c=3)
+    tree._metadata = {"version": 1}  # as torch's state_dict has
+    assert back(path, tree)._metadata == {"version": 1}
     tree.move_to_end("a")
     assert list(back(path, tree).items()) == [("b", 2), ("c", 3), ("a", 1)]
 
@@ -179,6 +181,12 @@ class Extended(NamedTuple("Extended", [("a", int), ("b", int)])):
         return tuple.__new__(cls, items)
 
 
+def _with_alias() -> collections.OrderedDict:
+    node = collections.OrderedDict(a=np.ones(1))
+    node.alias = node["a"]
+    return node
+
+
 def _tagged() -> Tagged:
     node = Tagged(a=1)
     node.tag = "mine"
@@ -187,7 +195,7 @@ def _tagged() -> Tagged:
 
 @pytest.mark.parametrize(
     "node",
-    [Settings("s", a=1), _tagged(), Listed([np.ones(1), 2]), Backwards([1, 2]), Extended(1, 2, 3)],
+    [Settings("s", a=1), _tagged(), _with_alias(), Listed([np.ones(1), 2]), Backwards([1, 2]), Extended(1, 2, 3)],
     ids=lambda node: type(node).__name__,
 )
 @pytest.mark.parametrize("save", [ostraca.save, ostraca.save_async])
