@@ -60,11 +60,8 @@ def load(
     returned; Python values are replaced. Nothing is written before all names, shapes and dtypes were compared, and what
     is cast was read. Arrays must not share memory, unless the same whole memory shall hold the same stored content
     (tied weights). When reading fails later, the error names the arrays already modified.
-<<<<<<< HEAD
     max_bytes: of memory that new arrays may take together; None means the memory that is available to the process
     (MemAvailable, or less where its control group leaves less). More is a MemoryError, before anything is read.
-=======
->>>>>>> h13a
     verify: "deep" compares content hashes too; checksums are verified always. threads: that decode; None means all
     usable cores. progress: True for a bar on standard error, or a callable of (bytes done, bytes total).
 
