@@ -35,6 +35,7 @@ from typing import Final, NoReturn
 import rounds
 import shutdown
 from disks import (
+    ENDING,
     INSTALL,
     LIBRARY,
     MAKE,
@@ -46,6 +47,7 @@ from disks import (
     mounted,
     private_mounts,
     require,
+    undisturbed,
 )
 from rounds import Plan
 from tally import FINDINGS_SHOWN, Tally, table
@@ -141,9 +143,10 @@ def _in_processes(plans: list[Plan], jobs: int) -> Iterator[tuple[Plan, Tally]]:
             while waiting and len(running) < jobs:
                 ours, theirs = fork.Pipe(duplex=False)
                 process = fork.Process(target=_work, args=(waiting[-1], theirs))
-                process.start()
+                with undisturbed():
+                    process.start()
+                    running[ours] = waiting.pop(), process
                 theirs.close()
-                running[ours] = waiting.pop(), process
             for connection in wait(list(running)):
                 plan, process = running.pop(connection)
                 try:
@@ -163,6 +166,7 @@ def _work(plan: Plan, result: Connection) -> None:
     """Ends in order when the parent says so, or is gone. Ctrl-C reaches the parent as well, which says so."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent(signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     with tempfile.TemporaryDirectory(dir=plan.tools) as scratch:
         result.send((shutdown if plan.shutdown else rounds).run(plan, Path(scratch)))
 
