@@ -15,18 +15,17 @@
 namespace ostraca {
 namespace {
 
-// Whether an error of a neighbour's file says that there is nothing to be read by anybody, or not by us.
-bool tells_nothing(const Status& status) {
-  const int error = status.os_error();
-  const bool never_a_file = error == ELOOP || error == ENXIO || error == ENODEV;  // links in circles, sockets, devices
-  return status.code() == Code::kNotFound || error == EACCES || never_a_file;
+bool has_our_files(Storage& neighbour) {
+  const Result<std::vector<std::string>> files = neighbour.list();
+  return !files.ok() || std::ranges::any_of(*files, [](const std::string& name) { return name.ends_with(".ostraca"); });
 }
 
-// A neighbour's small file, if there is one; what cannot be read may say anything.
-std::optional<std::string> read_if_there(Storage& storage, const std::string& name, Claim* claim) {
-  Result<std::string> text = storage.read_small(name, kManifestBytesMax);
+// A neighbour's small file, if there is one; what cannot be read, but for want of permission, may say anything.
+std::optional<std::string> read_if_there(Storage& neighbour, const std::string& name, Claim* claim) {
+  Result<std::string> text = neighbour.read_small(name, kManifestBytesMax);
   if (text.ok()) return text.take();
-  claim->unknown |= text.status().code() == Code::kSystem && !tells_nothing(text.status());
+  const bool is_closed = text.status().code() == Code::kNotFound || text.status().os_error() == EACCES;
+  claim->unknown |= !is_closed && has_our_files(neighbour);
   return std::nullopt;
 }
 
@@ -44,11 +43,6 @@ void add_claims_of_intents(Storage& neighbour, const std::string& name, const Ch
       claim->by = "a save to '" + name + "', by process " + std::to_string(intent->pid) + " on " + intent->host +
                   "; let it end, or prune what it left if it is dead";
   }
-}
-
-bool has_our_files(Storage& neighbour) {
-  const Result<std::vector<std::string>> files = neighbour.list();
-  return !files.ok() || std::ranges::any_of(*files, [](const std::string& name) { return name.ends_with(".ostraca"); });
 }
 
 // Of the checkpoint there. A manifest that is damaged, or of a later release, may name anything; one that is another

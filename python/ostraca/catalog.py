@@ -218,7 +218,7 @@ class Catalog:
         except run_directory.NotPlainError as error:
             place.foreign = not place.attempts
             if not place.foreign:
-                place.trouble = f"{MANIFEST}: {error.strerror}"  # no release reads it: it names nothing
+                place.trouble = place.unknown = f"{MANIFEST}: {error.strerror}"
         except (OstracaError, ValueError) as error:
             place.foreign = not place.attempts and isinstance(error, CorruptionError)
             if not place.foreign:
