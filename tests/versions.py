@@ -61,7 +61,7 @@ def outcomes(arguments: argparse.Namespace) -> Iterator[tuple[str, str, bool]]:
                 yield what, "not to be had", True
                 continue
             command = [own, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(arguments.pytest or tests)]
-            status = subprocess.run(command, cwd=PLACE).returncode
+            status = subprocess.run(command, cwd=REPOSITORY).returncode
             yield what, "passed" if status == 0 else f"FAILED (pytest's status {status})", status == 0
 
 

@@ -6,9 +6,7 @@
 
 #include <algorithm>
 #include <cassert>
-#include <cerrno>
 #include <map>
-#include <string>
 
 #include "base/checked.h"
 #include "base/cpu.h"
@@ -25,19 +23,23 @@ std::size_t mapped_bytes(std::size_t size) {
   return (size + page - 1) / page * page;
 }
 
+Status no_memory(std::size_t size_bytes, const char* purpose) {
+  const Status status = out_of_memory(size_bytes);
+  return purpose ? status.with_context(purpose) : status;
+}
+
 }  // namespace
 
-Result<AlignedBuffer> AlignedBuffer::allocate(std::size_t size_bytes) {
+Result<AlignedBuffer> AlignedBuffer::allocate(std::size_t size_bytes, const char* purpose) {
   if (size_bytes == 0) return AlignedBuffer();
-  const std::string what = "allocate " + std::to_string(size_bytes) + " bytes of";
   std::uint64_t limit = 0;
-  if (!checked_add(size_bytes, 2 * kHugePageBytes, &limit)) return Status::system(ENOMEM, what, "memory");
+  if (!checked_add(size_bytes, 2 * kHugePageBytes, &limit)) return no_memory(size_bytes, purpose);
   const bool huge = size_bytes >= kHugePageBytes;
   const std::size_t kept = mapped_bytes(size_bytes);
   // mmap aligns to small pages: take a huge page more and cut off what is before and behind.
   const std::size_t taken = huge ? kept + kHugePageBytes : kept;
   void* const map = ::mmap(nullptr, taken, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (map == MAP_FAILED) return Status::system(errno, what, "memory");
+  if (map == MAP_FAILED) return no_memory(size_bytes, purpose);
   std::byte* data = static_cast<std::byte*>(map);
   if (huge) {
     const std::size_t past = reinterpret_cast<std::uintptr_t>(data) % kHugePageBytes;

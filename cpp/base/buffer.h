@@ -22,8 +22,9 @@ class AlignedBuffer {
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept;
   ~AlignedBuffer() { reset(); }
 
-  // Fails with kSystem (ENOMEM). A size of 0 is an empty buffer.
-  static Result<AlignedBuffer> allocate(std::size_t size_bytes);
+  // Fails with kOutOfMemory, saying the purpose if there is one, with the option that takes less. A size of 0 is an
+  // empty buffer.
+  static Result<AlignedBuffer> allocate(std::size_t size_bytes, const char* purpose = nullptr);
 
   std::byte* data() const { return data_; }
   std::size_t size() const { return size_; }
@@ -75,8 +76,8 @@ class BufferPool {
   std::size_t buffer_bytes() const { return buffer_bytes_; }
   std::size_t capacity() const { return capacity_; }  // buffers
 
-  // Waits until a buffer is free. Fails with kSystem (ENOMEM) when there is no
-  // memory and nobody who could give a buffer back.
+  // Waits until a buffer is free. Fails with kOutOfMemory when there is no memory and
+  // nobody who could give a buffer back.
   Result<PooledBuffer> acquire();
   // Does not wait: none when no buffer is free or memory is short.
   PooledBuffer try_acquire();

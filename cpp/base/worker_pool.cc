@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <new>
 #include <system_error>
 
 namespace ostraca {
@@ -39,6 +40,8 @@ WorkerPool::WorkerPool(unsigned threads, const std::string& role) {
     try {
       threads_.emplace_back([this] { work(); });
     } catch (const std::system_error&) {  // std::thread's way to say EAGAIN
+      break;
+    } catch (const std::bad_alloc&) {
       break;
     }
     ::pthread_setname_np(threads_.back().native_handle(), name.c_str());

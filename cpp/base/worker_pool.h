@@ -11,6 +11,10 @@
 
 namespace ostraca {
 
+// For whoever needs at least one.
+inline constexpr char kNoThreads[] =
+    "no thread could be started: the process or user is at its limit of threads or of memory";
+
 // Owns its threads. They are named "ostraca-<role>", and block signals, so that handlers run in the application's
 // threads (Python's in its main one). Thread-safe, but the destructor, which first runs what is queued.
 // A forked child has none of the threads: it must neither use nor destroy the pool.

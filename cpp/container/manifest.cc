@@ -325,12 +325,16 @@ Result<Intent> decode_intent(std::string_view text) {
 }
 
 Result<BaseName> decode_base(std::string_view text) {
-  constexpr std::string_view kMembers[] = {"format", "version", "base"};
+  constexpr std::string_view kMembers[] = {"format", "version", "base", "features"};
   OSTRACA_ASSIGN_OR_RETURN(const json members, parse_members(text, kMembers));
   OSTRACA_ASSIGN_OR_RETURN(const std::string format, json_string(members, "format"));
   OSTRACA_RETURN_IF_ERROR(check_format(members, format == kIntentFormat ? kIntentFormat : kManifestFormat));
   BaseName base;
   OSTRACA_RETURN_IF_ERROR(read_base(members, &base.directory, &base.id));
+  if (format == kIntentFormat) return base;
+  OSTRACA_ASSIGN_OR_RETURN(const std::uint64_t features, json_hex(members, "features", 16));
+  if (base.directory.empty() == ((features & kFeatureIncremental) != 0))
+    return format_error("members 'base' and 'features' differ in whether there is a base");
   return base;
 }
 

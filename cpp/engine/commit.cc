@@ -167,6 +167,7 @@ Result<std::string> commit_on(Storage& storage, const std::vector<FileReport>& u
   for (const FileReport& report : reports) {
     OSTRACA_ASSIGN_OR_RETURN(Part part, read_part(storage, report));
     parts.push_back(std::move(part));
+    if (options.files_checked != nullptr) ++*options.files_checked;
   }
   OSTRACA_ASSIGN_OR_RETURN(const Directory directory, merge(parts));
   const std::vector<std::byte> decoded = encode_directory(directory);

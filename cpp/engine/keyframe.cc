@@ -13,6 +13,8 @@
 namespace ostraca {
 namespace {
 
+constexpr char kOfThread[] = "a coding thread's memory for the base (threads= lowers it)";
+
 std::size_t path_hash(std::string_view path) { return std::hash<std::string_view>()(path); }
 
 }  // namespace
@@ -39,7 +41,7 @@ Result<std::shared_ptr<Keyframe>> Keyframe::open(std::unique_ptr<Storage> storag
       const Result<Manifest> base = there.ok() ? decode_manifest(*there) : Result<Manifest>(there.status());
       if (there.status().code() == Code::kSystem)
         return there.status().with_context("the base of '" + storage->path() + "'");
-      if (base.ok() && !base->base_directory.empty())
+      if (base.ok() && base->id == manifest->base_id && !base->base_directory.empty())
         return format_error("the checkpoint at '" + keyframe->path() + "' is the base of '" + storage->path() +
                             "' and has a base itself");
       if (!base.ok() || base->id != manifest->base_id)
@@ -135,8 +137,8 @@ void Keyframe::adopt(std::uint32_t process_index, const std::shared_ptr<const Ke
 
 Result<Bytes> Keyframe::read(const DataFile& file, const Extent& extent, Scratch& scratch) const {
   if (scratch.stored.size() == 0) {
-    OSTRACA_ASSIGN_OR_RETURN(scratch.stored, AlignedBuffer::allocate(kChunkBytesMax + 2 * kAlignmentMax));
-    OSTRACA_ASSIGN_OR_RETURN(scratch.decoded, AlignedBuffer::allocate(kChunkBytesMax));
+    OSTRACA_ASSIGN_OR_RETURN(scratch.stored, AlignedBuffer::allocate(kChunkBytesMax + 2 * kAlignmentMax, kOfThread));
+    OSTRACA_ASSIGN_OR_RETURN(scratch.decoded, AlignedBuffer::allocate(kChunkBytesMax, kOfThread));
   }
   Bytes stored(scratch.stored.data(), extent.stored_bytes);
   if (!file.file->try_read_cached(extent.offset, scratch.stored.bytes().first(extent.stored_bytes))) {

@@ -15,46 +15,45 @@
 namespace ostraca {
 namespace {
 
-// A neighbour's small file. Nothing: it is gone, or not for us to read.
-Result<std::optional<std::string>> read_if_there(Storage& storage, const std::string& name) {
-  Result<std::string> text = storage.read_small(name, kManifestBytesMax);
-  if (text.ok()) return std::optional(text.take());
-  if (text.status().code() != Code::kSystem || text.status().os_error() == EACCES) return std::optional<std::string>();
-  return text.status();
+bool has_our_files(Storage& neighbour) {
+  const Result<std::vector<std::string>> files = neighbour.list();
+  return !files.ok() || std::ranges::any_of(*files, [](const std::string& name) { return name.ends_with(".ostraca"); });
+}
+
+// A neighbour's small file, if there is one; what cannot be read, but for want of permission, may say anything.
+std::optional<std::string> read_if_there(Storage& neighbour, const std::string& name, Claim* claim) {
+  Result<std::string> text = neighbour.read_small(name, kManifestBytesMax);
+  if (text.ok()) return text.take();
+  const bool is_closed = text.status().code() == Code::kNotFound || text.status().os_error() == EACCES;
+  claim->unknown |= !is_closed && has_our_files(neighbour);
+  return std::nullopt;
 }
 
 // Of the running saves to a neighbour.
-Status add_claims_of_intents(Storage& neighbour, const std::string& name, const CheckpointId& id, Claim* claim) {
+void add_claims_of_intents(Storage& neighbour, const std::string& name, const CheckpointId& id, Claim* claim) {
   const Result<std::vector<std::string>> files = neighbour.list();
   claim->unknown |= !files.ok() && files.status().os_error() != EACCES;
-  if (!files.ok()) return {};
+  if (!files.ok()) return;
   for (const std::string& file : *files) {
     if (!file.starts_with("intent-")) continue;
-    OSTRACA_ASSIGN_OR_RETURN(const std::optional<std::string> text, read_if_there(neighbour, file));
+    const std::optional<std::string> text = read_if_there(neighbour, file, claim);
     const Result<Intent> intent = text ? decode_intent(*text) : Result<Intent>(not_found(file));
     claim->unknown |= !intent.ok();
     if (intent.ok() && !intent->base_directory.empty() && intent->base_id == id && saver_of(*intent) != Saver::kGone)
       claim->by = "a save to '" + name + "', by process " + std::to_string(intent->pid) + " on " + intent->host +
                   "; let it end, or prune what it left if it is dead";
   }
-  return {};
-}
-
-bool has_our_files(Storage& neighbour) {
-  const Result<std::vector<std::string>> files = neighbour.list();
-  return !files.ok() || std::ranges::any_of(*files, [](const std::string& name) { return name.ends_with(".ostraca"); });
 }
 
 // Of the checkpoint there. A manifest that is damaged, or of a later release, may name anything; one that is another
 // program's does not.
-Status add_claim_of_manifest(Storage& neighbour, const CheckpointId& id, Claim* claim) {
-  OSTRACA_ASSIGN_OR_RETURN(const std::optional<std::string> text, read_if_there(neighbour, kManifestName));
-  if (!text) return {};
+void add_claim_of_manifest(Storage& neighbour, const CheckpointId& id, Claim* claim) {
+  const std::optional<std::string> text = read_if_there(neighbour, kManifestName, claim);
+  if (!text) return;
   const Result<BaseName> base = decode_base(*text);
   claim->unknown |= !base.ok() && has_our_files(neighbour);
   if (base.ok() && !base->directory.empty() && base->id == id)
     claim->by = "'" + neighbour.path() + "'; save to another path, or remove that one first";
-  return {};
 }
 
 }  // namespace
@@ -92,10 +91,8 @@ Result<Claim> claim_on(Storage& storage, const CheckpointId& id) {
   if (!siblings.ok()) return claim;
   // Intents first: a save publishes its manifest before it removes its intent, so that one of them is seen. The id
   // alone decides: the base may have been renamed.
-  for (const std::string& name : siblings->others)
-    OSTRACA_RETURN_IF_ERROR(add_claims_of_intents(*storage.sibling(name), name, id, &claim));
-  for (const std::string& name : siblings->others)
-    OSTRACA_RETURN_IF_ERROR(add_claim_of_manifest(*storage.sibling(name), id, &claim));
+  for (const std::string& name : siblings->others) add_claims_of_intents(*storage.sibling(name), name, id, &claim);
+  for (const std::string& name : siblings->others) add_claim_of_manifest(*storage.sibling(name), id, &claim);
   return claim;
 }
 

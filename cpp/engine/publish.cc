@@ -67,7 +67,8 @@ Status publish_over(Storage& storage, const std::string& temporary, const Manife
 }
 
 Status make_durable(Storage& storage) {
-  const Status status = storage.sync_directory();
+  Status status = storage.sync_directory();
+  if (status.ok()) status = storage.sync_file(kManifestName);
   if (status.ok()) return {};
   return {Code::kCommitUncertain, "the checkpoint at '" + storage.path() +
                                       "' is published, but perhaps not durable: " + status.message() +

@@ -4,13 +4,16 @@
 #include <chrono>
 #include <new>
 #include <optional>
+#include <string>
 
-#include "base/worker_pool.h"
 #include "checksum/content_hash.h"
 #include "checksum/crc32c.h"
 
 namespace ostraca {
 namespace {
+
+constexpr char kOfThread[] = "a decoding thread's memory (threads= lowers it)";
+constexpr char kLower[] = "coding_bytes= and threads= lower it";
 
 constexpr auto kPollInterval = std::chrono::milliseconds(20);
 
@@ -38,7 +41,13 @@ struct ReadPipeline::Decoder {
 
 ReadPipeline::ReadPipeline(std::span<const Fetch> fetches, std::span<const DataFile* const> files, BufferPool& buffers,
                            Sink& sink, Options options)
-    : fetches_(fetches), files_(files), buffers_(buffers), sink_(sink), options_(options) {}
+    : fetches_(fetches),
+      files_(files),
+      buffers_(buffers),
+      sink_(sink),
+      options_(options),
+      no_memory_(out_of_memory(buffers.capacity() * buffers.buffer_bytes() + options.threads * 2 * kChunkBytesMax)
+                     .with_context("the most that this load takes beside its arrays (" + std::string(kLower) + ")")) {}
 
 Status ReadPipeline::run(const Poll& poll) {
   std::uint64_t total = 0;
@@ -48,10 +57,9 @@ Status ReadPipeline::run(const Poll& poll) {
   } else {
     const auto threads = static_cast<unsigned>(std::min<std::size_t>(options_.threads, fetches_.size()));
     WorkerPool decoders(threads, "decode"), readers(kIoThreads, "read");
-    if (decoders.threads() == 0 || readers.threads() == 0)
-      return Status(Code::kSystem, "no thread could be started: the process or user is at its limit");
-    for (unsigned i = 0; i < decoders.threads(); ++i) decoders.submit([this] { guard(&ReadPipeline::decode_loop); });
-    for (unsigned i = 0; i < readers.threads(); ++i) readers.submit([this] { guard(&ReadPipeline::io_loop); });
+    if (decoders.threads() == 0 || readers.threads() == 0) return Status(Code::kSystem, kNoThreads);
+    start(decoders, &ReadPipeline::decode_loop);
+    start(readers, &ReadPipeline::io_loop);
     Lock lock(mutex_);
     const auto settled = [this] { return finished_ == fetches_.size() || !status_.ok(); };
     while (!result_changed_.wait_for(lock, kPollInterval, settled)) {
@@ -65,13 +73,22 @@ Status ReadPipeline::run(const Poll& poll) {
   return status_;
 }
 
+void ReadPipeline::start(WorkerPool& pool, void (ReadPipeline::*loop)()) {
+  try {
+    for (unsigned i = 0; i < pool.threads(); ++i) pool.submit([this, loop] { guard(loop); });
+  } catch (const std::bad_alloc&) {  // threads that run already would wait for those that do not
+    const Lock lock(mutex_);
+    fail(std::move(no_memory_));
+  }
+}
+
 // Runs a thread's loop. The engine throws nothing, but the standard library may run out of memory.
 void ReadPipeline::guard(void (ReadPipeline::*loop)()) {
   try {
     (this->*loop)();
   } catch (const std::bad_alloc&) {
     const Lock lock(mutex_);
-    fail(Status(Code::kSystem, "out of memory in the middle of a load"));
+    fail(std::move(no_memory_));
   }
 }
 
@@ -112,7 +129,7 @@ bool ReadPipeline::take_next(Lock& lock, Decoder& decoder) {
     lock.unlock();                     // another load of the same reader may hold them all
     Result<PooledBuffer> buffer = buffers_.acquire();
     lock.lock();
-    if (!buffer.ok()) return fail(buffer.status()), true;
+    if (!buffer.ok()) return fail(buffer.status().with_context("fetch buffers (" + std::string(kLower) + ")")), true;
     if (next_ == fetches_.size()) return true;
     fetched.buffer = buffer.take();
   }
@@ -228,7 +245,7 @@ Result<MutableBytes> ReadPipeline::room_for_base(Fetched& fetched, std::uint64_t
   const std::uint64_t needed = fetched.fetch->base.bytes + 2 * kAlignmentMax;
   if (start + needed <= fetched.buffer.size()) return fetched.buffer.bytes().subspan(start);
   if (fetched.more.size() < needed) {
-    OSTRACA_ASSIGN_OR_RETURN(fetched.more, AlignedBuffer::allocate(needed));
+    OSTRACA_ASSIGN_OR_RETURN(fetched.more, AlignedBuffer::allocate(needed, kOfThread));
   }
   return fetched.more.bytes();
 }
@@ -269,7 +286,7 @@ Status ReadPipeline::process_extent(const ExtentRead& read, Bytes stored, Bytes 
   Bytes decoded = stored;
   if (static_cast<Codec>(e.codec) != Codec::kRaw || place) {
     if (!place && decoder.scratch.size() == 0) {
-      OSTRACA_ASSIGN_OR_RETURN(decoder.scratch, AlignedBuffer::allocate(kChunkBytesMax));
+      OSTRACA_ASSIGN_OR_RETURN(decoder.scratch, AlignedBuffer::allocate(kChunkBytesMax, kOfThread));
     }
     const MutableBytes out(place ? place : decoder.scratch.data(), e.decoded_bytes);
     OSTRACA_RETURN_IF_ERROR(decode(read, stored, base, out, decoder));
@@ -291,7 +308,7 @@ Status ReadPipeline::decode(const ExtentRead& read, Bytes stored, Bytes base, Mu
   Status status = check_crc(e, base);
   if (status.ok() && static_cast<Codec>(e.codec) != Codec::kRaw) {
     if (decoder.base.size() == 0) {
-      OSTRACA_ASSIGN_OR_RETURN(decoder.base, AlignedBuffer::allocate(kChunkBytesMax));
+      OSTRACA_ASSIGN_OR_RETURN(decoder.base, AlignedBuffer::allocate(kChunkBytesMax, kOfThread));
     }
     const MutableBytes decoded(decoder.base.data(), e.decoded_bytes);
     status = decoder.decoder.decode(static_cast<Codec>(e.codec), base, decoded);

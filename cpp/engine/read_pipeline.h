@@ -12,6 +12,7 @@
 
 #include "base/buffer.h"
 #include "base/limits.h"
+#include "base/worker_pool.h"
 #include "codec/codec.h"
 #include "engine/data_files.h"
 #include "engine/read_plan.h"
@@ -69,6 +70,7 @@ class ReadPipeline {
 
   void decode_loop();
   void io_loop();
+  void start(WorkerPool& pool, void (ReadPipeline::*loop)());
   void guard(void (ReadPipeline::*loop)());
   bool take_ready(Lock& lock, Decoder& decoder);
   bool take_next(Lock& lock, Decoder& decoder);
@@ -98,6 +100,7 @@ class ReadPipeline {
   unsigned in_flight_ = 0;  // fetches that hold a buffer
   std::deque<Fetched> to_read_, ready_;
   Status status_;
+  Status no_memory_;  // for fail(): made beforehand, as making it takes memory
 };
 
 }  // namespace ostraca

@@ -138,6 +138,7 @@ class Verifier::ChunkSink final : public ReadPipeline::Sink {
   std::byte* direct(const ExtentRead&, std::uint32_t) override { return nullptr; }
   void consume(const ExtentRead&, Bytes, Kept) override {}
   Status damaged(const ExtentRead& read, Status status) override {
+    if (status.code() == Code::kOutOfMemory) return status;  // that says nothing of the file
     const std::lock_guard lock(mutex_);
     const std::vector<std::string>& names = names_.of(read.extent);
     const std::string more = names.size() > 1 ? " (a chunk of " + listing(names) + ")" : "";

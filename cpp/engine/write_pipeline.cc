@@ -20,6 +20,8 @@ std::size_t block_budget(std::size_t coding_bytes, unsigned threads) {
   return std::max(2 * kBlockBytes, std::min(wanted, allowed));
 }
 
+constexpr char kOutputBuffers[] = "output buffers (coding_bytes= and threads= lower what a save takes)";
+
 constexpr std::uint64_t kReservedBeyond = 4 * kBlockBytes;  // for the tables, and what is still to be added
 
 std::size_t round_up(std::size_t value, std::size_t alignment) {
@@ -38,6 +40,9 @@ WritePipeline::WritePipeline(WritableFile& file, const Options& options, std::fu
       std::min(options.staging_bytes.value_or(0), SIZE_MAX - options.keep_bytes) + options.keep_bytes;
   if (staging_bytes >= kBlockBytes)
     staging_ = std::make_shared<BufferPool>(kBlockBytes, staging_bytes, BufferPool::FilledBy::kCpu);
+  const std::uint64_t most = (blocks_.capacity() + options.threads) * kBlockBytes + staging_bytes;
+  no_memory_ = out_of_memory(most).with_context(
+      "the most that this save takes (threads=, coding_bytes=, staging_bytes= and keep_bytes= lower it)");
 }
 
 WritePipeline::~WritePipeline() {
@@ -67,14 +72,15 @@ void WritePipeline::seal() {
   result_changed_.notify_all();
 }
 
-void WritePipeline::start(std::size_t coders) {
+void WritePipeline::start(std::size_t coders) try {
   if (coders_ || !status_.ok()) return;
   coders_ = std::make_unique<WorkerPool>(static_cast<unsigned>(coders), "code");
   writers_ = std::make_unique<WorkerPool>(jobs_.size() > 1 ? kIoThreads : 1, "write");
-  if (coders_->threads() == 0 || writers_->threads() == 0)
-    return fail(Status(Code::kSystem, "no thread could be started: the process or user is at its limit"));
+  if (coders_->threads() == 0 || writers_->threads() == 0) return fail(Status(Code::kSystem, kNoThreads));
   for (unsigned i = 0; i < coders_->threads(); ++i) coders_->submit([this] { guard(&WritePipeline::code_loop); });
   for (unsigned i = 0; i < writers_->threads(); ++i) writers_->submit([this] { guard(&WritePipeline::io_loop); });
+} catch (const std::bad_alloc&) {
+  fail(std::move(no_memory_));  // a thread that runs already would wait for those that do not
 }
 
 // Runs a thread's loop. The engine throws nothing, but the standard library may run out of memory.
@@ -83,7 +89,7 @@ void WritePipeline::guard(void (WritePipeline::*loop)()) {
     (this->*loop)();
   } catch (const std::bad_alloc&) {
     const Lock lock(mutex_);
-    fail(Status(Code::kSystem, "out of memory in the middle of a save"));
+    fail(std::move(no_memory_));
   }
 }
 
@@ -131,7 +137,7 @@ bool WritePipeline::code_one(Lock& lock, Coder& coder) {
     if (next_to_code_ != next_to_place_ || writing_ > 0 || !to_write_.empty()) return false;  // one will come back
     if (last_.buffer) return submit_last_block(), false;  // memory is short: do without keeping one back
     Result<PooledBuffer> block = blocks_.acquire();       // nobody holds one: this says why there is none
-    if (!block.ok()) return fail(block.status()), true;
+    if (!block.ok()) return fail(block.status().with_context(kOutputBuffers)), true;
     job.block = block.take();
   }
   const bool first = next_to_code_++ == 0;

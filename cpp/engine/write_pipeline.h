@@ -140,6 +140,7 @@ class WritePipeline {
   std::size_t next_to_stage_ = 0, next_to_code_ = 0, next_to_place_ = 0;
   bool sealed_ = false, completing_ = false, done_ = false;
   Status status_;
+  Status no_memory_;                  // for fail(): made beforehand, as making it takes memory
   std::uint64_t unread_sources_ = 0;  // of mutable memory
   std::uint64_t bytes_done_ = 0;
   std::uint64_t expected_bytes_ = kHeaderBytes, reserved_bytes_ = 0;      // of the file

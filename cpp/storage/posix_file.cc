@@ -9,11 +9,13 @@
 #include <atomic>
 #include <bit>
 #include <climits>
+#include <memory>
 #include <mutex>
 #include <shared_mutex>
 
 #include "base/checked.h"
 #include "base/limits.h"
+#include "storage/open_files.h"
 
 namespace ostraca {
 namespace {
@@ -144,7 +146,14 @@ class PosixWritableFile final : public WritableFile {
   std::atomic<bool> reserved_{false};  // the file may be longer than that
 };
 
-// A cached descriptor, and a direct one opened when first asked for.
+// O_NONBLOCK: opening a FIFO that somebody put here must not hang.
+UniqueFd open_for_reading(const UniqueFd& directory, const std::string& name) {
+  constexpr int kFlags = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+  return open_descriptor([&] { return ::openat(directory.get(), name.c_str(), kFlags); });
+}
+
+// A cached descriptor, and a direct one opened when first asked for. Both may be closed between two uses, and are
+// opened again by name.
 class PosixReadableFile final : public ReadableFile {
  public:
   PosixReadableFile(Directory directory, std::string name, std::string path, UniqueFd fd, const struct stat& about,
@@ -153,13 +162,13 @@ class PosixReadableFile final : public ReadableFile {
         directory_(std::move(directory)),
         name_(std::move(name)),
         path_(std::move(path)),
-        fd_(std::move(fd)),
         device_(about.st_dev),
         inode_(about.st_ino),
         size_(static_cast<std::uint64_t>(about.st_size)) {
-    const std::size_t alignment = usable_alignment(fd_.get(), calls_);
+    const std::size_t alignment = usable_alignment(fd.get(), calls_);
     alignment_ = std::max(alignment, kAlignmentMin);
     direct_ = alignment != 0;
+    keep(std::move(fd));
   }
 
   std::uint64_t size() const override { return size_; }
@@ -168,14 +177,18 @@ class PosixReadableFile final : public ReadableFile {
 
   Status read_at(std::uint64_t offset, MutableBytes out) override {
     if (!inside(offset, out.size(), size_)) return ends_early(offset, out.size(), offset < size_ ? size_ - offset : 0);
-    return read_rest(offset, out, 0);
+    OSTRACA_ASSIGN_OR_RETURN(const Open open, use());
+    return read_rest(*open, offset, out, 0);
   }
 
   bool try_read_cached(std::uint64_t offset, MutableBytes out) override {
     if (!cached_reads_ || !inside(offset, out.size(), size_)) return false;
+    const Result<Open> open = use();
+    if (!open.ok()) return false;
     while (!out.empty()) {
-      const ssize_t n = retry_on_eintr(
-          [&] { return calls_.pread_cached(fd_.get(), out.data(), out.size(), static_cast<off_t>(offset)); });
+      const ssize_t n = retry_on_eintr([&] {
+        return calls_.pread_cached((*open)->cached.get(), out.data(), out.size(), static_cast<off_t>(offset));
+      });
       if (n < 0 && errno != EAGAIN) cached_reads_ = false;  // EOPNOTSUPP, ENOSYS: it will not learn it
       if (n <= 0) return false;
       offset += static_cast<std::uint64_t>(n);
@@ -188,12 +201,14 @@ class PosixReadableFile final : public ReadableFile {
     OSTRACA_RETURN_IF_ERROR(check_aligned(path_, offset, out, alignment_));
     if (out.empty()) return {};
     if (offset >= size_) return ends_early(offset, out.size(), 0);
+    OSTRACA_ASSIGN_OR_RETURN(const Open open, use());
     const std::size_t wanted = static_cast<std::size_t>(std::min<std::uint64_t>(out.size(), size_ - offset));
     std::size_t done = 0;
-    while (open_direct() && done < wanted) {
+    while (open_direct(*open) && done < wanted) {
       const MutableBytes rest = out.subspan(done);
-      const ssize_t n = retry_on_eintr(
-          [&] { return calls_.pread(direct_fd_.get(), rest.data(), rest.size(), static_cast<off_t>(offset + done)); });
+      const ssize_t n = retry_on_eintr([&] {
+        return calls_.pread(open->direct.get(), rest.data(), rest.size(), static_cast<off_t>(offset + done));
+      });
       if (n < 0 && errno != EINVAL) return Status::system(errno, "read", path_);
       if (n < 0) direct_ = false;
       if (n > 0 && static_cast<std::size_t>(n) >= wanted - done) return {};
@@ -201,16 +216,43 @@ class PosixReadableFile final : public ReadableFile {
       if (whole == 0) break;  // refused, or the file ends inside a block: the cached descriptor tells which
       done += whole;
     }
-    return read_rest(offset, out.first(wanted), done);
+    return read_rest(*open, offset, out.first(wanted), done);
   }
 
  private:
+  using Descriptors = OpenFiles::Descriptors;
+  using Open = std::shared_ptr<Descriptors>;
+
+  Open keep(UniqueFd fd) {
+    auto fresh = std::make_shared<Descriptors>();
+    fresh->cached = std::move(fd);
+    return OpenFiles::instance().open(slot_, std::move(fresh));
+  }
+
+  // The descriptors, which stay open for as long as the result is held.
+  Result<Open> use() {
+    if (Open open = OpenFiles::instance().use(slot_)) return open;
+    UniqueFd fd = open_for_reading(*directory_, name_);
+    if (!fd && errno != ENOENT) return Status::system(errno, "open", path_);
+    if (!fd || !is_same(fd))
+      return not_found("'" + path_ + "' is gone: its checkpoint was overwritten or removed while it was read, and of " +
+                       std::to_string(OpenFiles::limit()) +
+                       " files that this process may hold open (a quarter of ulimit -n) it was none any more. Open the "
+                       "checkpoint again, or raise the limit");
+    return keep(std::move(fd));
+  }
+
+  bool is_same(const UniqueFd& fd) const {
+    struct stat about = {};
+    return ::fstat(fd.get(), &about) == 0 && about.st_dev == device_ && about.st_ino == inode_;
+  }
+
   // Reads out[done...] through the page cache.
-  Status read_rest(std::uint64_t offset, MutableBytes out, std::size_t done) {
+  Status read_rest(const Descriptors& open, std::uint64_t offset, MutableBytes out, std::size_t done) {
     while (done < out.size()) {
       const MutableBytes rest = out.subspan(done);
       const ssize_t n = retry_on_eintr(
-          [&] { return calls_.pread(fd_.get(), rest.data(), rest.size(), static_cast<off_t>(offset + done)); });
+          [&] { return calls_.pread(open.cached.get(), rest.data(), rest.size(), static_cast<off_t>(offset + done)); });
       if (n < 0) return Status::system(errno, "read", path_);
       if (n == 0) return ends_early(offset, out.size(), done);
       done += static_cast<std::size_t>(n);
@@ -219,19 +261,18 @@ class PosixReadableFile final : public ReadableFile {
   }
 
   // Whether direct reads are possible.
-  bool open_direct() {
-    std::call_once(direct_once_, [&] {
+  bool open_direct(Descriptors& open) {
+    std::call_once(open.direct_once, [&] {
       if (!direct_) return;
-      UniqueFd fd(retry_on_eintr([&] { return calls_.open_direct(directory_->get(), name_.c_str()); }));
-      struct stat about = {};
+      UniqueFd fd = open_descriptor([&] { return calls_.open_direct(directory_->get(), name_.c_str()); });
+      if (!fd && (errno == EMFILE || errno == ENFILE)) return;  // for now
       // The name may be another file by now, or gone; the one we hold is still readable.
-      const bool same = fd && ::fstat(fd.get(), &about) == 0 && about.st_dev == device_ && about.st_ino == inode_;
-      if (same)
-        direct_fd_ = std::move(fd);
+      if (fd && is_same(fd))
+        open.direct = std::move(fd);
       else
         direct_ = false;
     });
-    return direct_;
+    return direct_ && open.direct;
   }
 
   Status ends_early(std::uint64_t offset, std::uint64_t expected, std::uint64_t found) const {
@@ -243,15 +284,13 @@ class PosixReadableFile final : public ReadableFile {
   const Directory directory_;
   const std::string name_;
   const std::string path_;
-  const UniqueFd fd_;
   const dev_t device_;
   const ino_t inode_;
   const std::uint64_t size_;
   std::size_t alignment_ = kAlignmentMin;
-  std::once_flag direct_once_;
-  UniqueFd direct_fd_;                    // set once, by open_direct
   std::atomic<bool> direct_{false};       // direct reads are worth trying
   std::atomic<bool> cached_reads_{true};  // RWF_NOWAIT is known here
+  OpenFiles::Slot slot_;
 };
 
 }  // namespace
@@ -265,8 +304,8 @@ std::string posix_link_target(int directory, const std::string& name) {
 
 Result<UniqueFd> posix_open_exclusive(const UniqueFd& directory, const std::string& name, const std::string& path) {
   // 0666 and not 0600: who may read a checkpoint is the umask's decision.
-  UniqueFd fd(retry_on_eintr(
-      [&] { return ::openat(directory.get(), name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); }));
+  UniqueFd fd = open_descriptor(
+      [&] { return ::openat(directory.get(), name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666); });
   if (!fd && errno == EEXIST) return exists("'" + path + "' exists already");
   if (!fd) return Status::system(errno, "create", path);
   return fd;
@@ -297,9 +336,7 @@ Result<std::unique_ptr<WritableFile>> posix_create(const Directory& directory, c
 
 Result<std::unique_ptr<ReadableFile>> posix_open(Directory directory, std::string name, std::string path,
                                                  const PosixCalls& calls) {
-  // O_NONBLOCK: opening a FIFO that somebody put here must not hang.
-  UniqueFd fd(retry_on_eintr(
-      [&] { return ::openat(directory->get(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); }));
+  UniqueFd fd = open_for_reading(*directory, name);
   if (!fd && errno == ENOENT) {
     const std::string target = posix_link_target(directory->get(), name);
     if (target.empty()) return not_found("'" + path + "' does not exist");

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <thread>
 
+#include "storage/open_files.h"
 #include "storage/posix_file.h"
 
 namespace ostraca {
@@ -64,8 +65,8 @@ Result<std::unique_ptr<Lease>> posix_lease(Directory directory, std::string name
                                            const PosixCalls& calls) {
   const auto give_up = std::chrono::steady_clock::now() + kWait;
   while (true) {
-    UniqueFd fd(retry_on_eintr(
-        [&] { return ::openat(directory->get(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); }));
+    UniqueFd fd = open_descriptor(
+        [&] { return ::openat(directory->get(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK); });
     if (!fd && errno == ENOENT) return not_found("'" + path + "' does not exist");
     if (!fd) return Status::system(errno, "open", path);
     struct stat about = {};
@@ -85,7 +86,7 @@ Result<std::unique_ptr<Lease>> posix_lease_replacing(Directory directory, const 
   const auto give_up = std::chrono::steady_clock::now() + kReplacingWait;
   constexpr int kFlags = O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
   while (true) {
-    UniqueFd fd(retry_on_eintr([&] { return ::openat(directory->get(), lock.c_str(), kFlags, 0666); }));
+    UniqueFd fd = open_descriptor([&] { return ::openat(directory->get(), lock.c_str(), kFlags, 0666); });
     if (!fd) return Status::system(errno, "open", lock_path);
     struct stat about = {};
     if (::fstat(fd.get(), &about) != 0) return Status::system(errno, "stat", lock_path);

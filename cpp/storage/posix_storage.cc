@@ -9,7 +9,8 @@
 //   4  *  It writes the index and the manifest, the latter under a temporary name; both durable (write_small).
 //   5  *  It publishes the manifest: link() to its final name, which fails if there is one, then unlink() of the
 //         temporary one; or rename() when overwriting. This is the moment from which the checkpoint exists.
-//   6  *  sync_directory makes the name durable, and that of the directory itself, and of its new parents.
+//   6  *  sync_directory makes the name durable, and that of the directory itself, and of its new parents; sync_file
+//         asks whether that can be believed.
 //
 // A failure up to 4 leaves files that no manifest names. A failure of 5 that may have come after the fact is
 // looked into: done, not done, or kCommitUncertain. A failure of 6 leaves a checkpoint that a power cut may undo.
@@ -24,6 +25,7 @@
 #include <mutex>
 
 #include "base/limits.h"
+#include "storage/open_files.h"
 #include "storage/posix_calls.h"
 #include "storage/posix_file.h"
 #include "storage/storage.h"
@@ -87,6 +89,7 @@ class PosixStorage final : public Storage {
   Status publish(const std::string& from, const std::string& to, bool replace) override;
   Status add_name(const std::string& from, const std::string& to) override;
   Status sync_directory() override;
+  Status sync_file(const std::string& name) override;
   Status remove(const std::string& name) override;
   void remove_created_directories() override;
   Result<std::vector<std::string>> list() override;
@@ -127,7 +130,7 @@ Result<Directory> PosixStorage::directory() {
   OSTRACA_RETURN_IF_ERROR(check_path());
   std::lock_guard lock(mutex_);
   if (directory_ != nullptr) return directory_;
-  UniqueFd fd(retry_on_eintr([&] { return ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
+  UniqueFd fd = open_descriptor([&] { return ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
   if (!fd && errno == ENOENT) {
     const std::string target = posix_link_target(AT_FDCWD, path_);
     return not_found(target.empty() ? "directory '" + path_ + "' does not exist"
@@ -295,7 +298,7 @@ Status PosixStorage::add_name(const std::string& from, const std::string& to) {
 }
 
 Status PosixStorage::sync_parent(const std::string& path) const {
-  const UniqueFd fd(retry_on_eintr([&] { return ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
+  const UniqueFd fd = open_descriptor([&] { return ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
   if (!fd && errno == EACCES) return {};  // one may write to it but not read it; there is no way to sync it then
   if (!fd) return Status::system(errno, "open directory", path);
   // EINVAL: a file system (CIFS, some FUSE ones) that has no sync of directories and needs none.
@@ -321,6 +324,15 @@ Status PosixStorage::sync_directory() {
   return {};
 }
 
+Status PosixStorage::sync_file(const std::string& name) {
+  OSTRACA_RETURN_IF_ERROR(check_name(name));
+  OSTRACA_ASSIGN_OR_RETURN(Directory in, directory());
+  const UniqueFd fd = open_descriptor([&] { return ::openat(in->get(), name.c_str(), O_RDONLY | O_CLOEXEC); });
+  if (!fd) return Status::system(errno, "open", path_of(name));
+  if (retry_on_eintr([&] { return calls_.fsync(fd.get()); }) != 0) return Status::system(errno, "sync", path_of(name));
+  return {};
+}
+
 Status PosixStorage::remove(const std::string& name) {
   OSTRACA_RETURN_IF_ERROR(check_name(name));
   auto in = directory();
@@ -339,7 +351,7 @@ void PosixStorage::remove_created_directories() {
 Result<std::vector<std::string>> PosixStorage::list() {
   OSTRACA_ASSIGN_OR_RETURN(Directory in, directory());
   // A descriptor of its own: the position of a listing belongs to the open file, which threads share.
-  UniqueFd fd(retry_on_eintr([&] { return ::openat(in->get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); }));
+  UniqueFd fd = open_descriptor([&] { return ::openat(in->get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
   if (!fd && errno == ENOENT) return not_found("directory '" + path_ + "' does not exist");
   if (!fd) return Status::system(errno, "list", path_);
   const std::unique_ptr<DIR, int (*)(DIR*)> listing(::fdopendir(fd.get()), &::closedir);

@@ -81,6 +81,9 @@ class Storage {
   // Makes names durable: fsyncs the directory, its parent after create_directory, and the parents of every other
   // directory that it made.
   virtual Status sync_directory() = 0;
+  // Fsyncs a file. After sync_directory: a file system that stopped before it (XFS does on an error of its disk) may
+  // say that a directory is synced, but not that a file is.
+  virtual Status sync_file(const std::string& name) = 0;
   virtual Status remove(const std::string& name) = 0;  // absent is ok
   // Removes the directories that create_directory made, those of them that are empty. Best effort.
   virtual void remove_created_directories() = 0;

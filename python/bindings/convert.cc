@@ -30,6 +30,17 @@ const char* exception_name(Code code) {
   }
 }
 
+py::object exception_of(const Status& status) {
+  const py::str message = text(status.message());
+  if (const char* name = exception_name(status.code()))
+    return py::module_::import("ostraca.errors").attr(name)(message);
+  if (status.code() == Code::kOutOfMemory) return py::reinterpret_borrow<py::object>(PyExc_MemoryError)(message);
+  if (status.code() != Code::kSystem) return py::reinterpret_borrow<py::object>(PyExc_ValueError)(message);
+  // OSError picks its subclass (PermissionError, ...) from errno; the message's own words go into strerror.
+  const py::object os_error = py::reinterpret_borrow<py::object>(PyExc_OSError);
+  return status.os_error() ? os_error(status.os_error(), message, SystemPath{status.path()}) : os_error(message);
+}
+
 }  // namespace
 
 py::str text(const std::string& engine_text) {
@@ -41,35 +52,34 @@ py::str text(const std::string& engine_text) {
 
 void raise_if_error(const Status& status) {
   if (status.ok()) return;
-  py::object exception;
-  if (const char* name = exception_name(status.code())) {
-    exception = py::module_::import("ostraca.errors").attr(name)(text(status.message()));
-  } else if (status.code() == Code::kSystem) {
-    // OSError picks its subclass (PermissionError, ...) from errno; the message's own words go into strerror.
-    const py::object os_error = py::reinterpret_borrow<py::object>(PyExc_OSError);
-    const py::str message = text(status.message());
-    exception = status.os_error() ? os_error(status.os_error(), message, SystemPath{status.path()}) : os_error(message);
-  } else {
-    exception = py::reinterpret_borrow<py::object>(PyExc_ValueError)(text(status.message()));
-  }
+  const py::object exception = in_python([&status] { return exception_of(status); });
   PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(exception.ptr())), exception.ptr());
   throw py::error_already_set();
 }
 
 Poll GilPoll::poll() {
   return [this](std::uint64_t done, std::uint64_t total) {
-    const py::gil_scoped_acquire gil;
-    if (type_) return false;
-    try {
-      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-      if (!progress_.is_none()) progress_(done, total);
-      return true;
-    } catch (py::error_already_set& error) {
-      error.restore();
-      PyErr_Fetch(&type_, &value_, &traceback_);
-      return false;
-    }
+    return in_python([&] {
+      PyEval_RestoreThread(thread_);
+      const bool go_on = ask(done, total);
+      PyEval_SaveThread();
+      return go_on;
+    });
   };
+}
+
+// Keeps what Python raises for rethrow().
+bool GilPoll::ask(std::uint64_t done, std::uint64_t total) {
+  if (type_) return false;
+  try {
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    if (!progress_.is_none()) progress_(done, total);
+    return true;
+  } catch (py::error_already_set& error) {
+    error.restore();
+    PyErr_Fetch(&type_, &value_, &traceback_);
+    return false;
+  }
 }
 
 void GilPoll::rethrow() {
@@ -113,7 +123,8 @@ Dims array_shape(const py::array& array) { return {array.shape(), array.shape() 
 Strides array_strides(const py::array& array) { return {array.strides(), array.strides() + array.ndim()}; }
 
 py::array_t<std::uint8_t> allocate(std::size_t nbytes) {
-  auto buffer = std::make_unique<AlignedBuffer>(take_or_raise(AlignedBuffer::allocate(nbytes)));
+  constexpr char kPurpose[] = "an array (load less at a time, or into= memory that is there)";
+  auto buffer = std::make_unique<AlignedBuffer>(take_or_raise(AlignedBuffer::allocate(nbytes, kPurpose)));
   auto* data = reinterpret_cast<std::uint8_t*>(buffer->data());
   const py::capsule owner(buffer.release(), [](void* p) { delete static_cast<AlignedBuffer*>(p); });
   return py::array_t<std::uint8_t>(static_cast<py::ssize_t>(nbytes), data, owner);

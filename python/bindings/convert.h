@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 
+#include "gil.h"
 #include "ostraca/dims.h"
 #include "ostraca/options.h"
 #include "ostraca/status.h"
@@ -38,12 +39,15 @@ T take_or_raise(Result<T> result) {
 // raises there cancels the work; rethrow() then raises it. Lives as long as the call.
 class GilPoll {
  public:
-  explicit GilPoll(py::object progress) : progress_(std::move(progress)) {}
+  explicit GilPoll(py::object progress) : progress_(std::move(progress)) {}  // REQUIRES: the GIL
   Poll poll();
   void rethrow();  // REQUIRES: the GIL
 
  private:
-  py::object progress_;  // callable or None
+  bool ask(std::uint64_t done, std::uint64_t total);
+
+  PyThreadState* const thread_ = PyThreadState_Get();  // the one that will poll
+  py::object progress_;                                // callable or None
   PyObject *type_ = nullptr, *value_ = nullptr, *traceback_ = nullptr;
 };
 

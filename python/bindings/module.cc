@@ -28,7 +28,7 @@ py::bytes hash_of(const py::array& array) {
   const Bytes memory(static_cast<const std::byte*>(array.data()), static_cast<std::size_t>(array.nbytes()));
   ContentHash hash;
   {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     hash = content_hash(memory);
   }
   return {reinterpret_cast<const char*>(hash.data()), hash.size()};
@@ -43,15 +43,38 @@ void release_free_memory() {
 }  // namespace
 }  // namespace ostraca::python
 
+// pybind11 would wait for ever in a subinterpreter, before it looks whether the module allows them: the function that
+// Python calls checks first.
+#undef PYBIND11_PLUGIN_IMPL
+#define PYBIND11_PLUGIN_IMPL(name) static PyObject* init_##name()
+
+static PyObject* init__core();
+extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
+  if (PyInterpreterState_Get() == PyInterpreterState_Main()) return init__core();
+  PyErr_SetString(PyExc_ImportError,
+                  "ostraca cannot be imported in a subinterpreter: its engine serves one interpreter of a process. "
+                  "Import it in the main interpreter, or use a process");
+  return nullptr;
+}
+
 PYBIND11_MODULE(_core, m) {
   using namespace ostraca::python;
   m.doc() = "Ostraca's engine. The public face is the package ostraca.";
+  py::register_local_exception_translator([](std::exception_ptr error) {
+    try {
+      std::rethrow_exception(error);
+    } catch (const std::bad_alloc&) {
+      PyErr_SetString(PyExc_MemoryError,
+                      "memory for the engine's tables cannot be had: threads=, coding_bytes=, staging_bytes= and "
+                      "keep_bytes= lower what else it takes");
+    }
+  });
   m.attr("VERSION") = OSTRACA_VERSION;
   bind_writer(m);
   bind_reader(m);
   m.def("allocate", &allocate, py::arg("nbytes"));
   m.def("content_hash", &hash_of, py::arg("array"));
-  m.def("release_free_memory", &release_free_memory, py::call_guard<py::gil_scoped_release>());
+  m.def("release_free_memory", &release_free_memory, py::call_guard<GilReleased>());
   m.def("usable_cores", &ostraca::usable_cores);
   m.def("available_memory_bytes", &ostraca::available_memory_bytes);
   m.def("cpu_features", [] {

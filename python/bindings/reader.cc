@@ -19,7 +19,7 @@ class PyReader {
   PyReader(const SystemPath& path, const ReaderOptions& options) {
     Result<std::unique_ptr<Reader>> reader = invalid_argument("");
     {
-      const py::gil_scoped_release release;
+      const GilReleased released;
       reader = Reader::open(path.bytes, options);
     }
     reader_ = take_or_raise(std::move(reader));
@@ -38,7 +38,7 @@ class PyReader {
     const std::shared_ptr<Reader> reader = checked(leaf);
     Result<std::uint64_t> bytes = invalid_argument("");
     {
-      const py::gil_scoped_release release;
+      const GilReleased released;
       bytes = reader->stored_bytes(leaf);
     }
     return take_or_raise(std::move(bytes));
@@ -163,7 +163,7 @@ py::list PyReader::read_into(const py::sequence& sequence, bool deep, const py::
   std::vector<bool> modified;
   Status status;
   {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     status = reader->read_into(requests, deep, poll.poll(), &modified);
   }
   for (std::size_t i = 0; i < modified.size(); ++i)
@@ -177,7 +177,7 @@ py::tuple verify_checkpoint(const SystemPath& path, bool deep, unsigned threads,
   GilPoll poll(progress);
   Result<VerifyReport> report = invalid_argument("");
   {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     report = verify(path.bytes, deep, threads, poll.poll());
   }
   poll.rethrow();
@@ -197,6 +197,22 @@ py::object base_or_none(const std::string& directory, const CheckpointId& id) {
 py::object base_of(const py::bytes& text) {
   const BaseName base = take_or_raise(decode_base(std::string_view(text)));
   return base_or_none(base.directory, base.id);
+}
+
+py::dict manifest_of(const py::bytes& text) {
+  const Manifest m = take_or_raise(decode_manifest(std::string_view(text)));
+  using py::arg;
+  py::list files;
+  files.append(py::make_tuple(m.index.name, m.index.bytes));
+  for (const ManifestFile& file : m.files) files.append(py::make_tuple(file.name, file.bytes));
+  return py::dict(arg("id") = m.id.hex(), arg("step") = m.step, arg("created") = m.created,
+                  arg("created_nanoseconds") = m.created_nanoseconds, arg("features") = m.features,
+                  arg("logical_bytes") = m.logical_bytes, arg("stored_bytes") = m.stored_bytes,
+                  arg("referenced_bytes") = m.referenced_bytes, arg("arrays") = m.arrays, arg("chunks") = m.chunks,
+                  arg("seconds") = m.seconds, arg("stall_seconds") = m.stall_seconds,
+                  arg("base") = base_or_none(m.base_directory, m.base_id),
+                  arg("parent") = m.parent ? py::object(py::str(m.parent->hex())) : py::none(),
+                  arg("metadata") = m.metadata, arg("files") = files);
 }
 
 py::tuple intent_of(const py::bytes& text) {
@@ -235,9 +251,7 @@ void bind_reader(py::module_& m) {
       .def("close", &PyReader::close);
   m.def("base_of", &base_of, arg("text"));
   m.def("intent_of", &intent_of, arg("text"));
-  m.def(
-      "check_manifest", [](const py::bytes& text) { raise_if_error(decode_manifest(std::string_view(text)).status()); },
-      arg("text"));
+  m.def("manifest_of", &manifest_of, arg("text"));
   m.def("verify", &verify_checkpoint, arg("path"), py::kw_only(), arg("deep") = false, arg("threads") = 0,
         arg("progress") = py::none());
 }

@@ -18,41 +18,38 @@ namespace ostraca::python {
 namespace {
 
 // Lets go of the leaves that share it and calls a Python callable, once they are all copied; engine threads own it, so
-// it takes the GIL.
+// it takes the GIL. When the interpreter has ended it keeps what it holds.
 class CopiedCallback {
  public:
   CopiedCallback(py::object callable, py::tuple leaves)
-      : callable_(std::move(callable)), leaves_(std::move(leaves)), left_(py::len(leaves_)) {}
+      : callable_(std::move(callable)), leaves_(std::move(leaves)), left_(py::len(leaves_)) {
+    ++alive_;
+  }
   ~CopiedCallback() {
-    if (finalizing()) {
-      (void)callable_.release();
-      (void)leaves_.release();
-      return;
-    }
-    const py::gil_scoped_acquire gil;
-    callable_ = {};
-    leaves_ = {};
+    with_gil([this] {
+      drop(callable_);
+      drop(leaves_);
+    });
+    (void)callable_.release();
+    (void)leaves_.release();
+    --alive_;
   }
   void count_down() {
-    if (--left_ > 0 || finalizing()) return;
-    const py::gil_scoped_acquire gil;
-    leaves_ = {};
-    try {
-      callable_();
-    } catch (py::error_already_set& error) {
-      error.discard_as_unraisable("ostraca: on_copied");
-    }
+    if (--left_ > 0) return;
+    with_gil([this] {
+      drop(leaves_);
+      try {
+        callable_();
+      } catch (py::error_already_set& error) {
+        error.discard_as_unraisable("ostraca: on_copied");
+      }
+    });
   }
+  // Whether a thread of the engine may want the GIL, now or later.
+  static bool any_alive() { return alive_ != 0; }
 
  private:
-  // Then a thread that asks for the GIL is ended, or hangs.
-  static bool finalizing() {
-#if PY_VERSION_HEX >= 0x030D0000
-    return Py_IsFinalizing();
-#else
-    return _Py_IsFinalizing();
-#endif
-  }
+  static inline std::atomic<std::size_t> alive_ = 0;
 
   py::object callable_, leaves_;
   std::atomic<std::size_t> left_;
@@ -120,22 +117,24 @@ class SourceConverter {
 class PyWriter {
  public:
   PyWriter(const SystemPath& path, WriterOptions options) {
-    const py::gil_scoped_release release;
-    Result<std::unique_ptr<Writer>> writer = Writer::create(path.bytes, std::move(options));
-    if (writer.ok()) {
-      writer_ = writer.take();
-      return;
+    Result<std::unique_ptr<Writer>> writer = invalid_argument("");
+    {
+      const GilReleased released;
+      writer = Writer::create(path.bytes, std::move(options));
     }
-    const py::gil_scoped_acquire acquire;
-    raise_if_error(writer.status());
+    writer_ = take_or_raise(std::move(writer));
   }
   ~PyWriter() {
     if (getpid() != owner_) {
       (void)writer_.release();  // its threads are the parent's; waiting for them would hang
-      return;
+    } else if (interpreter_ends() && CopiedCallback::any_alive()) {
+      (void)writer_.release();  // a thread that wants the GIL for a callback would hang, and with it who waits
+      (void)held_.release();    // the threads still read what it holds
+    } else {
+      const GilReleased released;
+      writer_.reset();
     }
-    const py::gil_scoped_release release;
-    writer_.reset();
+    drop(held_);
   }
 
   Writer& get() {
@@ -160,15 +159,14 @@ class PyWriter {
         sources.push_back(convert(field(specs, static_cast<Py_ssize_t>(i))));
         if (callback) sources.back().on_copied = [callback] { callback->count_down(); };
       }
-      const py::gil_scoped_release release;
       Status status;
-      for (ArraySource& source : sources)
-        if (status = writer.add(std::move(source)); !status.ok()) break;
-      sources.clear();
-      if (end == specs.size()) callback.reset();
-      if (status.ok()) continue;
-      callback.reset();
-      const py::gil_scoped_acquire acquire;
+      {
+        const GilReleased released;
+        for (ArraySource& source : sources)
+          if (status = writer.add(std::move(source)); !status.ok()) break;
+        sources.clear();
+        if (end == specs.size() || !status.ok()) callback.reset();
+      }
       raise_if_error(status);
     }
   }
@@ -177,7 +175,7 @@ class PyWriter {
     GilPoll poll{py::none()};
     Result<bool> copied = false;
     {
-      const py::gil_scoped_release release;
+      const GilReleased released;
       do {
         auto slice = std::chrono::nanoseconds(std::chrono::milliseconds(20));
         if (timeout)
@@ -193,30 +191,34 @@ class PyWriter {
     GilPoll poll(progress);
     Result<FileReport> report = invalid_argument("");
     {
-      const py::gil_scoped_release release;
+      const GilReleased released;
       report = get().finish(poll.poll());
     }
-    held_ = py::list();
+    let_go();
     poll.rethrow();
     return take_or_raise(std::move(report));
   }
   std::shared_ptr<BaseSnapshot> snapshot() {
     Result<std::shared_ptr<BaseSnapshot>> snapshot = invalid_argument("");
     {
-      const py::gil_scoped_release release;
+      const GilReleased released;
       snapshot = get().snapshot();
     }
     return take_or_raise(std::move(snapshot));
   }
   void abort() {
     {
-      const py::gil_scoped_release release;
+      const GilReleased released;
       get().abort();
     }
-    held_ = py::list();
+    let_go();
   }
 
  private:
+  void let_go() {
+    drop(held_);
+    held_ = py::list();
+  }
   static std::chrono::nanoseconds seconds(double value) {
     constexpr double kForEver = 1e9;  // seconds; more would overflow the clock
     return std::chrono::nanoseconds(static_cast<std::int64_t>(std::clamp(value, 0.0, kForEver) * 1e9));
@@ -249,11 +251,16 @@ WriterOptions writer_options(std::uint32_t process_index, std::uint32_t process_
   return options;
 }
 
+// Python holds it for as long as commit() runs; any thread may read it meanwhile.
+struct CommitProgress {
+  std::atomic<std::uint64_t> files = 0;
+};
+
 std::string commit_reports(const SystemPath& path, const std::vector<FileReport>& reports,
                            std::optional<std::int64_t> step, const std::optional<std::string>& metadata, bool overwrite,
                            double seconds, double stall_seconds, const std::optional<std::string>& replaces,
                            const std::optional<std::string>& parent, std::int64_t created_ns,
-                           std::int64_t created_after_ns) {
+                           std::int64_t created_after_ns, CommitProgress* progress) {
   CommitOptions options{.step = step,
                         .metadata = metadata.value_or("null"),
                         .overwrite = overwrite,
@@ -263,9 +270,10 @@ std::string commit_reports(const SystemPath& path, const std::vector<FileReport>
                         .created_after_ns = created_after_ns};
   if (replaces) options.replaces = checkpoint_id(*replaces);
   if (parent) options.parent = checkpoint_id(*parent);
+  if (progress != nullptr) options.files_checked = &progress->files;
   Result<std::string> manifest = invalid_argument("");
   {
-    const py::gil_scoped_release release;
+    const GilReleased released;
     manifest = commit(path.bytes, reports, options);
   }
   return take_or_raise(std::move(manifest));
@@ -284,11 +292,14 @@ void bind_writer(py::module_& m) {
       .def("to_bytes", [](const FileReport& r) { return py::bytes(r.to_bytes()); })
       .def_static("from_bytes",
                   [](const py::bytes& data) { return take_or_raise(FileReport::from_bytes(std::string_view(data))); });
+  py::class_<CommitProgress>(m, "CommitProgress")
+      .def(py::init())
+      .def_property_readonly("files", [](const CommitProgress& p) { return p.files.load(); });
   py::class_<BaseSnapshot, std::shared_ptr<BaseSnapshot>>(m, "BaseSnapshot")
       .def(py::init([](const SystemPath& path, std::uint64_t budget_bytes) {
              Result<std::shared_ptr<BaseSnapshot>> base = invalid_argument("");
              {
-               const py::gil_scoped_release release;
+               const GilReleased released;
                base = BaseSnapshot::open(path.bytes, budget_bytes);
              }
              return take_or_raise(std::move(base));
@@ -314,7 +325,7 @@ void bind_writer(py::module_& m) {
       .def_property_readonly("attempt", [](PyWriter& w) { return w.get().attempt().hex(); })
       .def("add", &PyWriter::add, arg("leaves"), arg("on_copied") = py::none())
       .def(
-          "seal", [](PyWriter& w) { w.get().seal(); }, py::call_guard<py::gil_scoped_release>())
+          "seal", [](PyWriter& w) { w.get().seal(); }, py::call_guard<GilReleased>())
       .def("copied", [](PyWriter& w) { return w.get().copied(); })
       .def("wait_copied", &PyWriter::wait_copied, arg("timeout") = py::none())
       .def("finish", &PyWriter::finish, arg("progress") = py::none())
@@ -324,7 +335,8 @@ void bind_writer(py::module_& m) {
       .def("progress", [](PyWriter& w) { return std::pair(w.get().bytes_done(), w.get().bytes_total()); });
   m.def("commit", &commit_reports, arg("path"), arg("reports"), py::kw_only(), arg("step") = py::none(),
         arg("metadata") = py::none(), arg("overwrite") = false, arg("seconds") = 0.0, arg("stall_seconds") = 0.0,
-        arg("replaces") = py::none(), arg("parent") = py::none(), arg("created_ns") = 0, arg("created_after_ns") = 0);
+        arg("replaces") = py::none(), arg("parent") = py::none(), arg("created_ns") = 0, arg("created_after_ns") = 0,
+        arg("progress") = nullptr);
 }
 
 }  // namespace ostraca::python

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ._core import VERSION as __version__
 from .base import BaseSnapshot
 from .checkpoint import Checkpoint, StoredArray, open
+from .containers import PerProcess
 from .errors import (
     CancelledError,
     CommitUncertainError,
@@ -29,7 +30,6 @@ from .loading import load, verify
 from .lowlevel import ArrayInfo, ChunkInfo, FileReport, Reader, Writer, commit
 from .reports import Damage, SaveInfo, VerifyReport
 from .saving import save, save_async
-from .tree import PerProcess
 
 if TYPE_CHECKING:
     from .compacting import compact

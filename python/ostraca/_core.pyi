@@ -1,6 +1,7 @@
 """The compiled engine. Every call that moves bytes releases the GIL, and polls signals when it runs in the main thread.
 
-Failures raise the classes of `ostraca.errors`; the operating system's errors are `OSError` with errno and filename.
+Failures raise the classes of `ostraca.errors`; the operating system's errors are `OSError` with errno and filename, and
+memory that cannot be had is `MemoryError`.
 Sizes are bytes unless said otherwise; 0 for `threads`, `coding_bytes` means the default.
 """
 
@@ -86,6 +87,13 @@ class Writer:
     def abort(self) -> None: ...  # cancels, waits, removes what was written; the writer is dead afterwards
     def progress(self) -> tuple[int, int]: ...
 
+class CommitProgress:
+    """How far a commit is, for any thread."""
+
+    def __init__(self) -> None: ...
+    @property
+    def files(self) -> int: ...  # of those reported, checked so far
+
 def commit(
     path: str,
     reports: Sequence[FileReport],
@@ -99,6 +107,7 @@ def commit(
     parent: str | None = None,  # an id, for the manifest
     created_ns: int = 0,  # nanoseconds since 1970; 0: now, but later than `created_after_ns`
     created_after_ns: int = 0,
+    progress: CommitProgress | None = None,
 ) -> str:
     """Checks the reported files, writes index and manifest, publishes. Returns the manifest's JSON text."""
 
@@ -136,8 +145,11 @@ def base_of(text: bytes) -> tuple[str, str] | None:
     CorruptionError: not what was written. FormatError: not a document of ours, or of a later version.
     """
 
-def check_manifest(text: bytes) -> None:
-    """Decodes a manifest as readers do, and raises what they would."""
+def manifest_of(text: bytes) -> dict[str, Any]:
+    """The members of a manifest (docs/format.md, section 8), decoded as readers do it; raises what they would.
+
+    base: directory and id. metadata: as JSON text. files: name and size of each, the index first.
+    """
 
 # Its id, its base (directory and id), when it was created, host, pid, and its process: "runs", "gone" or "unknown".
 def intent_of(text: bytes) -> tuple[str, tuple[str, str] | None, str, str, int, str]:

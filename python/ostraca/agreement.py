@@ -1,12 +1,13 @@
 """What the processes of a save or a load tell each other, over a key-value service that all of them reach.
 
-Keys lie below "ostraca/<n>/"; n counts the agreements of a process, and all make theirs in the same order. A save:
-  1. process 0 makes its Writer, and with it directory and intent; then it publishes the attempt id as `begin`;
-  2. the others compare their trees with its, look for the intent, and make their Writers;
-  3. each says every second how far it is (`<p>/beat`), and looks whether it has failed elsewhere;
-  4. each hands in its `<p>/report` when its file is durable;
-  5. process 0 waits for all reports, commits, and publishes the `outcome`, for which the others wait.
-A load has steps 3 to 5, with nothing to commit.
+Keys lie below "ostraca/<n>/", where n is the number at which all processes make the same call (`meeting.py`). A save:
+  1. all meet, so that none opens anything for a call that another does not make;
+  2. process 0 makes its Writer, and with it directory and intent; then it publishes the attempt id as `begin`;
+  3. the others compare their trees with its, look for the intent, and make their Writers;
+  4. each says now and then how far it is (`pulse.py`), and looks whether the save has failed elsewhere;
+  5. each hands in its `<p>/report` when its file is durable;
+  6. process 0 waits for all reports, commits, and publishes the `outcome`, for which the others wait.
+A load has steps 1 and 4 to 6, with nothing to commit.
 
 `outcome` is set once, and whoever sets it first decides for all: a process that fails, or finds that another shows no
 progress, before it has reported; process 0 with what became of its commit. Who has reported decides nothing any more,
@@ -23,68 +24,26 @@ import socket
 import threading
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from . import likeness
 from ._core import FileReport
+from .calls import Call
+from .channel import POLL_SECONDS_MAX, Channel
 from .errors import CommitUncertainError, CoordinationError, MismatchError
 from .likeness import LeafFact
+from .meeting import Meeting
+from .pulse import HUNG_SECONDS, QUICK_SECONDS, Limits, Pulse
+from .services import Service
 
-TIMEOUT_SECONDS: Final = 60.0  # below the 100 after which jax ends the neighbours of a process that died
-BEAT_SECONDS: Final = 1.0
-QUICK_SECONDS: Final = 0.05  # what ends within this costs no beats
 VISIBLE_SECONDS: Final = 5.0  # within which a shared directory shows one process what another made
-POLL_SECONDS_MIN: Final = 0.0005
-POLL_SECONDS_MAX: Final = 0.25  # and a millisecond for each process: all of them ask one service
 UNCOMMITTED: Final = "Nothing was committed; earlier checkpoints are as they were"
 UNKNOWN: Final = "Whether it was committed is not known: look whether the checkpoint is there"
 NUMBER_BYTES: Final = 8
 
-Answer = TypeVar("Answer")
 Opened = TypeVar("Opened")
-
-
-class Service(Protocol):
-    """A key-value store that all processes share. Calls raise `CoordinationError` when it is lost; they may hang."""
-
-    @property
-    def process_index(self) -> int: ...
-
-    @property
-    def process_count(self) -> int: ...
-
-    def set(self, key: str, value: bytes, *, overwrite: bool = False) -> bool:
-        """False when there is a value already; then that one stays."""
-
-    def try_get(self, key: str) -> bytes | None: ...
-
-    def delete(self, key: str) -> None:
-        """With all keys below it."""
-
-
-class Alone:
-    """The service of a single process."""
-
-    process_index, process_count = 0, 1
-
-    def __init__(self) -> None:
-        self.values: dict[str, bytes] = {}
-
-    def set(self, key: str, value: bytes, *, overwrite: bool = False) -> bool:
-        if key in self.values and not overwrite:
-            return False
-        self.values[key] = value
-        return True
-
-    def try_get(self, key: str) -> bytes | None:
-        return self.values.get(key)
-
-    def delete(self, key: str) -> None:
-        for other in list(self.values):
-            if other == key or other.startswith(key + "/"):
-                del self.values[other]
 
 
 class Group:
@@ -92,29 +51,45 @@ class Group:
 
     def __init__(self, service: Service) -> None:
         self.service = service
+        self.pulse = Pulse(service)
         self._lock = threading.Lock()
         self._next = 0
         self._running: set[int] = set()
         self._deleted = 0  # keys of agreements before this one are gone
 
-    def agreement(self, what: str, *, timeout: float | None = None, consequence: str = UNCOMMITTED) -> Agreement:
-        """For the next save or load; `what` it is, for messages: "the save to '/run/3'". timeout: None is 60 seconds.
+    def meet(self, call: Call, *, timeout: float | None = None, consequence: str = UNCOMMITTED) -> Agreement:
+        """The next save or load, once all processes make the same `call`.
 
-        consequence: a sentence on what it means that it failed.
+        timeout: seconds after which a process that lives, but does not come or makes no progress, counts as lost; None
+        is `OSTRACA_TIMEOUT`, or 300. consequence: a sentence on what it means that it failed.
 
         To be called in the same order in all processes, and before anything that could fail in one of them alone.
+        Raises `MismatchError` where processes make different calls, in all of them, and `CoordinationError` where one
+        does not come. The next call is one of all again.
         """
+        limits = Limits.of(timeout)
+        self.pulse.begin()
+        agreement = Agreement(self, Channel(self.service, call.what, limits), consequence)
+        try:
+            agreement.meet(call)
+        except BaseException as error:
+            agreement.fail(error)
+            raise
+        return agreement
+
+    def take_number(self) -> int:
         with self._lock:
             number = self._next
             self._next += 1
             self._running.add(number)
-        return Agreement(self, number, what, TIMEOUT_SECONDS if timeout is None else float(timeout), consequence)
+        return number
 
     def oldest_running(self) -> int:
         with self._lock:
             return min(self._running, default=self._next)
 
     def ended(self, number: int) -> None:
+        self.pulse.remove(number)
         with self._lock:
             self._running.discard(number)
 
@@ -130,47 +105,47 @@ class Agreement:
     """One save or load, in one of its processes.
 
     A save calls `begin`, `writing`, `publish`; a load `writing` and `agree`. Whatever fails on the way is handed to
-    `fail`. `publish`, `agree` and `fail` end it; until then a thread of its own tells the others how far this process
-    is, and listens: process 0 to all others, those to process 0.
+    `fail`. `publish`, `agree` and `fail` end it; until then a thread of its own listens to the others: process 0 to
+    all, those to process 0.
     """
 
-    def __init__(self, group: Group, number: int, what: str, timeout: float, consequence: str) -> None:
-        self._group = group
-        self._service = group.service
-        self._index, self._count = self._service.process_index, self._service.process_count
-        self._number, self._what, self._timeout, self._consequence = number, what, timeout, consequence
+    def __init__(self, group: Group, channel: Channel, consequence: str) -> None:
+        self._group, self._channel, self._consequence = group, channel, consequence
+        self._index, self._count, self._what = channel.index, channel.count, channel.what
         self.own: frozenset[str] = frozenset()  # leaves that this process alone holds, known when the writer is opened
         self._lock = threading.Lock()  # of the next three: either this process reports, or it decides
         self._reported = False  # process 0: it has begun to commit
         self._outcome: _Outcome | None = None  # when it is known
-        self._lost = False  # the service
         self._stopped = self._is_consequence = False  # by `on_failure`; the error that `fail` got was of that
         self._progress: Callable[[], object] = lambda: "begun"
-        self._polls = 0  # to wait is progress too: who is waited for is watched
         self._on_failure: Callable[[], object] | None = None
-        self._heard: dict[int, _Heard] = {}
-        self._silence = ""  # who shows no progress; empty: nobody
-        self._beat_seconds = min(BEAT_SECONDS, timeout / 5)
+        self._lost = ""  # who shows no life or progress; empty: nobody
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="ostraca-agreement", daemon=True)
-        if self._count > 1:
-            self._thread.start()
 
     # --- For savers and loaders -------------------------------------------------------------------------------------
+
+    def meet(self, call: Call) -> None:
+        """First of all, by `Group.meet`."""
+        if self._count == 1:
+            self._take_number()
+            return
+        Meeting(self._channel, call, self._consequence).hold(self._take_number, self._leave_number)
+        self._thread.start()
 
     def begin(self, path: str, leaves: Sequence[LeafFact], open_writer: Callable[[str], Opened]) -> Opened:
         """Returns `open_writer(attempt)`: this process's writer for the attempt id that process 0 draws.
 
         Raises its error; `MismatchError` in all processes when their trees differ; `CoordinationError` when another
-        process failed, when process 0 does not begin, or when `path` is not the same directory here as there.
+        process failed, or when `path` is not the same directory here as there.
         """
         listing = likeness.listing(leaves) if self._count > 1 else b""
         if self._index == 0:
             attempt = secrets.token_hex(16)
             writer = open_writer(attempt)
             begun = {"attempt": attempt, "tree": likeness.digest(listing), "host": socket.gethostname()}
-            self._ask(self._service.set, self._key("leaves"), zlib.compress(listing, 1))
-            self._ask(self._service.set, self._key("begin"), json.dumps(begun).encode())
+            self._set("leaves", zlib.compress(listing, 1))
+            self._set("begin", json.dumps(begun).encode())
             return writer
         begun = json.loads(self._wait_for("begin"))
         if begun["tree"] != likeness.digest(listing):
@@ -209,7 +184,7 @@ class Agreement:
         It may not where a manifest that names it may have been published, or may be yet.
         """
         self._is_consequence = self._stopped  # before this error is an outcome too, and heard of by our own thread
-        if not self._lost:
+        if not self._channel.is_lost:
             with contextlib.suppress(CoordinationError):  # they notice that this process is silent
                 self._decide(self._failed(_brief(error)))
         self._end()
@@ -226,9 +201,19 @@ class Agreement:
 
     # --- Steps ------------------------------------------------------------------------------------------------------
 
+    def _take_number(self) -> None:
+        self._channel.number = self._group.take_number()
+        self._group.pulse.add(self._channel.number, self._state, self._channel.limits)
+
+    def _leave_number(self) -> None:
+        self._group.ended(self._channel.number)
+
+    def _state(self) -> str:
+        return f"{self._progress()} {self._channel.polls}"
+
     def _look_for_intent(self, directory: Path, begun: dict[str, str]) -> None:
         intent = directory / f"intent-{begun['attempt']}.json"
-        end = time.monotonic() + min(VISIBLE_SECONDS, self._timeout / 2)
+        end = time.monotonic() + min(VISIBLE_SECONDS, self._channel.limits.hung / 2)
         while not _is_seen(intent):
             if time.monotonic() > end:
                 why = (
@@ -248,7 +233,7 @@ class Agreement:
                 self._report()
                 return self._act(act, parts)
             self._report()
-            self._ask(self._service.set, self._key("report", self._index), part)
+            self._set("report", part, self._index)
             self._outcome = _Outcome.decode(self._wait_for("outcome"))
             return self._outcome.result()
         finally:
@@ -275,15 +260,15 @@ class Agreement:
         self._tell(_Outcome("done", text))
         for number in self._group.take_deletable(min(int.from_bytes(part[:NUMBER_BYTES], "big") for part in parts)):
             with contextlib.suppress(CoordinationError):  # it is committed all the same
-                self._ask(self._service.delete, f"ostraca/{number}")
+                self._channel.ask(self._channel.service.delete, f"ostraca/{number}")
         return text
 
     def _end(self) -> None:
         self._ended.set()
+        self._group.ended(self._channel.number)
         if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join(self._beat_seconds)  # it may hang in the service
+            self._thread.join(self._channel.limits.beat)  # it may hang in the service
         self._progress, self._on_failure = lambda: "ended", None  # they may hold a writer
-        self._group.ended(self._number)
 
     # --- Outcomes ---------------------------------------------------------------------------------------------------
 
@@ -292,7 +277,7 @@ class Agreement:
         with self._lock:
             if self._reported or self._outcome is not None:
                 return
-            if not self._ask(self._service.set, self._key("outcome"), outcome.encode()):
+            if not self._set("outcome", outcome.encode()):
                 outcome = self._decided() or outcome
             self._outcome = outcome
 
@@ -300,10 +285,10 @@ class Agreement:
         """Process 0's outcome, which stands even if the others cannot be told."""
         self._outcome = outcome
         with contextlib.suppress(CoordinationError):
-            self._ask(self._service.set, self._key("outcome"), outcome.encode())
+            self._set("outcome", outcome.encode())
 
     def _decided(self) -> _Outcome | None:
-        found = self._ask(self._service.try_get, self._key("outcome"))
+        found = self._channel.get("outcome")
         return None if found is None else _Outcome.decode(found)
 
     def _raise_if_decided(self) -> None:
@@ -315,109 +300,59 @@ class Agreement:
 
     # --- Waiting and watching ---------------------------------------------------------------------------------------
 
+    def _set(self, name: str, value: bytes, process: int | None = None) -> bool:
+        with self._told_as_unknown():
+            return self._channel.set(name, value, process)
+
     def _wait_for(self, name: str, process: int | None = None) -> bytes:
-        """A key's value. Polls for it: a waiting read that times out stays in jax's service for good."""
-        key = self._key(name, process)
-        started = time.monotonic()
-        while (value := self._ask(self._service.try_get, key)) is None:
-            if self._reported and self._silence:
-                raise CoordinationError(f"{self._what}: {self._silence}. {UNKNOWN}")
-            if not self._reported:
-                self._raise_if_decided()
-            self._polls += 1
-            longest = POLL_SECONDS_MAX + self._count / 1000
-            time.sleep(min(max((time.monotonic() - started) / 4, POLL_SECONDS_MIN), longest))
-        return value
+        """A key's value."""
+        with self._told_as_unknown():
+            for _ in self._channel.pauses():
+                if (value := self._channel.get(name, process)) is not None:
+                    return value
+                if not self._reported:
+                    self._raise_if_decided()
+                elif self._lost:
+                    raise CoordinationError(f"{self._what}: lost {self._lost}")
+        raise AssertionError  # the pauses have no end
 
-    def _ask(self, call: Callable[..., Answer], *arguments: Any) -> Answer:
-        """A call of the service, which may hang: where the process that runs it is stopped."""
-        if self._count == 1:
-            return call(*arguments)
-        answers: list[Answer] = []
-        errors: list[BaseException] = []
-
-        def ask() -> None:
-            try:
-                answers.append(call(*arguments))
-            except BaseException as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=ask, name="ostraca-service", daemon=True)
-        thread.start()
-        thread.join(self._timeout)
-        if answers:
-            return answers[0]
-        self._lost = True
-        if errors and not isinstance(errors[0], CoordinationError):
-            raise errors[0]
-        why = (
-            errors[0]
-            if errors
-            else (
-                f"the coordination service, which process 0 runs, has not answered process {self._index} for"
-                f" {self._timeout:g} s: process 0 hangs, or was stopped"
-            )
-        )
-        raise CoordinationError(f"{self._what}: {why}{'. ' + UNKNOWN if self._reported else ''}")
+    @contextlib.contextmanager
+    def _told_as_unknown(self) -> Iterator[None]:
+        """What a process that has reported cannot hear of may have become of the save, or not."""
+        try:
+            yield
+        except CoordinationError as error:
+            if not self._reported or self._outcome is not None:
+                raise
+            raise CoordinationError(f"{error}. {UNKNOWN}") from error
 
     def _watch(self) -> None:
-        tick = 0
-        pause = min(QUICK_SECONDS, self._beat_seconds)
+        pause = min(QUICK_SECONDS, self._channel.limits.beat)
         while not self._ended.wait(pause):
-            beat = f"{tick} {self._progress()} {self._polls}"
             with contextlib.suppress(CoordinationError):  # who waits will notice
-                self._ask(self._beat, self._key("beat", self._index), beat.encode())
                 self._listen()
                 if not self._reported and self._outcome is not None:
                     if self._on_failure is not None:
                         self._stopped = True
                         self._on_failure()
                     return
-            tick += 1
-            pause = self._beat_seconds
-
-    def _beat(self, key: str, value: bytes) -> None:
-        self._service.set(key, value, overwrite=True)
+            pause = self._channel.limits.beat
 
     def _listen(self) -> None:
-        """Looks for an outcome, and for processes that show no progress."""
+        """Looks for an outcome, and for processes that show no life or progress."""
         if not self._reported and self._outcome is None and (decided := self._decided()) is not None:
             self._outcome = decided
-        now = time.monotonic()
-        silent = []
-        for process in [0] if self._index else range(1, self._count):
-            beat = self._ask(self._service.try_get, self._key("beat", process)) or b""
-            heard = self._heard[process] = self._heard.get(process, _Heard(beat, now, now)).after(beat, now)
-            if now - heard.progressed > self._timeout and not self._has_reported(process):
-                silent.append(f"process {process} ({heard.state(now - self._timeout / 2)})")
-        if silent:
-            self._silence = f"no progress for {self._timeout:g} s of {likeness.some(silent)}"
-            self._decide(self._failed(self._silence))
+        hung = self._channel.limits.hung
+        if self._reported:  # nothing can be decided any more: to wait for a slow commit is better than not to know
+            hung = max(hung, HUNG_SECONDS)
+        others = [0] if self._index else range(1, self._count)
+        lost = [each for each in self._channel.lost(others, hung=hung) if not self._has_reported(each.process)]
+        self._lost = likeness.some([each.why for each in lost])
+        if lost:
+            self._decide(self._failed(f"it lost {self._lost}"))
 
     def _has_reported(self, process: int) -> bool:
-        return process != 0 and self._ask(self._service.try_get, self._key("report", process)) is not None
-
-    def _key(self, name: str, process: int | None = None) -> str:
-        return f"ostraca/{self._number}/{name}" if process is None else f"ostraca/{self._number}/{process}/{name}"
-
-
-class _Heard(NamedTuple):
-    """What is known of another process: its last beat, when that came, and when its progress last changed."""
-
-    beat: bytes
-    spoke: float
-    progressed: float
-
-    def after(self, beat: bytes, now: float) -> _Heard:
-        if beat == self.beat:
-            return self
-        moved = beat.partition(b" ")[2] != self.beat.partition(b" ")[2]
-        return _Heard(beat, now, now if moved else self.progressed)
-
-    def state(self, recently: float) -> str:
-        if not self.beat:
-            return "it has not come to this call, or died on the way"
-        return "it runs: does its storage hang?" if self.spoke > recently else "it died or hangs"
+        return process != 0 and self._channel.get("report", process) is not None
 
 
 class _Outcome(NamedTuple):

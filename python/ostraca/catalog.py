@@ -7,11 +7,12 @@ checkpoint, and an id or a name that was not checked becomes part of no path.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +20,7 @@ from . import _core, run_directory
 from .errors import CorruptionError, OstracaError
 from .reports import Manifest
 from .run_directory import LOCK, MANIFEST
+from .upkeep_reports import CheckpointRecord
 
 SCANS_MAX: Final = 8  # of a directory that does not hold still
 _FILE: Final = re.compile(
@@ -41,8 +43,10 @@ class Intent(NamedTuple):
 
     readable: bool = False
     base_id: str = ""
+    created: str = ""  # UTC
+    host: str = ""
     pid: int = 0
-    runs: bool = False
+    process: str = ""  # "runs", "gone", or "unknown": of another machine
 
 
 @dataclass(slots=True)
@@ -77,6 +81,7 @@ class Link(NamedTuple):
 
     name: str
     place: str = ""  # to which it leads, or into which; empty: out of the directory, or nowhere
+    whole: str = ""  # the place, if it leads to that itself
     trouble: str = ""
 
 
@@ -137,6 +142,13 @@ class Catalog:
                 self._look(place, look, follow=True)
         return Listing(places, links, elsewhere, about.st_mtime_ns)
 
+    def itself(self) -> Place:
+        """The directory, which may be a checkpoint."""
+        place = Place(".")
+        for look in (self._read_files, self._read_manifest):
+            self._look(place, look)
+        return place
+
     def _is_directory(self, link: str) -> bool:
         try:
             return stat.S_ISDIR(os.stat(link, dir_fd=self._run).st_mode)
@@ -166,7 +178,9 @@ class Catalog:
             nowhere = error.errno in (errno.ENOENT, errno.ENOTDIR)
             return Link(name, trouble="" if nowhere else f"it cannot be followed: {error.strerror}")
         inside = real.startswith(self._path.rstrip("/") + "/")
-        return Link(name, os.path.relpath(real, self._path).split("/")[0] if inside else "")
+        parts = os.path.relpath(real, self._path).split("/") if inside else [""]
+        is_place = len(parts) == 1 and os.path.isdir(real)  # noqa: PTH112
+        return Link(name, parts[0], parts[0] if is_place else "")
 
     def _read_files(self, place: Place, fd: int) -> None:
         about = os.fstat(fd)
@@ -204,7 +218,7 @@ class Catalog:
         except run_directory.NotPlainError as error:
             place.foreign = not place.attempts
             if not place.foreign:
-                place.trouble = f"{MANIFEST}: {error.strerror}"  # no release reads it: it names nothing
+                place.trouble = place.unknown = f"{MANIFEST}: {error.strerror}"
         except (OstracaError, ValueError) as error:
             place.foreign = not place.attempts and isinstance(error, CorruptionError)
             if not place.foreign:
@@ -244,8 +258,7 @@ def is_link(fd: int, name: str) -> bool:
 
 def parse(text: bytes) -> Manifest:
     """A manifest as readers take it. Raises `CorruptionError`, or `FormatError` for one that they refuse."""
-    _core.check_manifest(text)
-    return Manifest.parse(MANIFEST, text.decode())
+    return Manifest.parse(MANIFEST, text)
 
 
 def _manifest_or_none(text: bytes) -> Manifest | None:
@@ -257,10 +270,10 @@ def _manifest_or_none(text: bytes) -> Manifest | None:
 
 def _intent(text: bytes, attempt: str) -> Intent:
     try:
-        own, base, _, _, pid, saver = _core.intent_of(text)
+        own, base, created, host, pid, process = _core.intent_of(text)
     except (OstracaError, ValueError):
         return Intent()  # cut off: it is being written, or its save was killed there
-    return Intent(own == attempt, base[1] if base else "", pid, saver == "runs")
+    return Intent(own == attempt, base[1] if base else "", created, host, pid, process)
 
 
 def _refused_base(text: bytes, why: str) -> tuple[str, str]:
@@ -270,6 +283,25 @@ def _refused_base(text: bytes, why: str) -> tuple[str, str]:
     except (OstracaError, ValueError):
         return "", why
     return (base[1] if base else ""), ""
+
+
+def records(places: Iterable[Place], directory: str) -> Iterator[CheckpointRecord]:
+    """The checkpoints among the places of a directory."""
+    for place in places:
+        if (manifest := place.manifest) is not None and place.usable:
+            path = os.path.join(directory, place.name)  # noqa: PTH118
+            yield CheckpointRecord(
+                name=place.name,
+                path=path,
+                id=manifest.id,
+                step=manifest.info.step,
+                created=manifest.created,
+                created_ns=manifest.created_ns,
+                parent=manifest.parent,
+                base=manifest.base[0] if manifest.base else None,
+                info=dataclasses.replace(manifest.info, path=path),
+                metadata_json=manifest.metadata_json,
+            )
 
 
 class Claims(NamedTuple):
@@ -308,7 +340,7 @@ def claims(listing: Listing, unsettled: str, now: float, grace: float) -> Claims
 def is_live(place: Place, attempt: str, now: float, grace: float) -> str:
     """Why an attempt to save may still be going on, or be on its way here; empty if it cannot."""
     intent = place.intents.get(attempt)
-    if intent is not None and intent.runs:
+    if intent is not None and intent.process == "runs":
         return f"process {intent.pid} is saving it"
     age = max(now - _newest(place, attempt), 0.0)
     return f"a save wrote to it, or it came here, {age:.0f} seconds ago" if age < grace else ""

@@ -65,6 +65,7 @@ class Checkpoint(Uncopied, Mapping[str, "StoredArray"]):
     def value(self, name: str) -> Any:
         """A leaf as `load` returns it: a Python value or a numpy array."""
         info = self._reader.array(name)
+        self._reader.allow(info.nbytes)
         array = info.allocate() if info.has_data else np.empty(0)
         if info.nbytes:
             self._reader.fill([(info.number, None, array)])
@@ -185,10 +186,12 @@ class StoredArray(Uncopied):
 
     def _whole(self) -> NDArray[Any]:
         info = self._info
+        self._reader.allow(info.nbytes)
         return self._reader.fill([(info.number, None, self.dtype)])[0] if info.nbytes else info.allocate()
 
     def _read(self, start: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[Any]:
         nbytes = math.prod(shape) * self.dtype.itemsize
+        self._reader.allow(nbytes)
         array = allocate(shape, self.dtype, nbytes)
         if nbytes:
             self._reader.fill([(self._info.number, start, array)])
@@ -198,15 +201,19 @@ class StoredArray(Uncopied):
 def open(
     path: StrPath,
     *,
+    max_bytes: SupportsIndex | None = None,
     threads: SupportsIndex | None = None,
     coding_bytes: SupportsIndex | None = None,
     io: str = "auto",
 ) -> Checkpoint:
     """Opens a checkpoint for lazy reading: only its manifest and index are read now.
 
+    max_bytes: of memory that one indexing may take for its array, else it raises MemoryError; None means the memory
+    that is available to the process (MemAvailable, or less where its control group leaves less). Opening never refuses.
+
     Raises `NotFoundError`, `FormatError`, `CorruptionError` or OSError.
     """
-    return Checkpoint(Reader(path, threads=threads, coding_bytes=coding_bytes, io=io))
+    return Checkpoint(Reader(path, threads=threads, coding_bytes=coding_bytes, io=io, max_bytes=max_bytes))
 
 
 def _box(index: Any, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[Any, ...]]:

@@ -81,6 +81,11 @@ def encode(dtype: np.dtype[Any]) -> Coded:
     raise UnsupportedError(f"dtype {dtype} cannot be stored; convert it to a fixed-size dtype")
 
 
+def is_numpys(dtype: np.dtype[Any]) -> bool:
+    """Whether numpy itself defines a dtype, and not ml_dtypes."""
+    return dtype.num < _FIRST_USER_TYPE
+
+
 def named(name: str) -> Coded:
     """The code of a plain dtype by name; serves ml_dtypes' names without ml_dtypes."""
     code = CODES.get(name, NONE)

@@ -1,5 +1,7 @@
 """The errors Ostraca raises. The operating system's own errors stay `OSError`, with their errno and path.
 
+Memory that cannot be had is `MemoryError`, with how much it was and what takes less.
+
 Each is made from one message and can be pickled. Those that are also one of Python's I/O errors carry its errno.
 """
 

@@ -1,19 +1,22 @@
-"""Running saves: the worker thread behind each, and the handle that a caller holds.
+"""Running saves: the job behind each, and the handle that a caller holds.
 
-A job feeds its writer what was not added before, finishes its data file, waits until its caller went on, and commits,
-together with other processes where there are some. It outlives its handle: a dropped handle finishes its save. Where
-nobody can look at a failure any more, `sys.unraisablehook` gets it.
+A job runs in a thread of its own, or in its caller's: a synchronous save of one process needs no other, and there is no
+other where none can be started, or the interpreter's exit has begun. It feeds its writer what was not added before,
+finishes its data file, waits until its caller went on, and commits, together with other processes where there are some.
+It outlives its handle: a dropped handle finishes its save. Where nobody can look at a failure any more,
+`sys.unraisablehook` gets it.
 """
 
-import atexit
+import _thread
 import contextlib
 import os
 import threading
 import time
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from . import _core, history
+from . import _core, exiting, history
 from .base import BaseSnapshot
 from .errors import CancelledError, CommitUncertainError, NotFoundError, OstracaError
 from .progress import Progress, reporting
@@ -23,11 +26,8 @@ from .uncopied import Uncopied
 if TYPE_CHECKING:
     import asyncio
 
-EXIT_WAIT_SECONDS: Final = 300.0  # how long the interpreter's exit waits for running saves, together
 TURN_SECONDS: Final = 0.05  # between looks whether a save that waits for an earlier one was cancelled
-CANCEL_WAIT_SECONDS: Final = 10.0  # and then for their cancellation
-
-_running: dict["Job", None] = {}  # in the order of their calls
+BIRTH_SECONDS: Final = 5.0  # a thread that has not taken its job by then died at birth, for want of memory
 
 Step = Callable[[], object]
 # When the writer has let go of all memory: before and after all who wait for the save are told.
@@ -69,8 +69,6 @@ class Job:
 
     def __init__(
         self,
-        writer: _core.Writer,
-        fill: Callable[[], object],  # adds what can be added now
         path: str,
         commit: dict[str, Any],
         progress: Progress,
@@ -91,9 +89,10 @@ class Job:
         self.error: BaseException | None = None
         self.done = threading.Event()
         self.abandoned = False  # no handle is left that could be asked
-        self._writer: _core.Writer | None = writer  # None when the save is done
+        self._writer: _core.Writer | None = None  # before the job has started, and when the save is done
         self._commit = commit
-        self._attempt = writer.attempt
+        self._place = os.path.realpath(self._directory)
+        self._attempt = ""  # the writer's
         self._parent: str | None = None  # of the checkpoint to be, unless the caller named one
         self._before: Job | None = None  # an earlier save to the same path: it commits first
         self._progress = progress
@@ -103,8 +102,11 @@ class Job:
         self._coordination = coordination
         self._cleanup, self._late_cleanup = cleanups
         self._stall_seconds: float | None = None
+        self._is_committer = False
         self._filled, self._caller_went_on = threading.Event(), threading.Event()
-        self._dropped = False  # the constructor failed
+        self._dropped = False  # `start` failed
+        self._taken, self._right_to_run = threading.Event(), threading.Lock()  # by a thread; whoever gets it runs it
+        self._ended = threading.Event()  # nothing of it runs any more
         self._lock = threading.Lock()
         self._cancelled = self._publishing = False
         self._callbacks: list[Callable[[], object]] = []
@@ -112,24 +114,38 @@ class Job:
         self._final_progress = (0, 0)
         self._keyframe_id = ""  # when the save is done: its own, or its base's
         self._kept: _core.BaseSnapshot | None = None  # from when the save is done until it is asked for
-        self._thread = threading.Thread(target=self._run, name="ostraca-save", daemon=True)
-        self._queue_up()
+
+    def start(
+        self, open_writer: Callable[[], _core.Writer], fill: Callable[[_core.Writer], object], *, in_thread: bool
+    ) -> None:
+        """Calls `fill` to add to the writer what can be added now, and runs the rest: here, or in a thread.
+
+        Raises what `open_writer` and `fill` raise; what fails later is `error`.
+        """
+        threaded = False
         try:
-            self._thread.start()  # before `fill` sets the engine to work, which would keep it waiting for a core
-            fill()
+            earlier = (job for job in reversed(exiting.running()) if isinstance(job, Job))
+            self._before = next((job for job in earlier if job._place == self._place), None)
+            in_thread &= exiting.begin(self)  # before anything is opened
+            self._writer = open_writer()
+            self._attempt = self._writer.attempt
+            self._parent = history.saving(self._place, self._attempt)
+            self._raise_if_cancelled()  # the exit did not wait so long
+            threaded = in_thread and self._start_thread()  # before the engine's threads keep it waiting for a core
+            fill(self._writer)
         except BaseException:
             self._dropped = True
-            self._leave()
+            history.failed(self._place, self._attempt, self._parent)
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                writer.abort()
+            self._end()
             raise
         finally:
             self._filled.set()
-
-    def _queue_up(self) -> None:
-        """Among the saves of this process, in the order of their calls."""
-        self._place = os.path.realpath(self._directory)
-        self._before = next((job for job in reversed(list(_running)) if job._place == self._place), None)
-        _running[self] = None
-        self._parent = history.saving(self._place, self._attempt)
+        if not threaded:
+            self._caller_went_on.set()
+            self._run()
 
     def let_caller_go(self, stalled: bool) -> None:
         """Called once, when the caller goes on; `stalled`: it waited so long, and for nothing else."""
@@ -158,11 +174,12 @@ class Job:
 
     def cancel(self) -> bool:
         with self._lock:
-            writer = self._writer
-            if writer is None or self._publishing:
+            if self.done.is_set() or self._publishing:
                 return False
             self._cancelled = True
-        writer.cancel()
+            writer = self._writer
+        if writer is not None:
+            writer.cancel()
         self._caller_went_on.set()  # it may have been interrupted before it could say so
         return True
 
@@ -185,8 +202,8 @@ class Job:
         return snapshot
 
     def join(self, seconds: float) -> None:
-        """Waits for the worker thread, a little longer than for `done`."""
-        self._thread.join(seconds)
+        """Waits until nothing of it runs any more, a little longer than for `done`."""
+        self._ended.wait(seconds)
 
     def raise_error(self) -> None:
         if self.error is not None:
@@ -212,7 +229,20 @@ class Job:
             return
         report = OstracaError(f"the save to {self.path!r} failed, and nobody asked for its result: {error!r}")
         report.__cause__ = error
-        _Unraisable(report)
+        exiting.report(report)
+
+    def _start_thread(self) -> bool:
+        """Whether a thread has taken the job. `threading.Thread.start` would wait for one that died at birth."""
+        try:
+            _thread.start_new_thread(self._take_and_run, ())
+        except (RuntimeError, MemoryError):  # at a limit; from CPython 3.12 on also at exit
+            return False
+        return self._taken.wait(BIRTH_SECONDS) or not self._right_to_run.acquire(blocking=False)
+
+    def _take_and_run(self) -> None:
+        if self._right_to_run.acquire(blocking=False):
+            self._taken.set()
+            self._run()
 
     def _run(self) -> None:
         self._filled.wait()
@@ -225,27 +255,32 @@ class Job:
             history.failed(self._place, self._attempt, self._parent)
             if not isinstance(error, CancelledError):
                 self._unseen.append(error)
-        self._before = None
-        with self._lock:
-            # The writer ends here, before anyone is told: its destructor takes the GIL, which a daemon thread must not
-            # do when the interpreter has gone.
-            writer, self._writer = self._writer, None
-            self._final_progress = writer.progress() if writer is not None else (0, 0)
-            del writer
-        self._cleanup()
-        with self._lock:
-            self.done.set()
-        for callback in self._callbacks:
-            callback()
-        if self.abandoned:
-            self.report_unseen()
-        self._late_cleanup()
-        _running.pop(self, None)
+        try:
+            with self._lock:
+                writer, self._writer = self._writer, None  # its memory is free before anyone is told
+                self._final_progress = writer.progress() if writer is not None else (0, 0)
+                del writer
+            self._cleanup()
+        finally:
+            with self._lock:
+                self.done.set()
+            self._tell()
 
-    def _leave(self) -> None:
-        history.failed(self._place, self._attempt, self._parent)
+    def _tell(self) -> None:
+        try:
+            for callback in self._callbacks:
+                callback()
+            if self.abandoned:
+                self.report_unseen()
+            self._late_cleanup()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
         self._before = None
-        _running.pop(self, None)
+        self.done.set()
+        self._ended.set()
+        exiting.end(self)
 
     def _save(self) -> SaveInfo:
         writer = self._writer
@@ -264,8 +299,7 @@ class Job:
                 if self._before.done.wait(TURN_SECONDS):
                     break
             with self._lock:
-                if self._cancelled:
-                    raise CancelledError(f"the save to {self.path!r} was cancelled")
+                self._raise_if_cancelled()
                 self._publishing = True
             text = self._coordination.publish(report, self._publish)
         except BaseException as error:
@@ -283,17 +317,27 @@ class Job:
             del writer  # an error's traceback keeps this frame
         manifest = Manifest.parse(self.path, text)
         self._keyframe_id = manifest.base[1] if manifest.base else manifest.id
-        return manifest.info
+        if self._is_committer:
+            return manifest.info
+        return replace(manifest.info, stall_seconds=self._stall(time.monotonic() - self._started))
+
+    def _stall(self, seconds: float) -> float:
+        """Of this process's caller, which waits for all of a synchronous save."""
+        return seconds if self._stall_seconds is None else self._stall_seconds
+
+    def _raise_if_cancelled(self) -> None:
+        if self._cancelled:
+            raise CancelledError(f"the save to {self.path!r} was cancelled")
 
     def _publish(self, reports: list[_core.FileReport]) -> str:
+        self._is_committer = True  # the manifest says what this process's caller waited
         seconds = time.monotonic() - self._started
-        stall_seconds = seconds if self._stall_seconds is None else self._stall_seconds
         return _core.commit(
             self._directory,
             reports,
             **{**self._commit, "parent": self._commit["parent"] or self._parent},
             seconds=seconds,
-            stall_seconds=stall_seconds,
+            stall_seconds=self._stall(seconds),
             created_after_ns=history.created_last(self._directory),
         )
 
@@ -304,16 +348,6 @@ def _has_failed(writer: _core.Writer) -> bool:
     except Exception:
         return True
     return False
-
-
-class _Unraisable:
-    """Raises from its destructor, which is how Python code gets to `sys.unraisablehook`."""
-
-    def __init__(self, error: BaseException) -> None:
-        self._error = error
-
-    def __del__(self) -> None:
-        raise self._error
 
 
 class SaveHandle(Uncopied):
@@ -423,22 +457,3 @@ class SaveHandle(Uncopied):
 def _settle(future: "asyncio.Future[None]") -> None:
     if not future.done():  # the awaiting task may have been cancelled
         future.set_result(None)
-
-
-def wait_at_exit() -> None:
-    """Ends all saves. A framework that shuts down at exit what saves need registers it again, to run before that."""
-    jobs = list(_running)
-    deadline = time.monotonic() + EXIT_WAIT_SECONDS
-    try:
-        for job in jobs:
-            job.join(max(0.0, deadline - time.monotonic()))
-    finally:  # also on Ctrl-C
-        for job in jobs:
-            if job.cancel():
-                job.join(CANCEL_WAIT_SECONDS)
-                _Unraisable(OstracaError(f"the interpreter's exit cancelled the save to {job.path!r}"))
-            job.report_unseen()
-
-
-atexit.register(wait_at_exit)
-os.register_at_fork(after_in_child=_running.clear)  # the parent waits for them

@@ -110,7 +110,7 @@ def restored(kind: int, detail: str, data: NDArray[Any]) -> Any:
                 return data
             case Kind.PRNG_KEY:
                 jax = sys.modules.get("jax")
-                return data if jax is None else jax.random.wrap_key_data(data, impl=detail)
+                return data if jax is None else jax.random.wrap_key_data(jax.device_put(data), impl=detail)
             case Kind.INT:
                 return int.from_bytes(data.tobytes(), "little", signed=True)
             case Kind.FLOAT | Kind.BOOL:
@@ -128,6 +128,18 @@ def is_prng_key(dtype: Any) -> bool:
     """Whether a dtype is that of JAX's key arrays."""
     jax = sys.modules.get("jax")
     return jax is not None and getattr(dtype, "type", None) is jax.dtypes.prng_key
+
+
+def is_abstract(leaf: Any) -> bool:
+    """Whether a leaf of `like` describes an array without having its data: a ShapeDtypeStruct, a sharding."""
+    if isinstance(leaf, (_imported("jax.sharding", "Sharding"), _imported("jax.experimental.layout", "Format"))):
+        return True
+    if isinstance(leaf, _imported("jax", "Array")):
+        return bool(leaf.is_deleted())
+    if isinstance(leaf, _imported("torch", "Tensor")):
+        return bool(leaf.is_meta)
+    has_data = any(hasattr(leaf, name) for name in ("__array__", "__array_interface__", "__dlpack__", "__buffer__"))
+    return hasattr(leaf, "shape") and hasattr(leaf, "dtype") and not has_data
 
 
 def is_torch_dtype(dtype: Any) -> bool:
@@ -278,7 +290,12 @@ def _type(leaf: Any) -> str:
 
 def _advice(leaf: Any) -> str:
     if callable(leaf):
-        return "keep functions and classes out of the tree"
+        if "equinox" not in sys.modules:
+            return "keep functions and classes out of the tree"
+        return (
+            "of an equinox module, save and restore eqx.filter(model, eqx.is_array), or the first of"
+            " eqx.partition(model, eqx.is_array); eqx.combine puts functions and arrays together again"
+        )
     if isinstance(leaf, complex):
         return "use numpy.complex128 of it"
     if isinstance(leaf, _imported("jax", "Ref")):

@@ -19,9 +19,11 @@ import numpy as np
 
 from . import _core, dtypes, history, metadata, options
 from .base import Base, for_save
+from .casting import Cast, checked_cast, converted, refusal
 from .errors import MismatchError
 from .instead import explained
 from .options import StrPath
+from .overlap import check_targets
 from .progress import ProgressCallback
 from .reports import Manifest, SaveInfo
 from .tree import Kind, Path, encode_path, quoted
@@ -33,7 +35,9 @@ if TYPE_CHECKING:  # numpy.typing costs more than all of this module
 FileReport = _core.FileReport
 
 _decode: Final = lru_cache(maxsize=256)(dtypes.decode)
+_encode: Final = lru_cache(maxsize=256)(dtypes.encode)
 
+PROBED_BYTES: Final = 64 << 20  # from here on reading them takes longer than to ask how much memory there is
 HUGE_PAGE_WORTHY_BYTES = 1 << 20  # from here on new arrays come from the engine's allocator
 
 
@@ -214,8 +218,44 @@ class ChunkInfo(NamedTuple):
     shape: tuple[int, ...]
 
 
+class _Request(NamedTuple):
+    """A box of a leaf, and the array to fill with it."""
+
+    info: ArrayInfo
+    start: Sequence[int] | None
+    array: NDArray[Any]
+
+    def is_cast(self, cast: Cast) -> bool:
+        """Whether the array has another dtype than the leaf. MismatchError where it cannot be filled."""
+        info, array = self.info, self.array
+        if not array.flags.writeable:
+            raise MismatchError(f"{quoted(info.name)}: the array to read into is read-only")
+        code, detail, _ = _encode(array.dtype)
+        if code == info.dtype_code and detail == info.detail:
+            return False
+        why = (
+            f"stored as {dtypes.describe(info.dtype_code, info.detail)}, asked for as {array.dtype}; cast=True converts"
+        )
+        if cast:
+            why = refusal(info.dtype, array.dtype, cast) or ""
+        if why:
+            raise MismatchError(f"{quoted(info.name)}: {why}")
+        return True
+
+    def converted(self, data: NDArray[Any], cast: Cast) -> NDArray[Any]:
+        return converted(data, self.array.dtype, self.info.name, cast, self.origin())
+
+    def is_same_box(self, other: _Request) -> bool:
+        return self.origin() == other.origin()
+
+    def origin(self) -> tuple[int, ...]:
+        return (0,) * len(self.info.shape) if self.start is None else tuple(self.start)
+
+
 class Reader(Uncopied):
     """An open checkpoint. Later overwrites do not disturb it. Thread-safe; close it, or use it in a `with` block.
+
+    `max_bytes` bounds what `allow` allows; None means the memory there is.
 
     Raises `NotFoundError`, `FormatError`, `CorruptionError` or OSError.
     """
@@ -229,8 +269,10 @@ class Reader(Uncopied):
         threads: SupportsIndex | None = None,
         coding_bytes: SupportsIndex | None = None,
         io: str = "auto",
+        max_bytes: SupportsIndex | None = None,
     ) -> None:
         self.path = options.checked_path(path)
+        self._max_bytes = None if max_bytes is None else options.checked_int("max_bytes", max_bytes, 0)
         with explained(self.path):
             self._reader = _core.Reader(self.path, **options.worker_options(threads, coding_bytes, io))
         self._modified: list[str] = []
@@ -255,6 +297,16 @@ class Reader(Uncopied):
         """Where a leaf's chunks are."""
         return [ChunkInfo(*chunk) for chunk in self._reader.chunks(self.array(name).number)]
 
+    def same_content(self, one: ArrayInfo, other: ArrayInfo) -> bool:
+        """Whether two leaves hold the same; reads them where their chunks do not tell."""
+        if one[3:] != other[3:]:  # kind, dtype, shape
+            return False
+        chunks = [[chunk[5:7] + chunk[9:] for chunk in self.chunks(info.name)] for info in (one, other)]
+        if chunks[0] == chunks[1]:  # content hash, offset in the extent, origin, shape
+            return True
+        hashes = [_core.content_hash(self.fill([(info.number, None, info.dtype)])[0]) for info in (one, other)]
+        return hashes[0] == hashes[1]
+
     def stored_bytes(self, name: str) -> int:
         """Bytes a leaf takes in files; where it shares a chunk with others, its share."""
         return self._reader.stored_bytes(self.array(name).number)
@@ -263,24 +315,36 @@ class Reader(Uncopied):
         self,
         requests: Iterable[tuple[str, Sequence[int] | None, NDArray[Any]]],
         *,
+        root: str | None = None,
+        cast: Cast = False,
         deep: bool = False,
         progress: ProgressCallback | None = None,
     ) -> None:
         """Fills arrays: (name, start, array) reads the box of the array's shape at `start` (None: at the origin).
 
-        The arrays are writable, of any strides and of the stored dtype, in either byte order. Every chunk is read once
-        for all requests, and its checksum verified; `deep` also compares content hashes. Raises `CorruptionError`,
-        `MismatchError`, OSError; then `modified` names the arrays that were written to.
+        Names are those below `root`, if there is one. The arrays are writable, of any strides and of the stored dtype,
+        in either byte order. `cast`, as of `ostraca.load`, allows other dtypes. Every chunk is read once for all
+        requests, and its checksum verified; `deep` also compares content hashes. Raises `CorruptionError`,
+        `MismatchError`, OSError; then `modified` names the arrays that were written to. Arrays that share memory are a
+        `MismatchError` before anything is written, unless the same whole memory shall hold the same stored content.
         """
-        checked = [(self.array(name), start, array) for name, start, array in requests]
-        for info, _, array in checked:
-            code, detail, _ = dtypes.encode(array.dtype)
-            if (code, detail) != (info.dtype_code, info.detail):
-                stored = dtypes.describe(info.dtype_code, info.detail)
-                raise MismatchError(f"{quoted(info.name)}: stored as {stored}, asked for as {array.dtype}")
-            if not array.flags.writeable:
-                raise MismatchError(f"{quoted(info.name)}: the array to read into is read-only")
-        self.fill([(info.number, start, array) for info, start, array in checked], deep=deep, progress=progress)
+        cast = checked_cast(cast)
+        full = (lambda name: name) if root is None else (lambda name: f"{root}/{name}" if name else root)
+        checked = [_Request(self.array(full(name)), start, array) for name, start, array in requests]
+        others = {i: request for i, request in enumerate(checked) if request.is_cast(cast)}
+        check_targets(
+            [(info.name, array) for info, _, array in checked],
+            lambda i, j: checked[i].is_same_box(checked[j]) and self.same_content(checked[i].info, checked[j].info),
+        )
+        # What is cast first: a value that does not fit leaves all arrays as they were.
+        read = [(info.number, start, np.empty(array.shape, info.dtype)) for info, start, array in others.values()]
+        if read:
+            self.fill(read, deep=deep, progress=None if len(others) < len(checked) else progress)
+        values = [request.converted(data, cast) for request, (*_, data) in zip(others.values(), read, strict=True)]
+        as_stored = [request for i, request in enumerate(checked) if i not in others] if others else checked
+        self.fill([(info.number, start, array) for info, start, array in as_stored], deep=deep, progress=progress)
+        for request, value in zip(others.values(), values, strict=True):
+            request.array[...] = value
 
     def fill(
         self,
@@ -299,6 +363,21 @@ class Reader(Uncopied):
         except BaseException:
             self._modified = [self._arrays[requests[i][0]].name for i in self._reader.modified()]
             raise
+
+    def allow(self, nbytes: int) -> None:
+        """Raises MemoryError where new arrays of so many bytes are more than `max_bytes`, or else than there is."""
+        if self._max_bytes is not None:
+            limit, what_then = self._max_bytes, f"more than max_bytes={self._max_bytes:,}: raise it, or"
+        elif nbytes < PROBED_BYTES:
+            return
+        else:
+            limit = _core.available_memory_bytes()
+            what_then = f"and {limit:,} are available to this process: pass max_bytes= to try it all the same, or"
+        if nbytes > limit:
+            raise MemoryError(
+                f"reading {self.path!r}: new arrays would take {nbytes:,} bytes of memory, {what_then} read less at a"
+                " time (select=, slices of ostraca.open), or into= memory that is there"
+            )
 
     def modified(self) -> list[str]:
         """After a failed read: the names of the arrays that were written to."""

@@ -1,40 +1,97 @@
-"""What a load is asked for against what is stored: `select`, `like` and `into`."""
+"""What a load is asked for against what is stored: `root`, `select`, `like` and `into`."""
 
-import sys
-from collections.abc import Callable, Iterable, Sequence
-from fnmatch import fnmatchcase
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from . import dtypes, leaves
-from .errors import MismatchError, UnsupportedError
+from . import leaves, options
+from .casting import Cast, checked_cast
+from .errors import MismatchError
+from .fitting import Fit, fit
 from .lowlevel import ArrayInfo
-from .tree import Kind, Leaf, quoted
+from .patterns import acceptor
+from .tree import Kind, Leaf, Path, quoted, unflatten
 
 MAX_LISTED: Final = 10  # differences that a MismatchError spells out
 
 Select = str | Callable[[str], object]
 
 
-class Wanted(NamedTuple):
-    """What a leaf of `like` asks for."""
+class Match(NamedTuple):
+    """The stored leaf for a leaf of `like`."""
 
-    kind: Kind
-    dtype_code: int = dtypes.NONE
-    detail: str = ""
-    shape: tuple[int, ...] | None = None  # None: any
-    key_dtype: Any = None  # of JAX key arrays
+    info: ArrayInfo
+    fit: Fit | None  # None: it is wanted as it is stored
+
+
+class Terms(NamedTuple):
+    """What of a checkpoint a load is asked for, and how strictly it has to match `like` or `into`."""
+
+    root: str | None
+    select: Select | None
+    keeps_missing: bool
+    ignores_extra: bool
+    cast: Cast
+
+    @classmethod
+    def checked(
+        cls, *, root: str | None, select: Select | None, missing: str, extra: str, cast: Cast, has_tree: bool
+    ) -> Terms:
+        """Of the arguments of `load`. Raises ValueError, TypeError."""
+        options.checked_choice("missing", missing, ("error", "keep"))
+        options.checked_choice("extra", extra, ("error", "ignore"))
+        if root is not None and not isinstance(root, str):
+            raise TypeError(f"root must be the name of a subtree, such as 'params', not {type(root).__name__}")
+        if select is not None and not isinstance(select, str) and not callable(select):
+            raise TypeError(f"select must be a glob or a callable on names, not {type(select).__name__}")
+        if missing == "keep" and not has_tree:
+            raise ValueError("missing='keep' keeps leaves of like= or into=; give a tree of them")
+        if extra == "ignore" and not has_tree:
+            raise ValueError("extra='ignore' passes over what is not in like= or into=; give a tree of leaves")
+        return cls(root, select, missing == "keep", extra == "ignore", checked_cast(cast))
+
+    def chosen(self, stored: Sequence[ArrayInfo]) -> list[ArrayInfo]:
+        """The leaves below the root that `select` accepts. MismatchError if none."""
+        return selected(below(self.root, stored), self.select)
+
+
+def below(root: str | None, stored: Sequence[ArrayInfo]) -> list[ArrayInfo]:
+    """The leaf that is the root, or those below it. MismatchError if there are none."""
+    if root is None:
+        return list(stored)
+    found = [info for info in stored if info.name == root or info.name.startswith(root + "/")]
+    if not found:
+        raise MismatchError(f"root={root!r}: nothing of this name is stored; {_tops(stored)}")
+    return found
+
+
+def parts_below(root: str | None, info: ArrayInfo) -> Path:
+    """A leaf's key path from the root on."""
+    return info.path if root is None else info.path[root.count("/") + 1 :]
+
+
+def tree_below(root: str | None, stored: Sequence[ArrayInfo], values: Sequence[Any]) -> Any:
+    """The plain tree of leaves below the root."""
+    pairs = zip(stored, values, strict=True)
+    return unflatten([(parts_below(root, info), info.name, value) for info, value in pairs])
+
+
+def named_from(root: str | None, tree: Sequence[Leaf]) -> list[Leaf]:
+    """The leaves of a tree that hangs at the root, with their names in the checkpoint."""
+    if root is None:
+        return list(tree)
+    return [(path, f"{root}/{name}" if path else root, leaf) for path, name, leaf in tree]
 
 
 def selected(stored: Sequence[ArrayInfo], select: Select | None) -> list[ArrayInfo]:
-    """The leaves whose names a glob matches ("*" matches "/" too) or a predicate accepts. MismatchError if none."""
+    """The leaves whose names a glob (see `patterns`) or a predicate accepts. MismatchError if none."""
     if select is None:
         return list(stored)
-    if not isinstance(select, str) and not callable(select):
-        raise TypeError(f"select must be a glob or a callable on names, not {type(select).__name__}")
-    accepts = select if callable(select) else lambda name: fnmatchcase(name, select)
+    accepts = select if callable(select) else acceptor(select, [info.name for info in stored])
     chosen = [info for info in stored if accepts(info.name)]
     if not chosen:
         some = ", ".join(quoted(info.name) for info in stored[:3])
@@ -43,26 +100,55 @@ def selected(stored: Sequence[ArrayInfo], select: Select | None) -> list[ArrayIn
     return chosen
 
 
-def matched(like: Iterable[Leaf], stored: Iterable[ArrayInfo], *, keep: bool, what: str) -> list[ArrayInfo | None]:
-    """The stored leaf for each leaf of `like`, by display name; None where it is not stored and `keep`.
+def matched(like: Sequence[Leaf], stored: Sequence[ArrayInfo], terms: Terms, what: str) -> list[Match | None]:
+    """What is stored for each leaf of `like`, by display name; None where nothing is and such leaves are kept.
 
     Raises `MismatchError` with the names that differ, and shapes and dtypes as expected and found. Byte order is no
     difference.
     """
     rest = {info.name: info for info in stored}
-    found = []
+    found: list[Match | None] = []
     differences = []
     for _, name, leaf in like:
         info = rest.pop(name, None)
-        found.append(info)
-        difference = _difference(leaf, info, name) if info else None if keep else "not stored"
-        if difference:
-            differences.append(f"{quoted(name)}: {difference}")
-    differences += [f"{quoted(name)}: stored, but not in `{what}`" for name in rest]
+        fitted = None if info is None else fit(leaf, info, name, terms.cast)
+        if isinstance(fitted, str):
+            differences.append(f"{quoted(name)}: {fitted}")
+        elif info is not None:
+            found.append(Match(info, fitted))
+        else:
+            found.append(None)
+            if not terms.keeps_missing:
+                differences.append(f"{quoted(name)}: not stored")
+            elif leaves.is_abstract(leaf):
+                differences.append(f"{quoted(name)}: not stored, and a {type(leaf).__name__} is no value to keep")
+    if not terms.ignores_extra:
+        differences += [f"{quoted(name)}: stored, but not in `{what}`" for name in rest]
     names_differ = bool(rest) or None in found
-    advice = f"\n  (select= restores a part of what is stored; missing='keep' keeps what only `{what}` has)"
-    check_differences(f"the checkpoint and `{what}` differ", differences, advice if names_differ else "")
+    advice = _advice(like, stored, what) if differences and names_differ else ""
+    check_differences(f"the checkpoint and `{what}` differ", differences, advice)
     return found
+
+
+def _advice(like: Sequence[Leaf], stored: Sequence[ArrayInfo], what: str) -> str:
+    """How to restore a part, for names that differ."""
+    wanted = {name for _, name, _ in like}
+    end = "/" + next(iter(wanted), "")
+    names = {info.name for info in stored}
+    for name in names:
+        root = name.removesuffix(end)
+        if root != name and all(f"{root}/{each}" in names for each in wanted):
+            return f"\n  (`{what}` fits what is stored below {root!r}: pass root={root!r})"
+    return (
+        f"\n  (root= or select= restore a part of what is stored; extra='ignore' passes over what only the checkpoint"
+        f" has, missing='keep' keeps what only `{what}` has)"
+    )
+
+
+def _tops(stored: Sequence[ArrayInfo]) -> str:
+    tops = list(dict.fromkeys(info.name.partition("/")[0] for info in stored))
+    more = ", ..." if len(tops) > MAX_LISTED else ""
+    return f"the checkpoint holds {', '.join(map(quoted, tops[:MAX_LISTED]))}{more}"
 
 
 def check_differences(heading: str, differences: Sequence[str], advice: str = "") -> None:
@@ -74,66 +160,14 @@ def check_differences(heading: str, differences: Sequence[str], advice: str = ""
         raise MismatchError(f"{heading} in {count}:{listed}{more}{advice}")
 
 
-def stored_keys(info: ArrayInfo) -> Any:
-    """Shape and dtype of stored PRNG keys, of which `info` describes the data. JAX was imported before."""
-    jax = sys.modules["jax"]
-    data = jax.ShapeDtypeStruct(info.shape, np.uint32)
-    return jax.eval_shape(lambda array: jax.random.wrap_key_data(array, impl=info.detail), data)
-
-
-def check_target(leaf: Any, info: ArrayInfo) -> None:
-    """Whether an array of `into` can be filled: `MismatchError` before anything is."""
-    if info.kind in (Kind.ARRAY, Kind.PRNG_KEY) and not (isinstance(leaf, np.ndarray) and leaf.flags.writeable):
+def is_filled(leaf: Any, match: Match) -> bool:
+    """Whether a leaf of `into` is filled in place. `MismatchError`, before anything is, where it cannot be."""
+    if match.fit is not None and match.fit.kind is not None:  # a number, which is replaced
+        return False
+    is_array = isinstance(leaf, np.ndarray)
+    if is_array and leaf.flags.writeable:
+        return True
+    if is_array or match.info.kind in (Kind.ARRAY, Kind.PRNG_KEY):
         kind = type(leaf).__name__
-        raise MismatchError(f"into: {quoted(info.name)} is {kind}, not a numpy array that can be written to")
-
-
-def wanted(leaf: Any) -> Wanted:
-    """What a leaf of `like` describes: a value, or anything with shape and dtype."""
-    if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
-        shape = tuple(int(size) for size in leaf.shape)
-        if leaves.is_prng_key(leaf.dtype):
-            return Wanted(Kind.PRNG_KEY, dtypes.UINT32, shape=shape, key_dtype=leaf.dtype)
-        code, detail, _ = _coded(leaf.dtype)
-        return Wanted(Kind.ARRAY, code, detail, shape)
-    piece = leaves.piece(leaf)
-    if piece.kind is not Kind.ARRAY or piece.memory is None:
-        return Wanted(piece.kind, piece.dtype_code, piece.detail)
-    return Wanted(piece.kind, piece.dtype_code, piece.detail, piece.memory.shape)
-
-
-def _difference(leaf: Any, info: ArrayInfo, name: str) -> str | None:
-    try:
-        want = wanted(leaf)
-    except (UnsupportedError, TypeError) as error:
-        raise UnsupportedError(f"like: {quoted(name)} says nothing that can be restored: {error}") from None
-    if want.kind is not info.kind:
-        return f"expected {_kind(want.kind)}, found {_kind(info.kind)}"
-    if want.kind is Kind.PRNG_KEY:
-        return _key_difference(want, info)
-    if (want.dtype_code, want.detail) != (info.dtype_code, info.detail):
-        expected = dtypes.describe(want.dtype_code, want.detail)
-        return f"expected dtype {expected}, found {dtypes.describe(info.dtype_code, info.detail)}"
-    if want.shape is not None and want.shape != info.shape:
-        return f"expected shape {want.shape}, found {info.shape}"
-    return None
-
-
-def _key_difference(want: Wanted, info: ArrayInfo) -> str | None:
-    stored = stored_keys(info)  # JAX made the keys wanted
-    if stored.dtype != want.key_dtype:
-        return f"expected PRNG keys {want.key_dtype}, found {stored.dtype}"
-    return None if stored.shape == want.shape else f"expected shape {want.shape}, found {stored.shape}"
-
-
-def _coded(dtype: Any) -> dtypes.Coded:
-    if leaves.is_torch_dtype(dtype):
-        coded = leaves.torch_code(dtype)
-        if coded is None:
-            raise UnsupportedError(f"{dtype} cannot be stored")
-        return coded
-    return dtypes.encode(np.dtype(getattr(dtype, "as_numpy_dtype", dtype)))  # tf.DType has one
-
-
-def _kind(kind: Kind) -> str:
-    return kind.name.lower().replace("_", " ").replace("prng", "PRNG").replace("none", "None")
+        raise MismatchError(f"into: {quoted(match.info.name)} is {kind}, not a numpy array that can be written to")
+    return False

@@ -15,7 +15,6 @@ Whatever a crash leaves is a tombstone or a dead attempt, which the next prune f
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import math
 import os
@@ -118,7 +117,7 @@ class _Prune:
 
     def run(self, keep: Keep) -> PruneReport:
         listing, _ = self._scan()
-        records = newest(self._record(p, p.manifest) for p in listing.places if p.usable and p.manifest)
+        records = newest(catalog.records(listing.places, self._where))
         reasons = _chosen(keep, records, listing, self._where)
         links = listing.kept_by_links()
         reasons |= {r.name: f"the link {links[r.name]!r} leads to it" for r in records if r.name in links}
@@ -146,21 +145,6 @@ class _Prune:
         found += [(".", unsettled)] if unsettled else []
         self._errors += [error for error in found if error not in self._errors]
         return listing, unsettled
-
-    def _record(self, place: Place, manifest: Manifest) -> CheckpointRecord:
-        path = os.path.join(self._where, place.name)  # noqa: PTH118
-        return CheckpointRecord(
-            name=place.name,
-            path=path,
-            id=manifest.id,
-            step=manifest.info.step,
-            created=manifest.created,
-            metadata=manifest.metadata,
-            info=dataclasses.replace(manifest.info, path=path),
-            base=manifest.base[0] if manifest.base else None,
-            created_ns=manifest.created_ns,
-            parent=manifest.parent,
-        )
 
     def _keep(self, name: str, attempt: str, reason: str, step: int | None = None) -> None:
         self._kept.append(Kept(name, step, attempt, reason))

@@ -45,6 +45,9 @@ def save(
 ) -> SaveInfo:
     """Saves a tree as the checkpoint `path`, a directory. It is durable on return.
 
+    Here and everywhere a path is a str, bytes or os.PathLike; `~` and file URLs are what they are elsewhere, and any
+    other scheme ("gs://") is an `UnsupportedError`: there are no object stores yet.
+
     The tree's containers are dicts and other Mappings (str and int keys), lists, tuples, namedtuples and dataclass
     instances; its leaves arrays (numpy, CPU arrays of JAX, PyTorch and TensorFlow, whatever has the buffer protocol,
     `__array_interface__` or DLPack), Python numbers, str, bytes and None. bytearray and memoryview come back as arrays.
@@ -59,7 +62,8 @@ def save(
     "buffered". threads: that code chunks; None means all usable cores. coding_bytes: the budget for output buffers.
     overwrite: replace a checkpoint that is there, unless it is another's base. parent: the id of the checkpoint that
     the state comes from, recorded; None means what this process last loaded or saved in the directory. progress: True
-    for a bar on standard error, or a callable of (bytes done, bytes total), called in the save's thread.
+    for a bar on standard error, or a callable of (bytes done, bytes total), called where the save runs: here,
+    or in a thread of its own.
 
     Before anything is written, raises `UnsupportedError`, `ExistsError`, and for the base `NotFoundError` and
     `MismatchError` (it lies elsewhere, or is what would be overwritten); otherwise OSError, `CommitUncertainError`,
@@ -194,27 +198,25 @@ def start(
 ) -> Job:
     """Starts a save. Everything is checked and converted by now: it begins with making the directory.
 
-    cleanups: called in the save's thread when it is over and has let go of all memory; the second one after all who
+    cleanups: called where the save runs when it is over and has let go of all memory; the second one after all who
     wait for the save have been told.
     """
     request.stage(content)
-    writer = begin(request.open)
-    try:
-        feed, expected_bytes = None, 0
-        if content.feed is not None:
-            feed, expected_bytes = partial(content.feed, limit=request.feed_limit), content.feed.nbytes
+    feed, expected_bytes = None, 0
+    if content.feed is not None:
+        feed, expected_bytes = partial(content.feed, limit=request.feed_limit), content.feed.nbytes
 
-        def fill() -> None:
-            if content.feed is None:
-                writer.add(content.specs)
-                writer.seal()
+    def fill(writer: _core.Writer) -> None:
+        if content.feed is None:
+            writer.add(content.specs)
+            writer.seal()
 
-        asked = (request.path, request.commit, request.progress, request.started)
-        keep_bytes = request.writer["keep_bytes"]
-        return Job(writer, fill, *asked, feed, expected_bytes, coordination, cleanups, keep_bytes=keep_bytes)
-    except BaseException:
-        writer.abort()
-        raise
+    asked = (request.path, request.commit, request.progress, request.started)
+    keep_bytes = request.writer["keep_bytes"]
+    job = Job(*asked, feed, expected_bytes, coordination, cleanups, keep_bytes=keep_bytes)
+    # With other processes a signal's exception must not come into the middle of what they are told.
+    job.start(partial(begin, request.open), fill, in_thread=request.asynchronous or coordination is not ALONE)
+    return job
 
 
 def result_of(job: Job) -> SaveInfo:

@@ -5,12 +5,13 @@ framework says are containers of its own (`Nodes`). Everything else is a leaf, a
 No walk recurses: depth is bounded by the key path's length.
 """
 
-import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
+from itertools import islice
 from struct import Struct
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
+from .containers import Nodes, Role, check, opened, remade, role_of
 from .errors import FormatError, UnsupportedError
 
 MAX_PATH_BYTES: Final = 64 << 10
@@ -36,46 +37,6 @@ class Kind(IntEnum):
     EMPTY_TUPLE = 11
 
 
-class Role(IntEnum):
-    """What a node is; up to OBJECT the values are the types of the parts below it."""
-
-    LEAF = 0
-    DICT = 1
-    LIST = 3
-    TUPLE = 4
-    OBJECT = 5
-    PER_PROCESS = 6
-    FRAMEWORK = 7  # a framework's own container
-
-
-class Nodes(Protocol):
-    """What a framework knows of its own containers."""
-
-    def __contains__(self, kind: type) -> bool:
-        """Whether instances of a class are containers that are opened and refilled as follows."""
-
-    def open(self, node: Any) -> tuple[Role, Sequence[str | int], Sequence[Any]]:
-        """What a node resembles (DICT, LIST or OBJECT), and the keys (of a LIST unused) and values of its children."""
-
-    def refill(self, node: Any, values: Sequence[Any]) -> Any:
-        """A node like this one, with other children."""
-
-
-class PerProcess:
-    """In a tree that several processes save together: a value of which each process stores its own.
-
-    It is stored as a dict: process index -> value.
-    """
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __repr__(self) -> str:
-        return f"ostraca.PerProcess({self.value!r})"
-
-
 _EMPTY: Final = {
     Role.DICT: Kind.EMPTY_DICT,
     Role.LIST: Kind.EMPTY_LIST,
@@ -97,30 +58,40 @@ class _Roles(dict[type, Role]):
         self._nodes = nodes
 
     def __missing__(self, kind: type) -> Role:
-        is_framework = self._nodes is not None and kind in self._nodes
-        role = self[kind] = Role.FRAMEWORK if is_framework else _role_of(kind)
+        role = self[kind] = role_of(kind, self._nodes)
         return role
 
 
 class Flattener:
-    """Walks for the process of an index: remembers what types are, how string keys are written, and meanwhile notes
-    the key paths of `PerProcess` values."""
+    """Walks a tree for the process of an index: takes it apart into leaves, and puts it together again with others.
+
+    Meanwhile it notes the key paths of `PerProcess` values.
+    """
 
     def __init__(self, nodes: Nodes | None = None, process_index: int = 0) -> None:
         self.per_process: list[bytes] = []
         self._nodes = nodes
         self._process_index = process_index
         self._roles = _Roles(nodes)
+        self._tried: set[tuple[type, int]] = set()  # classes of the framework's containers, and numbers of children
         self._texts: dict[int, dict[str, tuple[bytes, str]]] = {1: {}, 5: {}}  # by the part's type
+        # Of each container in the order of their ends: itself, its name, how many leaves precede its end. Three lists,
+        # since as many tuples would keep the garbage collector busy.
+        self._containers: list[Any] = []
+        self._names: list[str] = []
+        self._ends: list[int] = []
 
     def flatten(self, tree: Any) -> list[Leaf]:
+        """The tree's leaves, in its order."""
         leaves: list[Leaf] = []
+        self._containers, self._names, self._ends = [], [], []
         above: set[int] = set()  # ids of the containers that the walk is in
         stack: list[Leaf | tuple[None, str, Any]] = [(b"", "", tree)]
         while stack:
             path, name, node = stack.pop()
-            if path is None:  # the end of a container
+            if path is None:
                 above.remove(id(node))
+                self._close(node, name, len(leaves))
                 continue
             if len(path) > MAX_PATH_BYTES:
                 raise UnsupportedError(f"{quoted(name)}: its key path takes more than {MAX_PATH_BYTES} bytes")
@@ -131,17 +102,44 @@ class Flattener:
             children = self._children(node, role, path, name)
             if not children:
                 leaves.append((path, name, _EMPTY.get(role, Kind.EMPTY_DICT)))
+                self._close(node, name, len(leaves))
                 continue
             if id(node) in above:
                 raise UnsupportedError(f"{quoted(name)} contains itself; a tree cannot have cycles")
             first = self._leading_leaves(children)
             leaves += children[:first]
             if first == len(children):
+                self._close(node, name, len(leaves))
                 continue
             above.add(id(node))
-            stack.append((None, "", node))
+            stack.append((None, name, node))
             stack += reversed(children[first:])
         return leaves
+
+    def _close(self, node: Any, name: str, end: int) -> None:
+        self._containers.append(node)
+        self._names.append(name)
+        self._ends.append(end)
+
+    def rebuild(self, values: Iterator[Any]) -> Any:
+        """The tree last flattened with other leaves, in their order, in containers of the same classes.
+
+        An empty container consumes a value and stays.
+        """
+        done: list[Any] = []
+        taken = 0
+        for node, name, end in zip(self._containers, self._names, self._ends, strict=True):
+            done += islice(values, end - taken)
+            taken = end
+            container = opened(node, self._roles[type(node)], self._nodes, self._process_index)
+            count = len(container.values)
+            items = done[len(done) - count :] if count else []
+            del done[len(done) - max(count, 1) :]
+            try:
+                done.append(remade(container, items, self._nodes))
+            except UnsupportedError as error:
+                raise UnsupportedError(f"{quoted(name)}: {error}") from None
+        return done[0] if done else next(values)
 
     def _leading_leaves(self, children: list[Leaf]) -> int:
         """How many children need no visit before the first that does."""
@@ -152,23 +150,31 @@ class Flattener:
         return len(children)
 
     def _children(self, node: Any, role: Role, path: bytes, name: str) -> list[Leaf]:
+        """The children of a container that can be made again."""
         prefix = name + "/" if path else ""
-        if role is Role.DICT:
+        kind = type(node)
+        if kind is dict:
             return self._dict_children(node.items(), path, name, prefix)
-        if role is Role.OBJECT:
-            return self._object_children(_fields(node, name), path, name, prefix)
+        if kind is list or kind is tuple:
+            return [(path + _index_part(role, i), f"{prefix}{i}", child) for i, child in enumerate(node)]
+        try:
+            container = opened(node, role, self._nodes, self._process_index)
+            # What a class is registered with is tried once: large states have thousands of instances.
+            sort = (kind, len(container.values))
+            if role is not Role.FRAMEWORK or sort not in self._tried:
+                check(container, self._nodes)
+                self._tried.add(sort)
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{quoted(name)}: {error}") from None
         if role is Role.PER_PROCESS:
             self.per_process.append(path)
-            return self._dict_children([(self._process_index, node.value)], path, name, prefix)
-        items = node
-        if role is Role.FRAMEWORK:
-            assert self._nodes is not None
-            role, keys, items = self._nodes.open(node)
-            if role is Role.DICT:
-                return self._dict_children(zip(keys, items, strict=True), path, name, prefix)
-            if role is Role.OBJECT:
-                return self._object_children(zip(keys, items, strict=True), path, name, prefix)
-        return [(path + _index_part(role, i), f"{prefix}{i}", child) for i, child in enumerate(items)]
+        pairs = zip(container.keys, container.values, strict=True)
+        if container.named_as is Role.DICT:
+            return self._dict_children(pairs, path, name, prefix)
+        if container.named_as is Role.OBJECT:
+            return self._object_children(pairs, path, name, prefix)
+        part = container.named_as
+        return [(path + _index_part(part, i), f"{prefix}{i}", child) for i, (_, child) in enumerate(pairs)]
 
     def _object_children(self, fields: Iterable[tuple[Any, Any]], path: bytes, name: str, prefix: str) -> list[Leaf]:
         parts = [(self._text(5, field, name), child) for field, child in fields]
@@ -295,55 +301,6 @@ def unflatten(leaves: Sequence[tuple[Path, str, Any]]) -> Any:
     return root.value()
 
 
-def rebuild(tree: Any, values: Iterator[Any], nodes: Nodes | None = None) -> Any:
-    """`tree` with its leaves replaced, in the order of `flatten`, in containers of the same classes.
-
-    Dataclass instances are copied and filled without calling `__init__`. An empty container consumes a value and stays.
-    """
-    roles = _Roles(nodes)
-    done: list[Any] = []
-    stack: list[tuple[Any, Role, int]] = [(tree, roles[type(tree)], -1)]  # a count of children: they are done
-    while stack:
-        node, role, count = stack.pop()
-        if count >= 0:
-            items = done[len(done) - count :]
-            del done[len(done) - count :]
-            done.append(_refilled(node, role, items, nodes))
-            continue
-        children = _values(node, role, nodes)
-        if not children:
-            value = next(values)
-            done.append(_refilled(node, role, [], nodes) if role else value)
-            continue
-        stack.append((node, role, len(children)))
-        stack.extend((child, roles[type(child)], -1) for child in reversed(children))
-    return done[0]
-
-
-def _role_of(kind: type) -> Role:
-    if issubclass(kind, tuple):
-        return Role.OBJECT if hasattr(kind, "_fields") else Role.TUPLE
-    if issubclass(kind, list):
-        return Role.LIST
-    if issubclass(kind, Mapping):
-        return Role.DICT
-    if kind is PerProcess:
-        return Role.PER_PROCESS
-    is_array = hasattr(kind, "__array_interface__") or hasattr(kind, "__dlpack__")
-    return Role.OBJECT if hasattr(kind, "__dataclass_fields__") and not is_array else Role.LEAF
-
-
-def _fields(node: Any, name: str) -> list[tuple[str, Any]]:
-    if isinstance(node, tuple):
-        return list(zip(node._fields, node, strict=True))  # type: ignore[attr-defined]
-    import dataclasses
-
-    try:
-        return [(field.name, getattr(node, field.name)) for field in dataclasses.fields(node)]
-    except AttributeError as error:
-        raise UnsupportedError(f"{quoted(name)}: a field of {type(node).__name__} is not set ({error})") from None
-
-
 def _integer(key: Any, name: str) -> tuple[bytes, str]:
     is_int = isinstance(key, int) and not isinstance(key, bool)
     if not is_int and not (hasattr(key, "__index__") and type(key).__module__ == "numpy"):
@@ -354,38 +311,3 @@ def _integer(key: Any, name: str) -> tuple[bytes, str]:
     if number not in _INT64:
         raise UnsupportedError(f"{quoted(name)} has an int key beyond 64 bits; use its decimal digits as a str key")
     return _int_part(_INT_KEY, number), str(number)
-
-
-def _values(node: Any, role: Role, nodes: Nodes | None) -> Sequence[Any]:
-    if role is Role.LEAF:
-        return ()
-    if role is Role.DICT:
-        return list(node.values())
-    if role is Role.OBJECT:
-        return [value for _, value in _fields(node, "")]
-    if role < Role.PER_PROCESS:
-        return list(node)
-    return [node.value] if nodes is None or role is Role.PER_PROCESS else nodes.open(node)[2]
-
-
-def _refilled(node: Any, role: Role, items: list[Any], nodes: Nodes | None) -> Any:
-    kind = type(node)
-    if role is Role.DICT:
-        pairs = dict(zip(node, items, strict=True))
-        if kind is dict:
-            return pairs
-        if isinstance(node, dict):  # OrderedDict, defaultdict: keeps what the class adds
-            filled = copy.copy(node)
-            filled.update(pairs)
-            return filled
-        return kind(pairs)
-    if role is Role.OBJECT:
-        if isinstance(node, tuple):
-            return kind(*items)
-        filled = copy.copy(node)
-        for (field, _), value in zip(_fields(node, ""), items, strict=True):
-            object.__setattr__(filled, field, value)
-        return filled
-    if role < Role.PER_PROCESS:
-        return items if kind is list else kind(items)
-    return PerProcess(*items) if nodes is None or role is Role.PER_PROCESS else nodes.refill(node, items)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from .reports import SaveInfo
+from .reports import SaveInfo, decoded_metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,11 +15,16 @@ class CheckpointRecord:
     id: str
     step: int | None
     created: str  # UTC, "2026-11-20T12:00:00Z"
-    metadata: Any
-    info: SaveInfo
+    created_ns: int  # the same in nanoseconds since 1970, and more precise
+    parent: str | None  # the id of the checkpoint that the state was loaded from, or saved as, before
     base: str | None  # the name of the checkpoint that its chunks refer to
-    created_ns: int = 0  # nanoseconds since 1970
-    parent: str | None = None  # the id of the checkpoint that the state was loaded from, or saved as, before
+    info: SaveInfo
+    metadata_json: str
+
+    @property
+    def metadata(self) -> Any:
+        """Decoded when asked for: it may be large. Raises `FormatError`."""
+        return decoded_metadata(self.metadata_json)
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,6 +202,9 @@ class FaultStorage final : public Storage {
   Status sync_directory() override {
     return call("sync_directory", "", 0, [&] { return inner_->sync_directory(); });
   }
+  Status sync_file(const std::string& name) override {
+    return call("sync_file", name, 0, [&] { return inner_->sync_file(name); });
+  }
   Status remove(const std::string& name) override {
     return call("remove", name, 0, [&] { return inner_->remove(name); });
   }

@@ -25,7 +25,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
@@ -33,6 +35,7 @@ from typing import Final, NoReturn
 import rounds
 import shutdown
 from disks import (
+    ENDING,
     INSTALL,
     LIBRARY,
     MAKE,
@@ -44,6 +47,7 @@ from disks import (
     mounted,
     private_mounts,
     require,
+    undisturbed,
 )
 from rounds import Plan
 from tally import FINDINGS_SHOWN, Tally, table
@@ -51,7 +55,6 @@ from tally import FINDINGS_SHOWN, Tally, table
 HERE: Final = Path(__file__).parent
 UNABLE: Final = 77  # as automake's tests say it
 ROUNDS_PER_SEED: Final = 20
-SEED_SECONDS: Final = 600  # far more than one takes, even on a busy machine
 OPERATIONS: Final = 40
 CPUS: Final = len(os.sched_getaffinity(0))
 JOB_BYTES: Final = 1 << 30  # more than the disks of one take
@@ -59,6 +62,7 @@ JOB_BYTES: Final = 1 << 30  # more than the disks of one take
 
 def main() -> int:
     arguments = _arguments()
+    signal.signal(signal.SIGINT, _terminated)
     signal.signal(signal.SIGTERM, _terminated)
     with tempfile.TemporaryDirectory(prefix="powercut-", dir=arguments.scratch) as scratch:
         try:
@@ -93,7 +97,8 @@ def _arguments() -> argparse.Namespace:
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    """Lets the context managers clean up, as Ctrl-C does."""
+    """Lets the context managers clean up, as Ctrl-C does, and a second signal does not disturb them."""
+    signal.signal(number, signal.SIG_IGN)
     raise SystemExit(128 + number)
 
 
@@ -121,22 +126,49 @@ def _rounds(arguments: argparse.Namespace, scratch: Path) -> Tally:
         plans.append(
             Plan(arguments.file_system, seed, OPERATIONS, count, scratch, arguments.control, arguments.shutdown)
         )
+    _try(arguments.file_system, scratch)
     total = Tally()
-    with get_context("fork").Pool(arguments.jobs, _start_worker) as workers:
-        workers.apply(_try, (arguments.file_system, scratch))
-        tallies = workers.imap(_run, plans)
-        for plan in plans:
-            tally = tallies.next(SEED_SECONDS)
-            total.add(tally)
-            print(f"seed {plan.seed}: {tally.rounds} power cuts, {tally.faults.total()} faults", file=sys.stderr)
+    for plan, tally in _in_processes(plans, arguments.jobs):
+        total.add(tally)
+        print(f"seed {plan.seed}: {tally.rounds} power cuts, {tally.faults.total()} faults", file=sys.stderr)
     return total
 
 
-def _start_worker() -> None:
-    """Ends in order when the parent says so, or when it is gone. Ctrl-C reaches the parent as well, which says so."""
+def _in_processes(plans: list[Plan], jobs: int) -> Iterator[tuple[Plan, Tally]]:
+    """Runs each plan in a process of its own, so many at a time. All have ended when this is left, however it is."""
+    fork = get_context("fork")
+    waiting, running = plans[::-1], {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                ours, theirs = fork.Pipe(duplex=False)
+                process = fork.Process(target=_work, args=(waiting[-1], theirs))
+                with undisturbed():
+                    process.start()
+                    running[ours] = waiting.pop(), process
+                theirs.close()
+            for connection in wait(list(running)):
+                plan, process = running.pop(connection)
+                try:
+                    yield plan, connection.recv()
+                except EOFError:
+                    raise RuntimeError(f"seed {plan.seed}: the rounds failed, the error stands above") from None
+                finally:
+                    process.join()
+    finally:
+        for _, process in running.values():
+            process.terminate()
+        for _, process in running.values():
+            process.join()
+
+
+def _work(plan: Plan, result: Connection) -> None:
+    """Ends in order when the parent says so, or is gone. Ctrl-C reaches the parent as well, which says so."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _terminated)
     die_with_parent(signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+    with tempfile.TemporaryDirectory(dir=plan.tools) as scratch:
+        result.send((shutdown if plan.shutdown else rounds).run(plan, Path(scratch)))
 
 
 def _try(file_system: str, tools: Path) -> None:
@@ -149,11 +181,6 @@ def _try(file_system: str, tools: Path) -> None:
             mounted(file_system, device / "disk", scratch / "mount"),
         ):
             pass
-
-
-def _run(plan: Plan) -> Tally:
-    with tempfile.TemporaryDirectory(dir=plan.tools) as scratch:
-        return (shutdown if plan.shutdown else rounds).run(plan, Path(scratch))
 
 
 if __name__ == "__main__":

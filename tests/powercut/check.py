@@ -52,7 +52,7 @@ def _load_all(root: Path, expected: Expectation, tally: Tally, where: str) -> No
 
 def _fault(path: Path, versions: set[Version | None]) -> str | None:
     try:
-        found = ostraca.load(path, verify="deep")
+        found = ostraca.load(path, verify="deep", threads=1)
     except ostraca.NotFoundError as error:
         return None if None in versions else f"is gone ({error})"
     except (ostraca.OstracaError, OSError) as error:
@@ -90,7 +90,7 @@ def _go_on(run: Path, tally: Tally, where: str) -> None:
     """The next save is not hindered by what the cut left."""
     version: Version = (7, CHANGES_MAX)
     try:
-        ostraca.save(run / LATEST, state(version), overwrite=True)
+        ostraca.save(run / LATEST, state(version), overwrite=True, threads=1)
         if not same(ostraca.load(run / LATEST), state(version)):
             tally.found("lost", f"{where}: {run.name}/{LATEST} does not hold what was saved after the cut")
     except (ostraca.OstracaError, OSError) as error:

@@ -15,12 +15,13 @@ import signal
 import struct
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 WAIT_SECONDS: Final = 30.0
+ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 INSTALL: Final = "`make powercut`, as root, installs what it takes"
 LIBRARY: Final = ("-shared", "-fPIC", "-ldl")  # options of `build` for what is preloaded
 
@@ -62,7 +63,29 @@ def die_with_parent(number: int) -> None:
     _call("prctl", _PR_SET_PDEATHSIG, number)
 
 
-def killed_with_parent() -> None:
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Signals that end this process wait until what was started in this block is sure to be ended, too."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+
+
+@contextmanager
+def started(command: Sequence[str | Path], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that ends with the block, at the latest."""
+    with ExitStack() as stack:
+        with undisturbed():
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_begin_child, **options)
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        yield process
+
+
+def _begin_child() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     die_with_parent(signal.SIGKILL)
 
 
@@ -127,19 +150,19 @@ def _free_loop_number() -> int:
 def mounted(file_system: str, image: Path, where: Path) -> Iterator[Path]:
     """Mounts the file system in `image`, which replays its journal, and yields its root."""
     where.mkdir(exist_ok=True)
-    loop, name = _loop_device(image)
-    try:
-        _call("mount", name.encode(), bytes(where), file_system.encode(), 0, None)
-    except OSError as error:
-        if error.errno == errno.ENODEV:
-            raise Unable(f"the kernel does not know {file_system}") from None
-        raise
-    finally:
-        os.close(loop)
-    try:
+    with ExitStack() as stack:
+        with undisturbed():
+            loop, name = _loop_device(image)
+            try:
+                _call("mount", name.encode(), bytes(where), file_system.encode(), 0, None)
+            except OSError as error:
+                if error.errno == errno.ENODEV:
+                    raise Unable(f"the kernel does not know {file_system}") from None
+                raise
+            finally:
+                os.close(loop)
+            stack.callback(_unmount, where)
         yield where
-    finally:
-        _unmount(where)
 
 
 def _unmount(where: Path) -> None:
@@ -158,10 +181,7 @@ def _unmount(where: Path) -> None:
 def logging_disk(program: Path, image: Path, log: Path, where: Path) -> Iterator[Path]:
     """Runs the daemon of log_device.c and yields the directory with its files, `disk` and `marks`."""
     where.mkdir()
-    daemon = subprocess.Popen(
-        [program, where, image, log], start_new_session=True, preexec_fn=killed_with_parent, stdin=subprocess.DEVNULL
-    )
-    try:
+    with started([program, where, image, log], start_new_session=True) as daemon:
         deadline = time.monotonic() + WAIT_SECONDS
         while not (where / "disk").exists():
             if daemon.poll() is not None or time.monotonic() > deadline:
@@ -171,9 +191,3 @@ def logging_disk(program: Path, image: Path, log: Path, where: Path) -> Iterator
             yield where
         finally:
             _unmount(where)
-    finally:
-        try:
-            daemon.wait(WAIT_SECONDS if where.is_mount() is False else 0.1)
-        except subprocess.TimeoutExpired:
-            daemon.kill()
-            daemon.wait()

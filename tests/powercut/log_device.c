@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse.h>
+#include <sched.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -75,14 +76,26 @@ static int disk_fsync(const char* path, int data_only, struct fuse_file_info* in
   return strcmp(path, disk_path) == 0 ? append(FLUSH, 0, "", 0) : 0;
 }
 
+/* Once it is mounted, the daemon leaves the mount namespace of those it serves. Killed together with them it would else
+ * be the last in it, unmount the file system on its own disk while it exits, and wait for itself for ever. */
+static void* disk_init(struct fuse_conn_info* connection, struct fuse_config* config) {
+  (void)connection, (void)config;
+  if (unshare(CLONE_NEWNS) != 0) _exit(1);
+  return NULL;
+}
+
 int main(int count, char** arguments) {
   if (count != 4) return 2;
   image_fd = open(arguments[2], O_RDWR | O_CLOEXEC);
   log_fd = open(arguments[3], O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0600);
   if (image_fd < 0 || log_fd < 0) return 1;
   image_bytes = lseek(image_fd, 0, SEEK_END);
-  static const struct fuse_operations operations = {
-      .getattr = disk_getattr, .open = disk_open, .read = disk_read, .write = disk_write, .fsync = disk_fsync};
+  static const struct fuse_operations operations = {.init = disk_init,
+                                                    .getattr = disk_getattr,
+                                                    .open = disk_open,
+                                                    .read = disk_read,
+                                                    .write = disk_write,
+                                                    .fsync = disk_fsync};
   char* options[] = {arguments[0], arguments[1], "-f", "-s", NULL};
   return fuse_main(4, options, &operations, NULL);
 }

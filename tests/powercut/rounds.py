@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from check import check
-from disks import killed_with_parent, logging_disk, make_image, mounted, sync_file_system
+from disks import logging_disk, make_image, mounted, started, sync_file_system
 from expectation import Expectation
 from replay import Disk, Log, copy_sparse
 from tally import Tally
@@ -79,18 +79,9 @@ def workload(plan: Plan, marks: Path, root: Path, stderr: int | None = None) -> 
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     if plan.control:
         environment |= {"LD_PRELOAD": str(plan.tools / "no_sync.so"), "NO_SYNC": plan.control}
-    process = subprocess.Popen(
-        [sys.executable, HERE / "workload.py", marks, root, str(plan.seed), str(plan.operations)],
-        env=environment,
-        preexec_fn=killed_with_parent,
-        stdin=subprocess.DEVNULL,
-        stderr=stderr,
-    )
-    try:
+    command = [sys.executable, HERE / "workload.py", marks, root, str(plan.seed), str(plan.operations)]
+    with started(command, env=environment, stderr=stderr) as process:
         yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ mark (see expectation.py) before each call and after its acknowledgement, into t
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import random
@@ -36,8 +37,9 @@ REFUSALS: Final = (
 )
 
 
+@functools.lru_cache(128)
 def state(version: Version) -> dict[str, Any]:
-    """The tree of a version: versions with the same seed are alike, so that one is a good base for another."""
+    """The tree of a version, not to be changed. Versions with the same seed are alike: good bases for each other."""
     seed, change = version
     rng = np.random.default_rng(seed)
     rows = 5000 if seed % 50 == 0 else int(rng.choice((20, 100, 600)))  # 40 KB to 1.2 MB, or two blocks of output

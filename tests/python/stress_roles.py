@@ -4,6 +4,7 @@ A role ends with status 1 where it saw a loss or an error that nothing explains;
 """
 
 import contextlib
+import fcntl
 import io
 import os
 import random
@@ -12,6 +13,7 @@ import sys
 import time
 import traceback
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import ostraca
@@ -30,6 +32,7 @@ class Role:
     def __init__(self, number: int, epoch: int, scratch: Path) -> None:
         self.number, self.epoch = number, epoch
         self.run, self.away, self._stop = scratch / "run", scratch / "away", scratch / "stop"
+        self._locks = scratch / "locks"
         self.ledger = Ledger(scratch / "ledger")
         self.rng = random.Random(number)
         self.counts: Counter[str] = Counter()
@@ -51,6 +54,13 @@ class Role:
             and (not savers or name.startswith("s"))
         ]
         return self.rng.choice(names) if names else None
+
+    @contextlib.contextmanager
+    def hands_on(self, name: str) -> Iterator[bool]:
+        """People who rename and move agree on who does: gives whether the checkpoint is still there."""
+        with (self._locks / name).open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield members(self.run / name) is not None
 
     def begin(self, name: str, keep: bool) -> Entry:
         self._seeds += 1
@@ -148,11 +158,12 @@ def renamer(role: Role) -> None:
         name = role.pick()
         if name is not None:
             other = role.run / f"renamed-{role.number}-{name}"
-            with contextlib.suppress(FileNotFoundError):  # pruned meanwhile
-                (role.run / name).rename(other)
-                role.counts["renamed"] += 1
-                role.rest(0.05)
-                put_back(role, other, role.run / name)
+            with role.hands_on(name) as is_there, contextlib.suppress(FileNotFoundError):  # pruned meanwhile
+                if is_there:
+                    (role.run / name).rename(other)
+                    role.counts["renamed"] += 1
+                    role.rest(0.05)
+                    put_back(role, other, role.run / name)
         role.rest(0.02)
 
 
@@ -180,23 +191,23 @@ def mover(role: Role) -> None:
         if name is None:
             role.rest(0.05)
             continue
-        place, outside = role.run / name, role.away / f"{role.number}-{name}"
-        try:
-            place.rename(outside)
-        except FileNotFoundError:
-            continue
-        role.rest(0.02)
-        said = members(outside)
-        if said is None or role.rng.random() < 0.3:
-            put_back(role, outside, place)
-        else:
-            arrive(role, outside, [*role.rng.sample(sorted(said.files), len(said.files)), "manifest.json"], place)
-            shutil.rmtree(outside)
-        role.counts["moved"] += 1
+        with role.hands_on(name) as is_there:
+            if is_there:
+                move(role, role.run / name, role.away / f"{role.number}-{name}")
+                role.counts["moved"] += 1
 
 
-def arrive(role: Role, outside: Path, names: list[str], place: Path) -> None:
-    """What has not arrived within the grace may be swept, and is copied again."""
+def move(role: Role, place: Path, outside: Path) -> None:
+    try:
+        place.rename(outside)
+    except FileNotFoundError:
+        return
+    role.rest(0.02)
+    said = members(outside)
+    if said is None or role.rng.random() < 0.3:
+        put_back(role, outside, place)
+        return
+    names = [*role.rng.sample(sorted(said.files), len(said.files)), "manifest.json"]
     while True:
         started = time.monotonic()
         for name in names:
@@ -205,21 +216,12 @@ def arrive(role: Role, outside: Path, names: list[str], place: Path) -> None:
             shutil.copystat(outside, place)
             role.rest(0.01)
         in_time = time.monotonic() - started < GRACE_SECONDS / 2
-        if not (missing := gone(role, names, place)):
-            return
-        assert not in_time, f"{place.name}: {missing} went while it arrived"
-
-
-def gone(role: Role, names: list[str], place: Path) -> list[str]:
-    """What is in the place under none of its names; renamers may have it, now that its manifest is there."""
-    missing: list[str] = []
-    for _ in range(20):
-        places = [place, *role.run.glob(f"renamed-*-{place.name}")]
-        missing = [name for name in names if not any((some / name).exists() for some in places)]
+        missing = [name for name in names if not (place / name).exists()]
         if not missing:
             break
-        time.sleep(0.01)
-    return missing
+        # What has not arrived within the grace may be swept, and is copied again.
+        assert not in_time, f"{place.name}: {missing} went while it arrived"
+    shutil.rmtree(outside)
 
 
 def copier(role: Role) -> None:
@@ -234,17 +236,19 @@ def copier(role: Role) -> None:
         source, copy = role.run / name, role.run / f"copy-{role.number}-{n}"
         copy.mkdir()
         started = time.monotonic()
-        try:
-            for file in sorted(source.iterdir(), key=lambda file: file.name == "manifest.json"):
-                shutil.copy2(file, copy / file.name)
+        said = None
+        with contextlib.suppress(FileNotFoundError):  # what is copied is pruned, compacted or renamed
+            names = sorted((file.name for file in source.iterdir()), key=lambda name: name == "manifest.json")
+            for file in names:
+                shutil.copy2(source / file, copy / file)
             said = members(copy)
-            in_time = time.monotonic() - started < GRACE_SECONDS / 2
-            if said and in_time and said.base is None and is_kept(said.metadata, role.epoch):
-                seed_of(ostraca.load(copy))
-                role.counts["copies checked"] += 1
-            role.counts["copied"] += 1
-        except FileNotFoundError:  # what is copied is pruned, compacted or renamed
-            role.counts["copied in part"] += 1
+            if said and not said.files <= set(names):  # a compaction came between the listing and the manifest
+                said = None
+        in_time = time.monotonic() - started < GRACE_SECONDS / 2
+        role.counts["copied" if said else "copied in part"] += 1
+        if said and in_time and said.base is None and is_kept(said.metadata, role.epoch):
+            seed_of(ostraca.load(copy))
+            role.counts["copies checked"] += 1
         role.rest(0.1)
         trash = role.away / f"trash-{copy.name}"
         with contextlib.suppress(FileNotFoundError):

@@ -3,7 +3,6 @@
 Whatever happens: who is told of success finds the checkpoint, what is published is whole, and all end in time.
 """
 
-import contextlib
 import errno
 import random
 import threading
@@ -17,13 +16,14 @@ import numpy as np
 import pytest
 
 import ostraca
-from ostraca import _core, agreement
+from ostraca import _core, agreement, services
+from ostraca.calls import Call
 from ostraca.likeness import LeafFact
 
 COUNT = 3
 TIMEOUT = 1.5  # of the agreements
 LATE = 2.5 * TIMEOUT  # nobody waits longer: once for another process, and once more to tell of it
-CALLS = 30  # of the service: more than a save makes before it ends
+CALLS = 40  # of the service: more than a save makes before it ends
 AT_ONCE = 12
 
 
@@ -31,7 +31,7 @@ class Gone(SystemExit):
     """What a dead process runs into. (Threads end silently on SystemExit.)"""
 
 
-class Store(agreement.Alone):
+class Store(services.Alone):
     def __init__(self) -> None:
         super().__init__()
         self.lock = threading.Lock()
@@ -97,9 +97,11 @@ class Program:
         self.groups = [agreement.Group(Service(store, i, self.strike, seed)) for i in range(COUNT)]
         self.raises: dict[tuple[int, str], BaseException] = {}  # at (process, phase)
         self.paths = [path] * COUNT
+        self.calls = [Call("save('c', step=1)", f"the save to '{path}'", True)] * COUNT
         self.facts = [[LeafFact("w", "array float32 (12,)")]] * COUNT
         self.before_commit: Callable[[], object] = lambda: None
         self.waits: dict[int, Callable[[], object]] = {}  # while it writes
+        self.committing = _core.CommitProgress()
         self.on_failure: Callable[[], object] = lambda: None
         self.results: list[str | BaseException | None] = [None] * COUNT
         self.seconds = [0.0] * COUNT
@@ -161,7 +163,7 @@ class Program:
 
     def _save(self, index: int) -> str:
         path = str(self.paths[index])
-        agreed = self.groups[index].agreement(f"the save to '{path}'", timeout=TIMEOUT)
+        agreed = self.groups[index].meet(self.calls[index], timeout=TIMEOUT)
         writer: ostraca.Writer | None = None
 
         def open_writer(attempt: str) -> ostraca.Writer:
@@ -171,7 +173,7 @@ class Program:
         def commit(reports: list[ostraca.FileReport]) -> str:
             self.before_commit()
             self._may_raise(index, "commit")
-            text = _core.commit(path, reports)
+            text = _core.commit(path, reports, progress=self.committing)
             self._may_raise(index, "published")
             return text
 
@@ -212,6 +214,7 @@ def test_all_agree_in_any_order(tmp_path: Path) -> None:
     for program in in_parallel(tmp_path, [Program(tmp_path / str(seed), seed=seed) for seed in range(100)]):
         assert program.check() == "committed"
         assert len(set(map(str, program.results))) == 1, program
+        assert program.committing.files == COUNT
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -369,12 +372,15 @@ def each(groups: list[agreement.Group], work: Callable[[agreement.Group], object
         return list(pool.map(one, groups))
 
 
+LOAD = Call("load('x')", "the load of 'x'", True)
+
+
 @pytest.mark.parametrize("failing", [None, 0, 1, 2])
 def test_a_load_is_agreed(failing: int | None) -> None:
     store = Store()
 
     def load(group: agreement.Group) -> None:
-        agreed = group.agreement("the load of 'x'", timeout=TIMEOUT, consequence="No process loads it")
+        agreed = group.meet(LOAD, timeout=TIMEOUT, consequence="No process loads it")
         if group.service.process_index == failing:
             error = ostraca.CorruptionError("chunk 3")
             assert agreed.fail(error)
@@ -393,11 +399,14 @@ def test_a_load_is_agreed(failing: int | None) -> None:
             assert str(error) == told
 
 
+def meet_all(services_: list[Service], timeout: float = TIMEOUT) -> list[agreement.Agreement]:
+    with ThreadPoolExecutor(COUNT) as pool:
+        return list(pool.map(lambda service: agreement.Group(service).meet(LOAD, timeout=timeout), services_))
+
+
 def test_the_first_failure_is_what_all_are_told() -> None:
     store = Store()
-    first, second, third = (
-        agreement.Group(Service(store, i, Strike())).agreement("the save", timeout=TIMEOUT) for i in (2, 0, 1)
-    )
+    second, third, first = meet_all([Service(store, i, Strike()) for i in range(COUNT)])
     first.fail(ValueError("first"))
     second.fail(ValueError("second"))
     with pytest.raises(ostraca.CoordinationError, match="failed in process 2: ValueError: first"):
@@ -413,104 +422,9 @@ def test_a_process_raises_its_own_error_though_it_hears_of_it() -> None:
             return done
 
     heard = threading.Event()
-    agreed = agreement.Group(Slow(Store(), 1, Strike())).agreement("the save", timeout=20)
+    store = Store()
+    _, agreed, _ = meet_all([(Slow if i == 1 else Service)(store, i, Strike()) for i in range(COUNT)], 20)
     agreed.writing(lambda: 0, heard.set)
     error = ValueError("own")
     assert agreed.fail(error)
     assert agreed.cause(error) is error
-
-
-def test_who_has_reported_may_die_while_another_works_on() -> None:
-    class Dying(Service):
-        reported = False
-
-        def _call(self, call: Callable[[], object]) -> object:
-            if self.reported:
-                raise Gone
-            return super()._call(call)
-
-        def set(self, key: str, value: bytes, *, overwrite: bool = False) -> bool:
-            done = super().set(key, value, overwrite=overwrite)
-            self.reported = key.endswith("report")
-            return done
-
-    store = Store()
-
-    def load(group: agreement.Group) -> None:
-        agreed = group.agreement("the load", timeout=TIMEOUT)
-        done = iter(range(10**9))
-        agreed.writing(lambda: next(done))
-        if group.service.process_index == 2:
-            time.sleep(2.5 * TIMEOUT)
-        agreed.agree()
-
-    kinds = (Service, Dying, Service)
-    errors = each([agreement.Group(kind(store, i, Strike())) for i, kind in enumerate(kinds)], load)
-    assert isinstance(errors[1], Gone) and errors[0] is errors[2] is None
-
-
-def test_keys_are_deleted() -> None:
-    store = Store()
-    groups = [agreement.Group(Service(store, i, Strike())) for i in range(COUNT)]
-
-    def work(group: agreement.Group) -> None:
-        long = group.agreement("a long one", timeout=20)
-        for number in range(20):
-            agreed = group.agreement("a load", timeout=20)
-            if number % 5 == 4 and group.service.process_index == 1:
-                agreed.fail(ValueError())
-            else:
-                with contextlib.suppress(ostraca.CoordinationError):
-                    agreed.agree()
-        assert any(key.startswith("ostraca/0/") for key in store.values), "one that runs lost its keys"
-        long.agree()
-        group.agreement("the next", timeout=20).agree()
-
-    assert each(groups, work) == [None] * COUNT
-    assert {key.split("/")[1] for key in store.values} == {"21"}
-    assert len(store.values) <= 2 * COUNT + 1
-
-
-def test_a_process_that_makes_no_progress(tmp_path: Path) -> None:
-    store = Store()
-
-    def save(group: agreement.Group) -> None:
-        agreed = group.agreement("the load of 'x'", timeout=TIMEOUT)
-        failed = threading.Event()
-        done = iter(range(10**9))
-        agreed.writing((lambda: 7) if group.service.process_index == 2 else (lambda: next(done)), failed.set)
-        if group.service.process_index == 0:
-            time.sleep(2 * TIMEOUT)  # with progress, all the while
-        elif group.service.process_index == 2:
-            assert failed.wait(20), "it was not told"
-            agreed.fail(TimeoutError())
-            return
-        agreed.agree()
-
-    errors = each([agreement.Group(Service(store, i, Strike())) for i in range(COUNT)], save)
-    assert errors[2] is None
-    for error in errors[:2]:
-        assert isinstance(error, ostraca.CoordinationError)
-        assert "process 2 (it runs: does its storage hang?)" in str(error)
-
-
-def test_a_service_that_hangs() -> None:
-    store, strike = Store(), Strike(1, 4, "stops")
-    started = time.monotonic()
-    agreed = agreement.Group(Service(store, 1, strike)).agreement("the load of 'x'", timeout=TIMEOUT)
-    with pytest.raises(ostraca.CoordinationError, match=r"has not answered process 1 for 1\.5 s") as info:
-        agreed.agree()
-    assert not agreed.fail(info.value), "process 0 may have its report"
-    assert time.monotonic() - started < LATE
-    strike.resume.set()
-
-
-def test_one_process_needs_no_service(tmp_path: Path) -> None:
-    group = agreement.Group(agreement.Alone())
-    agreed = group.agreement("the save")
-    writer = agreed.begin(str(tmp_path / "c"), [], lambda attempt: ostraca.Writer(tmp_path / "c", attempt=attempt))
-    writer.add("w", np.ones(3), dtype="float64", shape=(3,))
-    text = agreed.publish(writer.finish(), lambda reports: _core.commit(str(tmp_path / "c"), reports))
-    assert '"format": "ostraca"' in text
-    assert threading.active_count() < 20
-    assert np.array_equal(ostraca.load(tmp_path / "c")["w"], np.ones(3))

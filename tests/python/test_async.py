@@ -319,8 +319,8 @@ handle = ostraca.save_async(sys.argv[1], 1, progress=slow)
 
 def test_exit_gives_up_in_the_end(path: Path) -> None:
     code = """
-import sys, time, ostraca.handles
-ostraca.handles.EXIT_WAIT_SECONDS = 0.1
+import sys, time, ostraca.exiting
+ostraca.exiting.EXIT_WAIT_SECONDS = 0.1
 def slow(done, total): time.sleep(1)
 handle = ostraca.save_async(sys.argv[1], 1, progress=slow)
 """

@@ -136,7 +136,27 @@ def test_failed_commit_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatc
         assert not path.exists()
 
 
-def test_interrupt_after_publication_has_begun(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("published", [False, True])
+def test_interrupt_beside_the_publication(path: Path, monkeypatch: pytest.MonkeyPatch, published: bool) -> None:
+    """The engine publishes without a look at signals, so that they come before or after it."""
+    commit = _core.commit
+
+    def interrupted(*arguments: Any, **options: Any) -> str:
+        text = commit(*arguments, **options) if published else ""
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.3)
+        return text
+
+    monkeypatch.setattr(_core, "commit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ostraca.save(path, {"w": WEIGHTS})
+    if published:
+        assert ostraca.verify(path).ok and names(path.parent) == ["checkpoint"] and len(names(path)) == 3
+    else:
+        assert names(path.parent) == []
+
+
+def test_interrupt_of_who_waits_for_a_publication(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit = _core.commit
 
     def interrupted(*arguments: Any, **options: Any) -> str:
@@ -145,9 +165,10 @@ def test_interrupt_after_publication_has_begun(path: Path, monkeypatch: pytest.M
         return commit(*arguments, **options)
 
     monkeypatch.setattr(_core, "commit", interrupted)
+    handle = ostraca.save_async(path, {"w": WEIGHTS}, return_early=True)
     with pytest.raises(KeyboardInterrupt):
-        ostraca.save(path, {"w": WEIGHTS})
-    assert ostraca.verify(path).ok and names(path.parent) == ["checkpoint"] and len(names(path)) == 3
+        handle.result()
+    assert handle.result().arrays == 1 and ostraca.verify(path).ok
 
 
 def test_mutation_during_a_synchronous_save(path: Path) -> None:

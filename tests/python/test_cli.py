@@ -200,7 +200,7 @@ def test_ls(tmp_path: Path, saved: Path, capsys: pytest.CaptureFixture[str]) -> 
     listed = run_json(capsys, "ls", tmp_path, status=1)
     assert listed["directory"] == str(tmp_path)
     rows = {Path(row["path"]).name: row for row in listed["checkpoints"]}
-    assert [*rows][:2] == ["0000500", "0001000"]  # by step
+    assert [*rows][:2] == ["0001000", "0000500"]  # in the order in which they were saved
     assert {name: row["status"] for name, row in rows.items()} == {
         "0000500": "committed",
         "0001000": "committed",

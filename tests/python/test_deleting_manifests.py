@@ -18,6 +18,7 @@ from deleting import content, error, holds, keyframe_and_delta, members_of, name
 TIMEOUT_SECONDS = 60.0  # for a command that takes a fraction of a second
 MEMORY_BYTES = 3 << 30  # of addresses: fifty times the largest document below
 HUGE_BYTES = 57 << 20
+WHOLE = ("committed", "ok")  # what `ls` calls a checkpoint that it can read, now and formerly
 
 
 def command(*arguments: object) -> tuple[int, str, str]:
@@ -212,7 +213,9 @@ def test_one_place_spoils_no_other(run: Path, spoil: Callable[[Path], None]) -> 
     assert "2" in removed and not (run / "2" / "manifest.json").exists(), f"what was to go stays: {errors}"
     assert holds(run / "3", 3)
     status, said, errors = command("ls", run, "--json")
-    assert '"ok"' in said, f"ls stopped for the whole run: {errors}"
+    assert said, f"ls stopped for the whole run: {errors}"
+    shown = {Path(entry["path"]).name: entry["status"] for entry in json.loads(said)["checkpoints"]}
+    assert shown.get("3") in WHOLE, f"ls says of what is whole that it is {shown.get('3')}"
 
 
 @pytest.mark.parametrize("spoil", SPOILERS, ids=lambda spoil: str(spoil.__name__))

@@ -85,6 +85,12 @@ class TestLinks:
         with pytest.raises(OSError, match=f"symbolic link to '{re.escape(str(target))}'"):
             ostraca.load(farm)
 
+    def test_the_list_of_such(self, farm: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        (farm.parent / "stored" / "manifest.json").rename(farm.parent / "unmounted")
+        assert command(["ls", "--json", str(farm)]) == 2
+        (entry,) = json.loads(capfd.readouterr().out)["checkpoints"]
+        assert entry["status"] == "unreadable" and "symbolic link to" in entry["detail"]
+
     def test_a_link_in_the_way_of_a_save(self, farm: Path) -> None:
         """It is refused at once, not when all is written."""
         (farm.parent / "stored" / "manifest.json").unlink()

@@ -1,5 +1,6 @@
 """ostraca.jax.load: what `like` may hold, and what comes back."""
 
+import contextlib
 import dataclasses
 import operator
 from pathlib import Path
@@ -273,7 +274,9 @@ def test_casts_only_when_asked(path: Path) -> None:
     }
     with pytest.raises(ostraca.MismatchError, match="expected dtype bfloat16, found float32"):
         ostraca.jax.load(path, like=like)
-    out = ostraca.jax.load(path, like=like, cast=True)
+    with pytest.raises(ostraca.MismatchError, match=r"'c': 1099511627776 at index \(0,\) does not fit int32"):
+        ostraca.jax.load(path, like=like, cast=True)
+    out = ostraca.jax.load(path, like=like, cast="unsafe")
     assert same_bits(out["a"], values.astype(np.float32).astype(ml_dtypes.bfloat16))
     assert out["a"].sharding == sharding("x")
     assert type(out["b"]) is np.ndarray and same_bits(out["b"], values.astype(np.float32))
@@ -308,8 +311,11 @@ def test_dtypes_that_jax_lacks(path: Path) -> None:
         "when": np.array([1, 2], "M8[s]"),
         "f6": np.ones(2, ml_dtypes.float6_e2m3fn),
     }
+    with contextlib.suppress(Exception):
+        jax.device_put(tree["f6"])
+        del tree["f6"]  # jax 0.12 has it
     ostraca.save(path, tree)
-    with pytest.raises(ostraca.MismatchError, match="3 leaves") as error:
+    with pytest.raises(ostraca.MismatchError, match=f"{len(tree)} leaves") as error:
         ostraca.jax.load(path, like=sharding())
     assert all(f"{name!r}: JAX has no dtype" in str(error.value) for name in tree)
     out = ostraca.jax.load(path, like=tree)

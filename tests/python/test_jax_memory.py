@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +51,11 @@ def measure(path: Path) -> list[int]:
 
 
 def at_rest() -> int:
-    for thread in threading.enumerate():  # memory is given back by the saves' threads
-        if thread.name == "ostraca-save":
-            thread.join(30)
+    from ostraca import exiting
+
+    deadline = time.monotonic() + 30
+    while exiting._running and time.monotonic() < deadline:  # memory is given back by the saves' threads
+        time.sleep(0.01)
     return resident_bytes()
 
 

@@ -1,20 +1,29 @@
 """Containers that are registered with JAX: their leaves' names, and the same classes back."""
 
+import collections
 import dataclasses
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 import ostraca
-from ostraca.tree import Kind, flatten, rebuild
+from ostraca.tree import Flattener, Kind, flatten
 
 jax = pytest.importorskip("jax")
+import ostraca.jax  # noqa: E402
 from ostraca.jax.nodes import REGISTERED  # noqa: E402
 
 
 def named(tree: Any) -> dict[str, Any]:
     return {name: leaf for _, name, leaf in flatten(tree, REGISTERED)}
+
+
+def rebuild(tree: Any, values: Any, nodes: Any = None) -> Any:
+    walk = Flattener(nodes)
+    walk.flatten(tree)
+    return walk.rebuild(values)
 
 
 def doubled(tree: Any) -> Any:
@@ -159,3 +168,60 @@ def test_per_process() -> None:
     assert [name for _, name, _ in leaves] == ["rng/3/a", "x"]
     assert [any(path.startswith(own) for own in walk.per_process) for path, _, _ in leaves] == [True, False]
     assert doubled(tree)["rng"].value == {"a": 2}
+
+
+class Thawed(Keyless):
+    """What it is registered with makes a tuple of it."""
+
+
+class Doubled(Keyless):
+    """What it is registered with takes it apart as it is, and doubles it when it makes it again."""
+
+
+jax.tree_util.register_pytree_node(Thawed, lambda node: (node.items, None), lambda _, items: items)
+jax.tree_util.register_pytree_node(Doubled, lambda node: (node.items, None), lambda _, items: Doubled(*items * 2))
+
+
+@pytest.mark.parametrize("kind", [Thawed, Doubled])
+def test_nodes_that_are_not_made_again_are_refused(path: Path, kind: type) -> None:
+    with pytest.raises(ostraca.UnsupportedError, match=rf"'a/node': a .*{kind.__name__} cannot be made again"):
+        ostraca.jax.save(path, {"a": {"node": kind(1, 2)}})
+    assert not path.exists()
+
+
+def test_overridden_containers_through_jax(path: Path) -> None:
+    tree = {"counts": collections.Counter(a=1, b=2), "pair": Halves(4), "w": jax.numpy.ones(2)}
+    ostraca.jax.save(path, tree)
+    loaded = ostraca.jax.load(path, like=tree)
+    assert loaded["counts"] == tree["counts"] and type(loaded["counts"]) is collections.Counter
+    assert loaded["pair"] == tree["pair"] and type(loaded["pair"]) is Halves
+
+
+class Halves(Pair):
+    """A namedtuple that is made of the sum."""
+
+    def __new__(cls, whole: int) -> "Halves":
+        return tuple.__new__(cls, (whole // 2, whole - whole // 2))
+
+
+def test_a_mapping_that_wraps_what_it_holds(path: Path) -> None:
+    frozen = pytest.importorskip("flax.core").freeze({"a": {"b": np.ones(2)}})
+    ostraca.save(path, frozen)
+    loaded = ostraca.load(path, like=frozen)
+    assert type(loaded) is type(frozen) and type(loaded["a"]) is type(frozen["a"])
+    np.testing.assert_array_equal(loaded["a"]["b"], 1)
+
+
+def test_an_equinox_module_with_functions(path: Path) -> None:
+    eqx = pytest.importorskip("equinox")
+    model = eqx.nn.MLP(2, 2, 4, 1, key=jax.random.key(0))
+    for save in (ostraca.jax.save, ostraca.save):
+        with pytest.raises(ostraca.UnsupportedError, match=r"'model/activation'.*eqx\.filter\(.*eqx\.partition\("):
+            save(path, {"model": model})
+    arrays, rest = eqx.partition(model, eqx.is_array)
+    ostraca.jax.save(path, {"model": arrays})
+    with pytest.raises(ostraca.UnsupportedError, match=r"'model/activation'.*eqx\.filter\(.*eqx\.partition\("):
+        ostraca.jax.load(path, like={"model": model})
+    restored = ostraca.jax.load(path, like={"model": eqx.filter(model, eqx.is_array)})["model"]
+    x = jax.numpy.ones(2)
+    np.testing.assert_array_equal(eqx.combine(restored, rest)(x), model(x))

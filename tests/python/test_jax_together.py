@@ -5,6 +5,7 @@ This file is also the script of the processes.
 
 import functools
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import ostraca.jax  # noqa: E402
 from processes import join, run_all  # noqa: E402
 
 COUNT = 3
+LATE_SECONDS = 3.0
 ROWS = np.arange(6 * 4, dtype=np.float32).reshape(6, 4)
 
 
@@ -52,6 +54,13 @@ def test_an_error_of_one_is_the_error_of_all(path: Path) -> None:
     for output in outputs[:2]:
         assert output.startswith("CoordinationError") and "process 2" in output and "cannot store 'a'" in output
     assert ostraca.load(path) == {"after": 5}  # and the next save is one of all again
+
+
+def test_each_process_has_its_own_stall(path: Path) -> None:
+    """Process 0 comes late; the others wait for it."""
+    first, *others = (float(output.split()[1]) for output in run("stall", path))
+    assert first < LATE_SECONDS / 2
+    assert all(seconds > LATE_SECONDS / 2 for seconds in others), others
 
 
 # --- In the processes -------------------------------------------------------------------------------------------------
@@ -100,7 +109,16 @@ def refused(path: Path) -> None:
     ostraca.jax.save(path, {"after": 5})
 
 
+def stall(path: Path) -> None:
+    ostraca.jax.save(path / "0", {"a": 1})  # what is loaded at first takes no time now
+    if jax.process_index() == 0:
+        time.sleep(LATE_SECONDS)
+    print("stalled", ostraca.jax.save_async(path / "1", {"a": 1}).result().stall_seconds)
+
+
 if __name__ == "__main__":
     join(*map(int, sys.argv[1:4]))
-    {"kinds": kinds, "differ": differ, "refused": refused}[sys.argv[4]](Path(sys.argv[5]), *sys.argv[6:])
+    {"kinds": kinds, "differ": differ, "refused": refused, "stall": stall}[sys.argv[4]](
+        Path(sys.argv[5]), *sys.argv[6:]
+    )
     jax.distributed.shutdown()

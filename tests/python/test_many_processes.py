@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 import ostraca  # before jax: see test_the_interpreters_exit_waits_for_a_save
+from ostraca.calls import Call
 
 pytest.importorskip("jax")
 
@@ -233,7 +234,7 @@ class StrikingService:
 def save(group: Any, path: Path, step: int, strikes: Strikes) -> None:
     index, count = group.service.process_index, group.service.process_count
     writer: ostraca.Writer | None = None
-    agreed = group.agreement(f"the save to '{path}'", timeout=TIMEOUT)
+    agreed = group.meet(Call(f"save {step}", f"the save to '{path}'", True), timeout=TIMEOUT)
 
     def open_writer(attempt: str) -> ostraca.Writer:
         made = ostraca.Writer(path, process_index=index, process_count=count, attempt=attempt)

@@ -138,3 +138,14 @@ def test_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: An
     ostraca.save(tmp_path / "x", {"a": 1})
     source, destination, *further = arguments
     convert(capsys, tmp_path / source, tmp_path / destination, *further, status=2)
+
+
+def test_a_subtree_to_orbax(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ostraca.save(tmp_path / "x", {"params": {"w": np.arange(3), "n": 1 << 70}, "step": 2})
+    refused = convert(capsys, tmp_path / "x", tmp_path / "y", "--to", "orbax", "--root", "params", status=2)
+    assert "'params/n' (an int beyond" in refused["error"]
+    arguments = ("--to", "orbax", "--root", "params", "--skip-unsupported")
+    assert convert(capsys, tmp_path / "x", tmp_path / "y", *arguments)["arrays"] == 1
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        restored = checkpointer.restore(tmp_path / "y")
+    assert list(restored) == ["w"] and list(restored["w"]) == [0, 1, 2]

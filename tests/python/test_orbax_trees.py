@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -371,3 +373,20 @@ def test_what_was_saved_without_orbax_is_restored_through_it(ours: Plug, tmp_pat
     target = {"a": sharded(np.arange(3.0, dtype=np.float32), (2,)), "b": [0, None]}
     restored = checkpointer.restore(tmp_path / "x", args=StandardRestore(target))
     assert_same(restored, {"a": target["a"], "b": [1, None]})
+
+
+@dataclass
+class Schedule:
+    """A dataclass that JAX knows nothing about."""
+
+    milestones: Counter[int]
+    scale: Any
+
+
+def test_targets_with_containers_that_jax_does_not_open(ours: Plug, tmp_path: Path) -> None:
+    tree = {"schedule": Schedule(Counter({30: 1, 80: 2}), np.ones(2)), "w": jnp.ones(3)}
+    for restored in (StandardRestore(tree), PyTreeRestore(item=tree)):
+        loaded = roundtrip(ours, tmp_path / "x", tree, restored)["schedule"]
+        assert type(loaded) is Schedule and type(loaded.milestones) is Counter
+        assert loaded.milestones == tree["schedule"].milestones
+        np.testing.assert_array_equal(loaded.scale, 1)

@@ -35,7 +35,7 @@ CAST = (
 
 @pytest.mark.timeout(10 * SECONDS + 4 * WAIT_SECONDS)
 def test_nothing_is_lost(tmp_path: Path) -> None:
-    for name in ("run", "away"):
+    for name in ("run", "away", "locks"):
         (tmp_path / name).mkdir()
     counts: Counter[str] = Counter()
     end = time.monotonic() + SECONDS

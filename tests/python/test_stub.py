@@ -10,7 +10,7 @@ import ostraca
 # What a stub cannot say, or says for people only: aliases, pybind11's metaclass and the constructor it never offers.
 ALLOWED = r"""
 ostraca\._core\.(ChunkInfo|Description|Dims|LeafInfo|LeafSpec|Place|ProgressCallback)
-ostraca\._core\.(BaseSnapshot|FileReport|Reader|Writer)
+ostraca\._core\.(BaseSnapshot|CommitProgress|FileReport|Reader|Writer)
 ostraca\._core\.FileReport\.__init__
 """
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from ostraca import FormatError, UnsupportedError
-from ostraca.tree import Kind, encode_path, flatten, rebuild, unflatten
+from ostraca.tree import Flattener, Kind, encode_path, flatten, unflatten
 from trees import Nothing, Point, State, same, trees
 
 VALUES = {Kind.EMPTY_DICT: {}, Kind.EMPTY_LIST: [], Kind.EMPTY_TUPLE: ()}
@@ -36,6 +36,12 @@ def through(tree: Any) -> Any:
     return unflatten(
         [(parts(path), name, VALUES[leaf] if isinstance(leaf, Kind) else leaf) for path, name, leaf in leaves]
     )
+
+
+def rebuild(tree: Any, values: Any) -> Any:
+    walk = Flattener()
+    walk.flatten(tree)
+    return walk.rebuild(values)
 
 
 @given(trees)

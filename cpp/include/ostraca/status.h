@@ -19,6 +19,7 @@ enum class Code : std::uint8_t {
   kCommitUncertain,  // an error after publication: the commit may or may not be durable
   kCancelled,        // the caller asked to stop
   kInvalidArgument,  // the caller broke the contract of a function
+  kOutOfMemory,      // memory cannot be had: the message says how much, and what takes less
   kSystem,           // the operating system refused: os_error() and path() are set
 };
 
@@ -52,6 +53,9 @@ inline Status not_found(std::string m) { return {Code::kNotFound, std::move(m)};
 inline Status exists(std::string m) { return {Code::kExists, std::move(m)}; }
 inline Status mismatch(std::string m) { return {Code::kMismatch, std::move(m)}; }
 inline Status cancelled(std::string m) { return {Code::kCancelled, std::move(m)}; }
+inline Status out_of_memory(std::uint64_t wanted_bytes) {
+  return {Code::kOutOfMemory, std::to_string(wanted_bytes) + " bytes of memory cannot be had"};
+}
 inline Status invalid_argument(std::string m) { return {Code::kInvalidArgument, std::move(m)}; }
 
 // Either a value or a Status that is not ok.

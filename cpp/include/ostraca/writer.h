@@ -1,6 +1,7 @@
 // Saving: a Writer streams one process's arrays into its data file; commit() makes the reported files a checkpoint.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -115,6 +116,8 @@ struct CommitOptions {
   // When the checkpoint was created, since 1970; 0: now, but later than `created_after_ns`, whatever the clock says.
   std::int64_t created_ns = 0;
   std::int64_t created_after_ns = 0;
+  // Counts up with each reported file that was checked, for a thread that watches the commit; outlives it.
+  std::atomic<std::uint64_t>* files_checked = nullptr;
 };
 
 // Checks the reported files (which proves that all processes wrote to one directory), writes index and manifest and

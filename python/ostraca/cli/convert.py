@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import dtypes, metadata, progress, saving
+from .. import dtypes, matching, metadata, progress, saving
 from ..boxes import BATCH_BYTES, boxes
 from ..errors import FormatError, UnsupportedError
 from ..lowlevel import ArrayInfo, Reader
@@ -44,6 +44,7 @@ examples:
   ostraca convert model.safetensors run/imported --separator .
   ostraca convert weights.npz run/imported --codec zstd
   ostraca convert run/1000 model.safetensors --skip-unsupported --separator .
+  ostraca convert run/1000 params.safetensors --root params
   ostraca convert orbax_run/1000 run/1000 --step 1000
   ostraca convert run/1000 orbax_run/1000 --to orbax
 
@@ -71,6 +72,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--separator", metavar="TEXT", help="joins keys to names (default: /), splits names to keys (default: do not)"
     )
+    parser.add_argument("--root", metavar="NAME", help="of a checkpoint, convert this subtree, such as params")
     parser.add_argument("--skip-unsupported", action="store_true", help="leave out what DST cannot hold")
 
 
@@ -81,6 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("--codec and --step are for new checkpoints of Ostraca")
     if convert in (orbax.export, orbax.load) and arguments.separator is not None:
         raise ValueError("--separator is for names in files; Orbax has trees")
+    if convert not in (_export, orbax.export) and arguments.root is not None:
+        raise ValueError("--root is for checkpoints of Ostraca that are converted to something else")
     started = time.perf_counter()
     result: dict[str, Any] = {"source": arguments.source, "destination": arguments.destination}
     result |= convert(source, destination, arguments)
@@ -225,12 +229,13 @@ def _imported_metadata(source: Path, entries: dict[str, str] | None) -> tuple[in
 
 def _export(source: Path, destination: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     with Reader(source) as reader:
-        unsupported = [(info, what) for info in reader.arrays() if (what := _unsupported(info))]
+        chosen = matching.below(arguments.root, reader.arrays())
+        unsupported = [(info, what) for info in chosen if (what := _unsupported(info))]
         skipped = [Skipped(info.name, what) for info, what in unsupported]
         _refuse(skipped, "safetensors", arguments)
         left_out = {info.number for info, _ in unsupported}
-        infos = [info for info in reader.arrays() if info.number not in left_out]
-        names = _names(infos, "/" if arguments.separator is None else arguments.separator)
+        infos = [info for info in chosen if info.number not in left_out]
+        names = _names(infos, "/" if arguments.separator is None else arguments.separator, arguments.root)
         codes = [safetensors.NAMES[dtypes.describe(info.dtype_code, "")] for info in infos]
         tensors = safetensors.plan(list(zip(names, codes, (info.shape for info in infos), strict=True)))
         in_order = [infos[i] for i in sorted(range(len(infos)), key=lambda i: (tensors[i].begin, tensors[i].end))]
@@ -255,10 +260,11 @@ def _unsupported(info: ArrayInfo) -> str | None:
     return None if name in safetensors.NAMES else text.dtype_text(info)
 
 
-def _names(infos: Iterable[ArrayInfo], separator: str) -> list[str]:
+def _names(infos: Iterable[ArrayInfo], separator: str, root: str | None) -> list[str]:
     names: dict[str, ArrayInfo] = {}
     for info in infos:
-        name = separator.join(str(key) for _, key in info.path)
+        path = matching.parts_below(root, info) or info.path[-1:]
+        name = separator.join(str(key) for _, key in path)
         if name in names:
             raise UnsupportedError(
                 f"{quoted(names[name].name)} and {quoted(info.name)} would both be named {name!r}; choose a --separator"

@@ -42,7 +42,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     with Reader(arguments.a) as a, Reader(arguments.b) as b:
-        leaves = [{info.name: info for info in text.chosen(reader.arrays(), arguments.glob)} for reader in (a, b)]
+        chosen = text.chosen([a.arrays(), b.arrays()], arguments.glob)
+        leaves = [{info.name: info for info in infos} for infos in chosen]
         if arguments.glob is not None and not any(leaves):
             raise ValueError(f"no name in {arguments.a} or {arguments.b} matches {arguments.glob!r}")
         manifests = [reader.manifest() for reader in (a, b)]

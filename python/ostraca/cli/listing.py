@@ -1,16 +1,17 @@
 """`ostraca ls`: the checkpoints in a directory, and what unfinished saves left there."""
 
 import argparse
-import json
+import dataclasses
 import os
-import re
-import socket
 import sys
 from pathlib import Path
 from typing import Any, Final
 
-from .. import _core, lineage
+from .. import lineage
+from ..catalog import Catalog, Place, records
 from ..errors import CorruptionError, OstracaError
+from ..lowlevel import Reader
+from ..recency import newest
 from . import text
 
 NAME: Final = "ls"
@@ -28,13 +29,11 @@ ratio:  stored by logical bytes, without the base's
 
 examples:
   ostraca ls run/
-  ostraca ls --json run/ | jq '.checkpoints[] | select(.status == "committed").path'
+  ostraca ls --json run/ |
+    jq '.checkpoints[] | select(.status == "committed").path'
 
 exit status: 0 ok, 1 a damaged checkpoint, 2 an unreadable one, or another
 error"""
-
-_FILE: Final = re.compile(r"(?:p[0-9]{5,7}|index|intent|tombstone)-([0-9a-f]{32})\.(?:ostraca|json)")
-_MAX_INTENT_BYTES: Final = 1 << 20
 
 Entry = dict[str, Any]
 
@@ -46,110 +45,87 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    directory = Path(arguments.directory)
-    children = [child for child in directory.iterdir() if child.is_dir()]
-    entries = [entry for place in (directory, *children) for entry in _entries(place)]
-    entries.sort(key=lambda entry: (entry["step"] is None, entry["step"] or 0, entry["created"] or "", entry["path"]))
+    entries = _listed(arguments.directory)
     if arguments.json:
         text.show_json({"directory": arguments.directory, "checkpoints": entries})
     elif entries:
-        _show(directory, entries)
+        _show(Path(arguments.directory), entries)
     else:
         sys.stderr.write(f"no checkpoints in {text.escaped(arguments.directory)}\n")
     states = {entry["status"] for entry in entries}
     return 2 if "unreadable" in states else 1 if "damaged" in states else 0
 
 
-def read_manifest(path: str) -> dict[str, Any]:
-    """A checkpoint's manifest as it is stored, verified."""
-    reader = _core.Reader(path, threads=1)
+def _listed(directory: str) -> list[Entry]:
+    """Checkpoints in the order in which they were saved, then what is none."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        members: dict[str, Any] = json.loads(reader.manifest)
-        return members
+        found = Catalog(fd, directory)
+        listing = found.scan()
+        own = found.itself()
     finally:
-        reader.close()
+        os.close(fd)
+    by_name = {place.name: place for place in listing.places}
+    links = [dataclasses.replace(by_name[link.whole], name=link.name) for link in listing.links if link.whole]
+    places = [own, *listing.places, *listing.elsewhere, *links]
+    order = {(r.name, r.id): i for i, r in enumerate(reversed(newest(records(places, directory))))}
+    entries = [(place, entry) for place in places for entry in _entries(Path(directory) / place.name, place)]
+    entries.sort(key=lambda e: (order.get((e[0].name, e[1]["id"]), len(order)), e[1]["created"] or "", e[1]["path"]))
+    return [entry for _, entry in entries]
 
 
-def _entries(place: Path) -> list[Entry]:
+def _entries(path: Path, place: Place) -> list[Entry]:
     """The checkpoint in a directory, if there is one, and the attempts that are not part of it."""
-    try:
-        attempts: dict[str, int] = {}
-        for item in os.scandir(place):
-            match = _FILE.fullmatch(item.name)
-            if match:
-                attempts[match[1]] = attempts.get(match[1], 0) + item.stat(follow_symlinks=False).st_size
-        committed = (place / "manifest.json").exists()
-    except OSError as error:
-        return [_entry(place, "unreadable", detail=error.strerror or str(error))]
-    entries = []
-    if committed:
-        entry = _checkpoint(place)
-        if "id" not in entry or entry["id"] is None:  # which of the files are its own is not known
-            return [entry]
-        attempts.pop(entry["id"], None)
-        entries.append(entry)
-    return entries + [_attempt(place, attempt, stored) for attempt, stored in attempts.items()]
+    entries, committed = [], ""
+    if place.manifest is not None or not place.usable:
+        entries.append(_checkpoint(path))
+        committed = entries[0]["id"]
+        if committed is None:  # which of the files are its own is not known
+            return entries
+    return entries + [_attempt(path, place, attempt) for attempt in place.attempts if attempt != committed]
 
 
-def _checkpoint(place: Path) -> Entry:
+def _checkpoint(path: Path) -> Entry:
     try:
-        manifest = read_manifest(str(place))
+        with Reader(str(path), threads=1) as reader:  # which reads the index, too
+            manifest = reader.manifest()
     except CorruptionError as error:
-        return _entry(place, "damaged", detail=str(error))
+        return _entry(path, "damaged", detail=str(error))
     except (OstracaError, OSError, ValueError) as error:
-        return _entry(place, "unreadable", detail=str(error))
-    names = ("id", "step", "created", "arrays", "chunks", "logical_bytes", "stored_bytes", "referenced_bytes")
-    figures = {name: manifest[name] for name in names}
-    named = manifest["base"]
-    base = lineage.base_state(str(place), named and (named["directory"], named["id"]))
+        return _entry(path, "unreadable", detail=str(error))
+    names = ("id", "step", "arrays", "chunks", "logical_bytes", "stored_bytes", "referenced_bytes")
+    figures = {name: getattr(manifest.info, name) for name in names} | {"created": manifest.created}
+    base = lineage.base_state(str(path), manifest.base)
     if base is not None:
         figures["base"] = base.directory
-    for file in (manifest["index"], *manifest["files"]):
+    for name, nbytes in manifest.files:
         try:
-            found = (place / file["file"]).stat().st_size
+            found = (path / name).stat().st_size
         except FileNotFoundError:
-            return _entry(place, "damaged", detail=f"{file['file']} is missing", **figures)
+            return _entry(path, "damaged", detail=f"{name} is missing", **figures)
         except OSError as error:
-            return _entry(place, "unreadable", detail=f"{file['file']}: {error.strerror}", **figures)
-        if found != file["bytes"]:
-            detail = f"{file['file']}: size in bytes: expected {file['bytes']}, found {found}"
-            return _entry(place, "damaged", detail=detail, **figures)
+            return _entry(path, "unreadable", detail=f"{name}: {error.strerror}", **figures)
+        if found != nbytes:
+            detail = f"{name}: size in bytes: expected {nbytes}, found {found}"
+            return _entry(path, "damaged", detail=detail, **figures)
     if base is not None and base.status not in (lineage.COMMITTED, lineage.REMOVED):
         status = "unreadable" if base.status == lineage.UNREADABLE else "damaged"
-        return _entry(place, status, detail=f"its base {base.directory!r} is {base.status}", **figures)
-    return _entry(place, "committed", **figures)
+        return _entry(path, status, detail=f"its base {base.directory!r} is {base.status}", **figures)
+    return _entry(path, "committed", **figures)
 
 
-def _attempt(place: Path, attempt: str, stored: int) -> Entry:
-    if (place / f"tombstone-{attempt}.json").exists():
-        return _entry(
-            place, "removed", detail="its bytes go when nobody can need them", id=attempt, stored_bytes=stored
-        )
-    intent = _intent(place / f"intent-{attempt}.json")
-    if intent is None:
-        detail = "left over: no save claims these files"
-    else:
-        pid, host = intent.get("pid"), intent.get("host")
-        detail = f"by process {pid} on {host}"
-        if isinstance(pid, int) and host == socket.gethostname():
-            detail += ", which is running" if _is_running(pid) else ", which is gone"
-    created = (intent or {}).get("created")
-    return _entry(place, "unfinished", detail=detail, id=attempt, created=created, stored_bytes=stored)
-
-
-def _intent(path: Path) -> dict[str, Any] | None:
-    try:
-        with path.open("rb") as file:
-            intent = json.loads(file.read(_MAX_INTENT_BYTES))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return intent if isinstance(intent, dict) else {}
-
-
-def _is_running(pid: int) -> bool:
-    return pid > 0 and Path(f"/proc/{pid}").exists()
+def _attempt(path: Path, place: Place, attempt: str) -> Entry:
+    stored = sum(file.bytes for file in place.attempts[attempt])
+    if attempt in place.tombstones:
+        detail = "its bytes go when nobody can need them"
+        return _entry(path, "removed", detail=detail, id=attempt, stored_bytes=stored)
+    intent = place.intents.get(attempt)
+    detail = "left over: no save claims these files"
+    if intent is not None:
+        detail = f"by process {intent.pid} on {intent.host}" if intent.readable else "its intent cannot be read"
+        detail += {"runs": ", which is running", "gone": ", which is gone"}.get(intent.process, "")
+    created = (intent and intent.created) or None
+    return _entry(path, "unfinished", detail=detail, id=attempt, created=created, stored_bytes=stored)
 
 
 def _entry(place: Path, status: str, *, detail: str = "", **known: Any) -> Entry:

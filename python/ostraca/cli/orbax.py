@@ -48,7 +48,9 @@ def export(source: Path, destination: Path, arguments: argparse.Namespace) -> di
 
     if destination.exists() and not arguments.overwrite:
         raise FileExistsError(f"{destination} exists; --overwrite replaces it")
-    arrays, logical = _converting().to_orbax(source, destination, overwrite=arguments.overwrite, on_refused=refuse)
+    arrays, logical = _converting().to_orbax(
+        source, destination, overwrite=arguments.overwrite, root=arguments.root, on_refused=refuse
+    )
     stored = sum(file.stat().st_size for file in destination.rglob("*") if file.is_file())
     return _result("orbax", arrays, logical, stored, skipped)
 

@@ -56,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
         text.show_json(dataclasses.asdict(report) | {"errors": errors})
     else:
         _show(report)
+    for warning in report.warnings:
+        sys.stderr.write(f"ostraca: warning: {text.escaped(warning)}\n")
     for name, message in report.errors:
         sys.stderr.write(f"ostraca: error: {text.escaped(f'{name}: {message}')}\n")
     return 0 if report.ok else 2

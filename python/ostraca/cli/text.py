@@ -9,11 +9,11 @@ import math
 import sys
 import unicodedata
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from .. import dtypes, options
 from ..lowlevel import ArrayInfo
+from ..patterns import acceptor
 from ..printing import escaped as escaped
 from ..tree import Kind
 
@@ -115,9 +115,12 @@ def leaf_text(info: ArrayInfo) -> str:
     return f"{dtype_text(info)} {shape_text(info)}".rstrip()
 
 
-def chosen(infos: Sequence[ArrayInfo], glob: str | None) -> list[ArrayInfo]:
-    """Those whose names match ("*" matches "/" too)."""
-    return [info for info in infos if glob is None or fnmatchcase(info.name, glob)]
+def chosen(stored: Sequence[Sequence[ArrayInfo]], glob: str | None) -> list[list[ArrayInfo]]:
+    """Of each of several checkpoints the leaves whose names match; a glob means the same in all of them."""
+    if glob is None:
+        return [list(infos) for infos in stored]
+    accepts = acceptor(glob, [info.name for infos in stored for info in infos])
+    return [[info for info in infos if accepts(info.name)] for infos in stored]
 
 
 def described(info: ArrayInfo) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ..saving import Content
 from ..tree import Flattener, Kind, quoted
 from .nodes import REGISTERED
 from .shards import Shares, box_of, chunk_shape
-from .staging import Feed, Staged, is_staged, start_copy
+from .staging import Feed, Staged, is_staged, on_host, start_copy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -94,12 +94,12 @@ class Collector:
             return
         held = _held(array)
         if self._count > 1 and not is_own:
-            digest = "".join(_digest(np.asarray(start_copy(data))) for _, data in sorted(held.items(), key=_box))
+            digest = "".join(_digest(on_host(start_copy(data))) for _, data in sorted(held.items(), key=_box))
             self.facts.append(LeafFact(name, _described(piece, array.shape), digest))
             if self._index > 0:
                 self._local[name] = path  # which says nothing to `_shares`: not all processes know yet whose it is
         for box, data in held.items():
-            self._add_part(path, piece, array.shape, data, box, box, None)
+            self._add_part(path, name, piece, array.shape, data, box, box, None)
 
     def _add_global(self, path: bytes, name: str, array: jax.Array, piece: leaves.Piece) -> None:
         shape, item_bytes = array.shape, np.dtype(array.dtype).itemsize
@@ -113,7 +113,7 @@ class Collector:
                 chunks = None
                 if processes > 1 and len(shape) != self._cut_rank and 0 not in share.part[1]:
                     chunks = chunk_shape(share.part[1], shape, item_bytes, processes)
-                self._add_part(path, piece, shape, held[share.box], share.box, share.part, chunks)
+                self._add_part(path, name, piece, shape, held[share.box], share.box, share.part, chunks)
         if not is_here:
             self._add_name(path, array, piece)
 
@@ -130,13 +130,21 @@ class Collector:
             self._items.append((path, piece.description, nothing, array.shape, None, None))
 
     def _add_part(
-        self, path: bytes, piece: leaves.Piece, shape: Dims, data: jax.Array, box: Box, part: Box, chunks: Dims | None
+        self,
+        path: bytes,
+        name: str,
+        piece: leaves.Piece,
+        shape: Dims,
+        data: jax.Array,
+        box: Box,
+        part: Box,
+        chunks: Dims | None,
     ) -> None:
         within = None
         if part != box:
             starts = [a - b for a, b in zip(part[0], box[0], strict=True)]
             within = tuple(slice(start, start + size) for start, size in zip(starts, part[1], strict=True))
-        staged = Staged(path, piece.description, data, within, None, None, chunks)
+        staged = Staged(path, name, piece.description, data, within, None, None, chunks)
         if part[1] != shape:
             staged = staged._replace(global_shape=shape, offset=part[0])
         self._items.append(staged if is_staged(data) else staged.spec(np.asarray(data)))

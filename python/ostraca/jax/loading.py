@@ -9,11 +9,13 @@ import jax
 import numpy as np
 
 from .. import history, leaves, options
+from ..calls import Call
+from ..casting import Cast
 from ..lowlevel import ArrayInfo, Reader
-from ..matching import Select, matched, selected
+from ..matching import Select, Terms, matched, named_from, tree_below
 from ..options import StrPath
 from ..progress import Progress, ProgressCallback, check_progress, reporting
-from ..tree import Flattener, Leaf, rebuild, unflatten
+from ..tree import Flattener, Leaf
 from . import service
 from .nodes import REGISTERED
 from .placing import STAGING_BYTES, Box, Placement, Placer, Staged, staged_bytes
@@ -28,12 +30,15 @@ def load(
     path: StrPath,
     *,
     like: Any = None,
+    root: str | None = None,
     select: Select | None = None,
     missing: Literal["error", "keep"] = "error",
+    extra: Literal["error", "ignore"] = "error",
     into: Any = None,
-    cast: bool = False,
+    cast: Cast = False,
     verify: Literal["crc", "deep"] = "crc",
     threads: SupportsIndex | None = None,
+    max_bytes: SupportsIndex | None = None,
     timeout: float | None = None,
     progress: Progress = None,
 ) -> Any:
@@ -41,39 +46,44 @@ def load(
 
     like: a tree of jax.Arrays, `jax.ShapeDtypeStruct`s (without a sharding: the default device), shardings or
     `jax.experimental.layout.Format`s, numpy arrays (which come back as such) and Python values, in any registered
-    containers; or one sharding for all arrays of the checkpoint. The mesh need not be the one that was saved from: each
-    process reads what its devices need, once. Memory kinds and layouts are honoured, and the arrays can be donated.
-    Without `like`, plain containers of numpy arrays come back, as from `ostraca.load`.
-    select, missing, verify, threads, progress: as of `ostraca.load`. `into` is only there.
-    cast: brings arrays to the dtypes of `like`, and 64-bit ones to 32 bits where jax_enable_x64 is off; otherwise both
-    are errors. Values that do not fit become what numpy makes of them.
-    timeout: seconds without progress after which another process counts as lost; None means 60.
+    containers; or one sharding for all arrays of the checkpoint. Shardings over an abstract mesh, which
+    `jax.eval_shape` makes, are put on the mesh of `jax.set_mesh`. The mesh need not be the one that was saved from:
+    each process reads what its devices need, once. Memory kinds, layouts and weak types are honoured, and the arrays
+    can be donated. Without `like`, plain containers of numpy arrays come back, as from `ostraca.load`; a sharding alone
+    makes arrays that are not weakly typed.
+    root, select, missing, extra, verify, threads, progress: as of `ostraca.load`. `into` is only there.
+    cast: as of `ostraca.load`; also from 64 bits to 32 where jax_enable_x64 is off, which otherwise is an error.
+    max_bytes: as of `ostraca.load`; it counts what comes to lie in the host's memory (on CPU devices each array once,
+    where there is one process).
+    timeout: seconds after which a process that lives, but does not make this call or no progress in it, counts as lost;
+    None is `OSTRACA_TIMEOUT`, or 300. One that shows no sign of life is lost after 60.
 
     With several processes all must call it, with a `like` of the same global arrays: none returns before all can. An
     `ostraca.PerProcess` in `like` takes what the process of this index had stored.
     Raises `NotFoundError`, `FormatError`, `CorruptionError`, `MismatchError`, `CoordinationError`, OSError.
     """
-    where = options.checked_path(path)
-    options.checked_choice("missing", missing, ("error", "keep"))
-    options.checked_choice("verify", verify, ("crc", "deep"))
-    check_progress(progress)
-    if into is not None:
-        raise ValueError("jax.Arrays cannot be filled in place: use like= here, or ostraca.load(into=) on numpy arrays")
-    if missing == "keep" and (like is None or is_sharding(like)):
-        raise ValueError("missing='keep' keeps leaves of like=; give a tree of them")
-    agreement = service.group().agreement(
-        f"the load of {where!r}", timeout=timeout, consequence="No process has restored anything"
-    )
+    # First of all, as a process that fails has to tell the others.
+    choices = {"root": root, "missing": missing != "error" and missing, "extra": extra != "error" and extra}
+    call = Call.of_load(path, **choices, cast=cast)
+    agreement = service.group().meet(call, timeout=timeout, consequence="No process has restored anything")
     try:
+        where = options.checked_path(path)
+        has_tree = like is not None and not is_sharding(like)
+        terms = Terms.checked(root=root, select=select, missing=missing, extra=extra, cast=cast, has_tree=has_tree)
+        options.checked_choice("verify", verify, ("crc", "deep"))
+        check_progress(progress)
+        if into is not None:
+            raise ValueError(
+                "jax.Arrays cannot be filled in place: use like= here, or ostraca.load(into=) on numpy arrays"
+            )
         with (
-            Reader(where, threads=threads, coding_bytes=CODING_BYTES) as reader,
+            Reader(where, threads=threads, coding_bytes=CODING_BYTES, max_bytes=max_bytes) as reader,
             reporting(progress, f"loading {where}") as callback,
             history.loading(reader),
         ):
             fetch = _Fetch(reader, verify == "deep", callback)
             agreement.writing(lambda: fetch.done_bytes, fetch.stop)
-            stored = selected(reader.arrays(), select)
-            result = _loaded(fetch, like, stored, cast=bool(cast), keep=missing == "keep")
+            result = _loaded(fetch, like, terms.chosen(reader.arrays()), terms)
         agreement.agree()
     except BaseException as error:
         agreement.fail(error)
@@ -84,32 +94,36 @@ def load(
     return result
 
 
-def _loaded(fetch: _Fetch, like: Any, stored: Sequence[ArrayInfo], *, cast: bool, keep: bool) -> Any:
-    targets = Targets(cast)
+def _loaded(fetch: _Fetch, like: Any, stored: Sequence[ArrayInfo], terms: Terms) -> Any:
+    targets = Targets(terms.cast)
     if like is None or is_sharding(like):
         values = fetch.run([(info, targets.placement(info, like)) for info in stored], targets)
-        return unflatten([(info.path, info.name, value) for info, value in zip(stored, values, strict=True)])
-    given, stored = _given(like, stored)
+        return tree_below(terms.root, stored, values)
+    walk = Flattener(REGISTERED, jax.process_index())
+    given, stored = _given(walk, like, stored, terms)
     by_name = {info.name: info for info in stored}
     described = [(path, name, targets.described(leaf, by_name.get(name))) for path, name, leaf in given]
-    found = matched(described, stored, keep=keep, what="like")
-    present = [(info, leaf) for info, (_, _, leaf) in zip(found, given, strict=True) if info is not None]
-    values = fetch.run([(info, targets.placement(info, leaf)) for info, leaf in present], targets)
-    if cast:
-        values = [_cast(value, leaf) for value, (_, leaf) in zip(values, present, strict=True)]
+    found = matched(described, stored, terms, "like")
+    present = [(match, leaf) for match, (_, _, leaf) in zip(found, given, strict=True) if match is not None]
+    wanted = [(match.info, targets.placement(match.info, leaf)) for match, leaf in present]
+    values = [
+        value if placement is not None or match.fit is None else targets.fitted(match.fit.value(value), match, leaf)
+        for value, (_, placement), (match, leaf) in zip(fetch.run(wanted, targets), wanted, present, strict=True)
+    ]
+    targets.check()
     fresh = iter(values)
-    result = (leaf if info is None else next(fresh) for info, (_, _, leaf) in zip(found, given, strict=True))
-    return rebuild(like, result, REGISTERED)
+    result = (leaf if match is None else next(fresh) for match, (_, _, leaf) in zip(found, given, strict=True))
+    return walk.rebuild(result)
 
 
-def _given(like: Any, stored: Sequence[ArrayInfo]) -> tuple[list[Leaf], list[ArrayInfo]]:
+def _given(walk: Flattener, like: Any, stored: Sequence[ArrayInfo], terms: Terms) -> tuple[list[Leaf], list[ArrayInfo]]:
     """The leaves of `like`, and of the stored ones those that are not another process's own."""
     process = jax.process_index()
-    flattener = Flattener(REGISTERED, process)
-    given = flattener.flatten(like)
-    if not flattener.per_process:
+    given = named_from(terms.root, walk.flatten(like))
+    if not walk.per_process:
         return given, list(stored)
-    others = Flattener(REGISTERED, process + 1).flatten(like)  # the names differ in the process index alone
+    # The names differ in the process index alone.
+    others = named_from(terms.root, Flattener(REGISTERED, process + 1).flatten(like))
     prefixes = set()
     for (_, name, _), (_, other, _) in zip(given, others, strict=True):
         if name != other:
@@ -122,13 +136,6 @@ def _given(like: Any, stored: Sequence[ArrayInfo]) -> tuple[list[Leaf], list[Arr
         return not name.startswith(tuple(prefixes)) or name in own or name.startswith(tuple(each + "/" for each in own))
 
     return given, [info for info in stored if is_ours(info.name)]
-
-
-def _cast(value: Any, leaf: Any) -> Any:
-    """Of what stayed on the host."""
-    if isinstance(value, np.ndarray) and isinstance(leaf, np.ndarray | np.generic):
-        return value.astype(leaf.dtype, copy=False)
-    return value
 
 
 class _Stopped(Exception):
@@ -165,6 +172,8 @@ class _Fetch:
     def run(self, wanted: Sequence[tuple[ArrayInfo, Placement | None]], targets: Targets) -> list[Any]:
         """The values of leaves, with their placements."""
         targets.check()
+        on_host = jax.process_count() == 1 and jax.default_backend() == "cpu"
+        self._reader.allow(sum(info.nbytes for info, placement in wanted if placement is None or on_host))
         values: list[Any] = [None] * len(wanted)
         groups = list(_groups(self._atoms(wanted)))
         total = sum(atom.nbytes for group in groups for atom in group)

@@ -11,15 +11,18 @@ from typing import Any, Final
 
 from jax import tree_util
 
-from ..tree import Role
+from ..containers import Role
 from .versions import is_tree_node
 
 _KEYED: Final = ((tree_util.DictKey, Role.DICT, "key"), (tree_util.GetAttrKey, Role.OBJECT, "name"))
 _OWN: Final = (tuple, list, dict, collections.OrderedDict, collections.defaultdict, type(None))
 
 
-class _Registered:
+class Registered:
     """All that is registered when it is met."""
+
+    def is_leaf(self, kind: type) -> bool:
+        return False
 
     def __contains__(self, kind: type) -> bool:
         return is_tree_node(kind) and kind not in _OWN and not _is_namedtuple(kind)
@@ -42,4 +45,4 @@ def _is_namedtuple(kind: type) -> bool:
     return issubclass(kind, tuple) and hasattr(kind, "_fields")
 
 
-REGISTERED: Final = _Registered()
+REGISTERED: Final = Registered()

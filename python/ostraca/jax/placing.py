@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 import jax
 import numpy as np
 from jax.experimental.layout import Format
+from jax.extend.core.primitives import convert_element_type_p
 
 from .. import _core
+from ..casting import Cast, convert
+from ..lowlevel import ArrayInfo
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,29 +67,36 @@ class Placement:
         "_parts",
         "array",
         "boxes",
+        "cast",
         "dtype",
         "key_impl",
         "layout",
+        "name",
         "number",
         "shape",
         "sharding",
         "stored_dtype",
+        "weak_type",
     )
 
     def __init__(
         self,
-        number: int,
+        info: ArrayInfo,
         shape: Shape,
         boxes: Sequence[Box],
         stored_dtype: np.dtype[Any],
         dtype: np.dtype[Any],
+        cast: Cast,
         sharding: Any,
         layout: Any = None,
         key_impl: str | None = None,
+        weak_type: bool = False,
     ) -> None:
-        """Of leaf `number`. It is cast to `dtype` where that is not the stored one. Of PRNG keys the boxes are those of
-        their data."""
-        self.number = number
+        """Of a leaf. It is cast to `dtype` where that is not the stored one. Of PRNG keys the boxes are those of
+        their data. weak_type: its dtype yields to others', as that of a Python number does."""
+        self.number = info.number
+        self.name = info.name
+        self.cast = cast
         self.shape = shape
         self.boxes = boxes
         self.stored_dtype = stored_dtype
@@ -94,10 +104,11 @@ class Placement:
         self.sharding = sharding
         self.layout = layout
         self.key_impl = key_impl
+        self.weak_type = weak_type
         self.array: Any = None  # when all boxes are on all their devices
         self._parts: list[Any] = []
         if not boxes:  # all of it is on devices of other processes
-            held = dtype if key_impl is None else jax.random.key(0, impl=key_impl).dtype
+            held = dtype if key_impl is None else _key_dtype(key_impl)
             self.array = jax.make_array_from_single_device_arrays(shape, sharding, [], dtype=held)
 
     def nbytes(self, box: Box) -> int:
@@ -106,6 +117,10 @@ class Placement:
 
     def put(self, boxes: Mapping[Shape, NDArray[Any]]) -> Any:
         """Starts to copy boxes, by where they start, to their devices. Returns arrays to wait for."""
+        with jax.transfer_guard_host_to_device("allow"):  # JAX guards against copies that nobody asked for
+            return self._put(boxes)
+
+    def _put(self, boxes: Mapping[Shape, NDArray[Any]]) -> Any:
         if len(boxes) < len(self.boxes):
             return self._put_some(boxes)
         rank = len(self.shape)
@@ -134,9 +149,21 @@ class Placement:
         return data if self.key_impl is None else jax.random.wrap_key_data(data, impl=self.key_impl)
 
     def _laid_out(self) -> Any:
+        if self.weak_type:
+            sharding = self.array.sharding
+            self.array = convert_element_type_p.bind(
+                self.array, new_dtype=self.array.dtype, weak_type=True, sharding=None
+            )
+            if self.array.sharding != sharding:  # JAX computes in the devices' default memory
+                self.array = jax.device_put(self.array, sharding)
         if self.layout is not None and self.array.format.layout != self.layout:
             self.array = jax.device_put(self.array, Format(self.layout, self.array.sharding))
         return self.array
+
+
+def _key_dtype(impl: str) -> Any:
+    """Without a key, for which JAX would move a number to a device."""
+    return jax.eval_shape(lambda: jax.random.key(0, impl=impl)).dtype
 
 
 class Staged(NamedTuple):
@@ -221,6 +248,6 @@ def _slot_bytes(shape: Shape, dtype: np.dtype[Any]) -> int:
 
 def _cast(staged: Staged) -> NDArray[Any]:
     if staged.cast is not staged.memory:
-        with np.errstate(all="ignore"):  # what does not fit becomes what numpy makes of it
-            np.copyto(staged.cast, staged.memory, casting="unsafe")
+        placement = staged.placement
+        convert(staged.memory, staged.cast, placement.name, placement.cast, staged.box.start)
     return staged.cast

@@ -27,8 +27,8 @@ def reached_preemption(step: SupportsIndex) -> bool:
     """Whether to save at this step, because the job is about to be ended: a SIGTERM came.
 
     To be called at every step, with jax.distributed in every process; all get True for the same step, once. Without
-    it the first call installs the handler, which then is the main thread's to make (`install_preemption_handler` does
-    it earlier). Raises `UnsupportedError` where notices cannot be received.
+    it the first call installs the handler, which then is the main thread's to make. Raises `UnsupportedError` where
+    notices cannot be received.
     """
     global _noticed, _reached
     step = checked_int("step", step, 0)
@@ -51,8 +51,8 @@ def install_preemption_handler() -> None:
         return
     if threading.current_thread() is not threading.main_thread():
         raise UnsupportedError(
-            "signals are caught in the main thread: call ostraca.jax.install_preemption_handler() there, before the"
-            " first reached_preemption() in another"
+            "signals are caught in the main thread: let that be the first to call ostraca.jax.reached_preemption(step)."
+            " A program of several processes calls jax.distributed.initialize() before, and needs no handler of ours"
         )
     previous = signal.getsignal(signal.SIGTERM)
     if previous is None:

@@ -10,7 +10,8 @@ import jax
 
 from .. import _core
 from ..base import Base
-from ..handles import Job, SaveHandle
+from ..calls import Call
+from ..handles import Cleanups, Job, SaveHandle
 from ..options import StrPath
 from ..progress import Progress
 from ..reports import SaveInfo
@@ -37,7 +38,7 @@ def save(
     overwrite: bool = False,
     parent: str | None = None,
     progress: Progress = None,
-    timeout: float = 60.0,
+    timeout: float | None = None,
     pinned_host: bool = False,
 ) -> SaveInfo:
     """Saves a tree as the checkpoint `path`, as `ostraca.save` does; its arrays may be on any devices of any processes.
@@ -49,12 +50,18 @@ def save(
     values) is stored from process 0, and must be the same everywhere; `ostraca.PerProcess` stores one for each.
     Arrays on accelerators pass through host memory a part at a time.
 
-    The arguments are those of `ostraca.save`, and: timeout: seconds without a sign of another process after which the
-    save fails. pinned_host: copy from accelerators by way of JAX's memory of that kind, which is fast for GPUs; its
-    memory may not be returned to the system.
+    Calls are compared before anything is opened: path, step, base, codec, chunk_shape and overwrite are the same in all
+    processes. Metadata is process 0's; a difference is logged as a warning. Give a step: without one, saves to the same
+    path are told apart by their order alone.
 
-    Raises what `ostraca.save` does; `MismatchError` where trees differ between processes; and `CoordinationError` in
-    all processes where one of them fails, is missing, or cannot see the directory. Then nothing was committed.
+    The arguments are those of `ostraca.save`, and: timeout: seconds after which a process that lives, but does not make
+    this call or no progress in it, counts as lost; None is `OSTRACA_TIMEOUT`, or 300. A process that shows no sign of
+    life counts as lost after 60, or `timeout` if that is less. pinned_host: copy from accelerators by way of JAX's
+    memory of that kind, which is fast for GPUs; its memory may not be returned to the system.
+
+    Raises what `ostraca.save` does; `MismatchError` where calls or trees differ between processes; and
+    `CoordinationError` in all processes where one of them fails, is missing, or cannot see the directory. Then nothing
+    was committed.
     """
     job, _ = _start(locals())
     return result_of(job)
@@ -78,7 +85,7 @@ def save_async(
     staging_bytes: SupportsIndex | None = None,
     keep_bytes: SupportsIndex = 0,
     return_early: bool = False,
-    timeout: float = 60.0,
+    timeout: float | None = None,
     pinned_host: bool = False,
 ) -> SaveHandle:
     """Like `save`, but returns once the arrays were copied, or at once with `return_early=True`.
@@ -107,7 +114,11 @@ def _release_after_steps() -> None:
 
 # What a save held is freed when a step has taken other memory already, and XLA's threads allocate from arenas of their
 # own: without this, saves in a donating loop on CPU let the process grow by several times the state.
-_CLEANUPS: Final = (_core.release_free_memory, _release_after_steps)
+# No step runs beside a save that its caller waits for.
+_CLEANUPS: Final[dict[bool, Cleanups]] = {
+    True: (_core.release_free_memory, _release_after_steps),  # asynchronous
+    False: (_core.release_free_memory, lambda: None),
+}
 
 
 def _start(arguments: Mapping[str, Any], *, asynchronous: bool = False) -> tuple[Job, Request]:
@@ -115,10 +126,11 @@ def _start(arguments: Mapping[str, Any], *, asynchronous: bool = False) -> tuple
         return _start_together(arguments, asynchronous)
     request = Request(arguments, asynchronous=asynchronous)
     content = _content(request, Collector(), arguments)
-    return start(request, content, cleanups=_CLEANUPS), request
+    return start(request, content, cleanups=_CLEANUPS[asynchronous]), request
 
 
 def _start_together(arguments: Mapping[str, Any], asynchronous: bool) -> tuple[Job, Request]:
+    started = time.monotonic()
     index, count = jax.process_index(), jax.process_count()
     collector = Collector(index, count)
 
@@ -128,15 +140,18 @@ def _start_together(arguments: Mapping[str, Any], asynchronous: bool) -> tuple[J
             return opener(attempt=attempt, process_index=index, process_count=count)
 
         writer = agreement.begin(request.path, collector.facts, opened)
-        agreement.writing(writer.progress, writer.cancel)
+        committing = _core.CommitProgress()
+        request.commit["progress"] = committing
+        agreement.writing(lambda: (*writer.progress(), committing.files), writer.cancel)
         return writer
 
-    # First of all, as who fails has to tell the others.
-    agreement = service.group().agreement(f"the save to {arguments['path']!r}", timeout=arguments["timeout"])
+    # First of all, as a process that fails has to tell the others.
+    agreement = service.group().meet(Call.of_save(arguments), timeout=arguments["timeout"])
     try:
         request = Request(arguments, asynchronous=asynchronous)
+        request.started = started  # to wait for the others is a part of the stall
         content = _content(request, collector, arguments)
-        return start(request, content, begin=begin, coordination=agreement, cleanups=_CLEANUPS), request
+        return start(request, content, begin=begin, coordination=agreement, cleanups=_CLEANUPS[asynchronous]), request
     except BaseException as error:
         agreement.fail(error)
         raise

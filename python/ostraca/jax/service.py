@@ -1,4 +1,4 @@
-"""jax.distributed's coordination service as what `ostraca.agreement` needs.
+"""jax.distributed's coordination service as what `ostraca.services` asks for.
 
 Beside `versions` the only module that touches private names of jax: its public face has no key-value store. They are
 looked at when they are first used, and an error says which jax lacks them.
@@ -11,9 +11,10 @@ from typing import Any, Final
 
 import jax
 
-from .. import handles
-from ..agreement import Alone, Group
+from .. import exiting
+from ..agreement import Group
 from ..errors import CoordinationError
+from ..services import Alone
 from . import versions
 
 _CALLS: Final = ("key_value_set_bytes", "key_value_try_get_bytes", "key_value_delete")
@@ -27,12 +28,21 @@ def group() -> Group:
     global _group, _client
     client = _find_client()
     if _group is None or client is not _client:  # jax.distributed was started, or ended, since
+        if _group is not None:
+            _group.pulse.close()
         _group, _client = Group(Alone() if client is None else JaxService(client)), client
     return _group
 
 
-# jax shuts its service down at exit: before that, in the reverse order of registration, saves end.
-atexit.register(handles.wait_at_exit)
+def _leave() -> None:
+    """At exit: saves end, and then the others are told that this process has."""
+    exiting.wait_at_exit()
+    if _group is not None:
+        _group.pulse.close()
+
+
+# jax shuts its service down at exit: ours comes before that, in the reverse order of registration.
+atexit.register(_leave)
 
 
 class JaxService:

@@ -16,7 +16,9 @@ import jax
 import numpy as np
 
 from ..budget import Budget
+from ..errors import UnsupportedError
 from ..handles import Step
+from ..tree import quoted
 
 if TYPE_CHECKING:
     from .. import _core
@@ -34,6 +36,7 @@ class Staged(NamedTuple):
     """A part of a leaf on a device."""
 
     path: bytes
+    name: str  # for messages
     description: Description
     data: jax.Array
     within: tuple[slice, ...] | None  # what of the data is meant; sliced on the host, where nothing is compiled for it
@@ -66,6 +69,7 @@ class Feed:
         self.nbytes = _staged_bytes(self._leaves)
 
     def __call__(self, writer: _core.Writer, step: Step, *, limit: int) -> None:
+        """Raises `UnsupportedError`, naming the leaf, where one was donated before its copy was started."""
         budget = Budget(limit)
         copies: deque[jax.Array] = deque()  # of the leaves ahead
         ahead = iter([leaf for leaf in self._leaves if isinstance(leaf, Staged)])
@@ -80,13 +84,24 @@ class Feed:
             ready = []
             while following is not None and (not copies or budget.has(_counted(following))):
                 budget.take(_counted(following), writer)
-                copies.append(start_copy(following.data, self._pinned))
+                copies.append(self._start_copy(following))
                 following = next(ahead, None)
-            spec = leaf.spec(np.asarray(copies.popleft()))
+            spec = leaf.spec(on_host(copies.popleft()))
             writer.add([spec], partial(budget.give, _counted(leaf)))
             del leaf, spec
             step()
         writer.add(ready)
+
+    def _start_copy(self, leaf: Staged) -> jax.Array:
+        try:
+            return start_copy(leaf.data, self._pinned)
+        except Exception as error:
+            if not leaf.data.is_deleted():
+                raise
+            raise UnsupportedError(
+                f"cannot store {quoted(leaf.name)}: it was deleted or donated before it was copied. Call wait_copied()"
+                " of the handle before the step that donates it, or save without return_early=True"
+            ) from error
 
 
 def start_copy(data: jax.Array, pinned: bool = False) -> jax.Array:
@@ -94,8 +109,15 @@ def start_copy(data: jax.Array, pinned: bool = False) -> jax.Array:
     alias = jax.make_array_from_single_device_arrays(data.shape, data.sharding, [data])
     if pinned:
         alias = jax.device_put(alias, data.sharding.with_memory_kind("pinned_host"))
-    alias.copy_to_host_async()
+    with jax.transfer_guard_device_to_host("allow"):  # JAX guards against copies that nobody asked for
+        alias.copy_to_host_async()
     return alias
+
+
+def on_host(copy: jax.Array) -> np.ndarray[Any, Any]:
+    """Waits for a copy that was started."""
+    with jax.transfer_guard_device_to_host("allow"):
+        return np.asarray(copy)
 
 
 def _staged_bytes(leaves: Iterable[LeafSpec | Staged]) -> int:

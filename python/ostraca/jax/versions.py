@@ -1,4 +1,4 @@
-"""Which releases of JAX this release of Ostraca works with, and what they call differently."""
+"""Which releases of JAX this release of Ostraca works with, and the names that some of them lack."""
 
 from __future__ import annotations
 
@@ -22,4 +22,11 @@ def _is_registered(kind: type) -> bool:
     return kind in _registry
 
 
+def _concrete_mesh() -> Any:
+    from jax._src.mesh import get_concrete_mesh  # the same under another name before 0.9
+
+    return get_concrete_mesh()
+
+
 is_tree_node: Final[Any] = getattr(tree_util, "is_tree_node", _is_registered)
+get_mesh: Final[Any] = getattr(jax.sharding, "get_mesh", _concrete_mesh)  # of `jax.set_mesh`; without one an empty mesh

@@ -16,6 +16,7 @@ from etils import epath
 from .. import dtypes, loading, saving
 from ..errors import FormatError
 from ..lowlevel import ArrayInfo, Reader
+from ..matching import below, named_from
 from ..reports import SaveInfo
 from ..tree import Kind, flatten
 from .handler import MANIFEST
@@ -55,7 +56,12 @@ def to_ostraca(source: Path, destination: Path, **options: Any) -> SaveInfo:
 
 
 def to_orbax(
-    source: Path, destination: Path, *, overwrite: bool, on_refused: Callable[[list[Refused]], object]
+    source: Path,
+    destination: Path,
+    *,
+    overwrite: bool,
+    root: str | None = None,
+    on_refused: Callable[[list[Refused]], object],
 ) -> tuple[int, int]:
     """Writes an Ostraca checkpoint, or a manager's step of such, as stock Orbax would have. Returns arrays and bytes.
 
@@ -64,9 +70,11 @@ def to_orbax(
     """
     destination = destination.absolute()
     if (source / MANIFEST).exists():
-        save, *figures = _converted(source, "", on_refused)
+        save, *figures = _converted(source, "", on_refused, root)
         _write(destination, ocp.PyTreeCheckpointHandler(), save, None, overwrite)
         return figures[0], figures[1]
+    if root is not None:
+        raise FormatError(f"root={root!r}: {str(source)!r} is no checkpoint, but a step; convert one of its items")
     trees = {item.name: _converted(item, item.name + "/", on_refused) for item in items(source, MANIFEST)}
     args: dict[str, Any] = {name: save for name, (save, _, _) in trees.items()}
     args |= {item.name: ocp.args.JsonSave(_read_json(item, _JSON_FILE)) for item in items(source, _JSON_FILE)}
@@ -143,24 +151,25 @@ def _custom_metadata(step: Path) -> Any:
 
 
 def _converted(
-    source: Path, prefix: str, on_refused: Callable[[list[Refused]], object]
+    source: Path, prefix: str, on_refused: Callable[[list[Refused]], object], root: str | None = None
 ) -> tuple[ocp.args.PyTreeSave, int, int]:
     """What Orbax is asked to save; how many arrays that has, and how many bytes."""
     with Reader(source) as reader:
-        refused = {info.name: what for info in reader.arrays() if (what := _refusal(info))}
+        chosen = below(root, reader.arrays())
+        refused = {info.name: what for info in chosen if (what := _refusal(info))}
         custom = Notes(reader).custom_metadata
         document = reader.manifest().metadata
-        kept = [info for info in reader.arrays() if info.name not in refused]
+        kept = [info for info in chosen if info.name not in refused]
     names = {info.name for info in kept}
-    tree = loading.load(source, select=lambda name: name in names) if kept else {}
-    for _, name, leaf in flatten(tree):
+    tree = loading.load(source, root=root, select=lambda name: name in names) if kept else {}
+    for _, name, leaf in named_from(root, flatten(tree)):
         if type(leaf) is int and leaf not in _INT64:
             refused[name] = "an int beyond 64 bits"
     if refused:
         on_refused([Refused(prefix + name, what) for name, what in refused.items()])
         if names & refused.keys():
             names -= refused.keys()
-            tree = loading.load(source, select=lambda name: name in names)
+            tree = loading.load(source, root=root, select=lambda name: name in names)
     if not names:
         raise FormatError(f"{str(source)!r}: nothing is left that Orbax could hold")
     tree = jax.tree.map(_native, tree)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import jax
 import orbax.checkpoint as ocp
 
 from ..errors import CoordinationError, NotFoundError, OstracaError, UnsupportedError
@@ -17,6 +16,7 @@ from ..lowlevel import Reader
 from ..options import checked_path
 from ..tree import flatten
 from . import metadata, restoring
+from .targets import mapped, names
 
 MANIFEST: Final = "manifest.json"
 DIRECTORY_SECONDS: Final = 10  # within which Orbax makes the directory: it begins before it calls the handler
@@ -38,7 +38,8 @@ class Restore(ocp.args.CheckpointArgs):  # type: ignore[misc]
 
     partial_restore: `item` has a part of what is stored. strict: False truncates and pads arrays to `item`'s shapes.
     support_layout: device layouts of `item` are honoured. fallback_sharding: where `item` has none, and the one that
-    was saved needs other devices.
+    was saved needs other devices. Arrays become the dtypes asked for as Orbax casts them: values that do not fit become
+    what numpy makes of them (`cast="unsafe"` of `ostraca.load`).
     """
 
     item: Any = None
@@ -192,7 +193,8 @@ def _to_save(args: Any) -> tuple[Any, dict[str, Any]]:
     """The tree, cast where that is asked for, and what the manifest keeps for Orbax."""
     tree = args.item
     if args.save_args is not None:
-        tree = jax.tree.map(_cast, tree, args.save_args, is_leaf=lambda leaf: leaf is None)
+        wanted = names(args.save_args)
+        tree = mapped(tree, lambda name, leaf: _cast(leaf, wanted.get(name)))
     leaves = [(name, leaf) for _, name, leaf in flatten(tree, REGISTERED)]
     return tree, metadata.manifest_entry(leaves, args.custom_metadata)
 

@@ -15,7 +15,7 @@ from ..jax import load
 from ..lowlevel import ArrayInfo, Reader
 from ..tree import Kind, flatten, quoted, unflatten
 from .metadata import Notes
-from .targets import Target, matched, names, python_value, refilled
+from .targets import Target, mapped, matched, names, python_value
 
 if TYPE_CHECKING:
     from .handler import Restore
@@ -47,7 +47,7 @@ def restore(path: Path, args: Restore) -> Any:
         return unflatten([(info.path, info.name, values[info.name]) for info in infos.values()])
     # A class in the target means: as it was saved.
     values |= {name: _EMPTY[i.kind] for name, i in infos.items() if not i.has_data and isinstance(given[name], type)}
-    return refilled(args.item, values)
+    return mapped(args.item, values.get)
 
 
 def _target(name: str, value: Any, restore_args: dict[str, Any] | None, args: Restore) -> Target:
@@ -124,7 +124,7 @@ def _load(path: Path, wanted: Mapping[str, tuple[ArrayInfo, Any, Any]]) -> dict[
     if not wanted:
         return {}
     like = unflatten([(info.path, info.name, _like(info, *how)) for info, *how in wanted.values()])
-    loaded = load(path, like=like, select=lambda name: name in wanted, cast=True)
+    loaded = load(path, like=like, select=lambda name: name in wanted, cast="unsafe")
     return {name: value for _, name, value in flatten(loaded)}
 
 

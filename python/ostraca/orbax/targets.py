@@ -12,11 +12,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from ..errors import MismatchError, UnsupportedError
-from ..jax.nodes import REGISTERED
+from ..jax.nodes import Registered
 from ..lowlevel import ArrayInfo
 from ..matching import MAX_LISTED
-from ..tree import Kind, flatten, quoted, rebuild
+from ..tree import Flattener, Kind, flatten, quoted
 
+_ORBAX: Final = "orbax."  # what the modules' names of its classes begin with
 _TYPE_NAMES: Final = {"np.ndarray": np.ndarray, "jax.Array": jax.Array, "string": str}
 
 
@@ -64,16 +65,26 @@ class Target:
         return cls(kind, dtype, sharding, None if shape is None else tuple(shape), args.strict)
 
 
+class _Nodes(Registered):
+    """JAX's containers; Orbax's dataclasses describe leaves."""
+
+    def is_leaf(self, kind: type) -> bool:
+        return kind.__module__.startswith(_ORBAX) and kind not in self
+
+
+_NODES: Final = _Nodes()
+
+
 def names(tree: Any) -> dict[str, Any]:
     """The leaves of a tree by display name; of Orbax's own classes and `...` too."""
-    return {name: _value(leaf) for _, name, leaf in flatten(_wrapped(tree), REGISTERED)}
+    return {name: leaf for _, name, leaf in flatten(tree, _NODES)}
 
 
-def refilled(tree: Any, values: Mapping[str, Any]) -> Any:
-    """The tree with other leaves, where there are some."""
-    wrapped = _wrapped(tree)
-    leaves = flatten(wrapped, REGISTERED)
-    return rebuild(wrapped, (values.get(name, _value(leaf)) for _, name, leaf in leaves), REGISTERED)
+def mapped(tree: Any, function: Callable[[str, Any], Any]) -> Any:
+    """The tree with other leaves, each made of the name and the leaf."""
+    walk = Flattener(_NODES)
+    leaves = walk.flatten(tree)
+    return walk.rebuild(function(name, leaf) for _, name, leaf in leaves)
 
 
 def matched(given: Mapping[str, Any], stored: Iterable[ArrayInfo], *, partial: bool) -> dict[str, ArrayInfo]:
@@ -121,23 +132,6 @@ def _converted(kind: Callable[[Any], Any], value: Any, name: str) -> Any:
         return kind(value)
     except (TypeError, ValueError) as error:
         raise UnsupportedError(f"{quoted(name)} cannot be restored as {kind}: {error}") from None
-
-
-class _Leaf:
-    """Keeps a leaf closed whose class is a dataclass."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-
-def _wrapped(tree: Any) -> Any:
-    return jax.tree.map(_Leaf, tree)
-
-
-def _value(leaf: Any) -> Any:
-    return leaf.value if isinstance(leaf, _Leaf) else leaf
 
 
 def _has_data(value: Any) -> bool:

@@ -22,6 +22,7 @@ from ..lowlevel import Reader
 from ..tree import Kind, unflatten
 from .handler import MANIFEST, Handler, Restore, local_path
 from .metadata import Notes
+from .targets import mapped
 
 _MARKER: Final = "_METADATA"  # by which Orbax knows trees from other items
 _TYPES: Final = {Kind.INT: int, Kind.FLOAT: float, Kind.BOOL: bool, Kind.STR: str, Kind.BYTES: bytes}
@@ -56,9 +57,7 @@ class PyTreeHandler:
             return loading
         target = abstract_checkpointable
         if target is not None:  # None as a leaf means: as it was saved
-            target = jax.tree.map(
-                lambda leaf: object if leaf is None else leaf, target, is_leaf=lambda leaf: leaf is None
-            )
+            target = mapped(target, lambda _, leaf: object if leaf is None else leaf)
         return asyncio.to_thread(self._handler.restore, path, args=Restore(target))
 
     async def metadata(self, directory: Any) -> Any:
