@@ -225,8 +225,8 @@ class Catalog:
                 place.trouble = f"its manifest cannot be used: {error}"
                 place.refused_base, place.unknown = _refused_base(run_directory.read(fd, MANIFEST), place.trouble)
         else:
-            if is_link(fd, MANIFEST):
-                place.trouble = f"{MANIFEST} is a symbolic link"
+            if is_link(fd, MANIFEST):  # to another checkpoint's, perhaps
+                place.trouble = place.unknown = f"{MANIFEST} is a symbolic link"
                 place.refused_base = place.manifest.base[1] if place.manifest and place.manifest.base else ""
                 place.manifest = None
 

@@ -120,7 +120,7 @@ def check_failed(
         assert harmless or looking, "the save succeeded all the same"
         found = "succeeded"
     elif outcome.error.startswith("CommitUncertainError"):
-        assert function in ("fsync", "open"), outcome.error
+        assert function in ("fsync", "open", "openat"), outcome.error
         found = "uncertain"
     else:
         assert outcome.error.split(" ")[1] == str(number), outcome.error

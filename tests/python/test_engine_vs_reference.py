@@ -191,7 +191,7 @@ def anonymous(path: Path) -> tuple[Any, ...]:
     checkpoint = opened(path)
     attempt = checkpoint.manifest["id"]
     m = json.loads((path / "manifest.json").read_text().replace(attempt, "id"))
-    for member in ("created", "seconds", "stall_seconds", "crc32c"):
+    for member in ("created", "created_nanoseconds", "parent", "seconds", "stall_seconds", "crc32c"):
         del m[member]
     for entry in (m["index"], *m["files"]):
         del entry["footer_crc32c"]
