@@ -127,9 +127,6 @@ TYPES: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: path.touch(),
 }
 
-# As a manifest no release reads these: the checkpoint that was there has no base any more.
-NAMES_NOTHING = {"FIFO", "directory", "loop", "socket", "device"}
-
 
 def large_files(top: Path) -> dict[str, Path]:
     """57 MiB of text, of nested lists, and of nested lists in a sealed manifest and intent."""

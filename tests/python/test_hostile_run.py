@@ -75,8 +75,7 @@ def by_type(original: Path, kind: str) -> Iterator[tuple[Any, bool]]:
         put = hostile_run.TYPES[kind]
         for name in hostile_run.PLACES:
             for what, file in hostile_run.files_of(original / "run" / name).items():
-                frees = (name, what) == (hostile_run.DELTA, "manifest") and kind in hostile_run.NAMES_NOTHING
-                yield hostile_run.Culprit(name, file.name, f"{kind} as {what}", put, frees), True
+                yield hostile_run.Culprit(name, file.name, f"{kind} as {what}", put), True
         yield hostile_run.Culprit("5", "", f"{kind} as a place", put), True
         return
     for large, source in hostile_run.large_files(original).items():
