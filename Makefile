@@ -98,6 +98,7 @@ test-versions: $(VENV)/.built
 # once: longer than `make test` has time for.
 stress: $(VENV)/.built $(VENV)/.test
 	OSTRACA_STRESS=1 $(PY) -m pytest tests/python/test_stress.py tests/python/test_incremental_machine.py \
+	  tests/python/test_between_calls.py tests/python/test_hostile_run.py \
 	  tests/python/test_two_processes.py tests/python/test_many_processes.py
 
 powercut: $(VENV)/.built

@@ -27,9 +27,10 @@ from .errors import (
 )
 from .handles import SaveHandle
 from .loading import load, verify
-from .lowlevel import ArrayInfo, ChunkInfo, FileReport, Reader, Writer, commit
+from .lowlevel import ArrayInfo, ChunkInfo, Reader
 from .reports import Damage, SaveInfo, VerifyReport
 from .saving import save, save_async
+from .writing import FileReport, Writer, commit
 
 if TYPE_CHECKING:
     from .compacting import compact

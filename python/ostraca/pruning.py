@@ -19,11 +19,12 @@ import errno
 import math
 import os
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple, SupportsIndex
+from typing import Final, NamedTuple
 
 from . import catalog, options, run_directory
 from .catalog import Catalog, Claims, File, Listing, Place
 from .errors import NotFoundError, OstracaError
+from .keeping import Keep, check_keep, chosen
 from .options import StrPath
 from .recency import disagreements, newest
 from .reports import Manifest
@@ -31,8 +32,6 @@ from .run_directory import MANIFEST, Busy
 from .upkeep_reports import CheckpointRecord, Kept, PruneReport, Removed
 
 GRACE_SECONDS: Final = 3600.0  # longer than any save is silent, and than readers go on that the server gives no lease
-
-Keep = SupportsIndex | Iterable["int | StrPath"] | Callable[[CheckpointRecord], bool]
 
 
 def prune(
@@ -64,7 +63,7 @@ def prune(
     """
     where = options.checked_path(directory)
     grace = _seconds(grace_seconds)
-    _check_keep(keep)
+    check_keep(keep)
     try:
         run = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -81,16 +80,6 @@ def _seconds(value: float) -> float:
     if not 0 <= value < math.inf:
         raise ValueError(f"grace_seconds must be finite and not negative, not {value}")
     return float(value)
-
-
-def _check_keep(keep: Keep) -> None:
-    if isinstance(keep, str | bytes | os.PathLike):
-        raise TypeError(f"keep takes a list of names, not one: keep=[{keep!r}]")
-    if callable(keep) or isinstance(keep, Iterable):
-        return
-    if isinstance(keep, bool) or not hasattr(keep, "__index__"):
-        raise TypeError(f"keep must be a number, names and steps, or a function, not {type(keep).__name__}")
-    options.checked_int("keep", keep, 0)
 
 
 class _Item(NamedTuple):
@@ -118,7 +107,7 @@ class _Prune:
     def run(self, keep: Keep) -> PruneReport:
         listing, _ = self._scan()
         records = newest(catalog.records(listing.places, self._where))
-        reasons = _chosen(keep, records, listing, self._where)
+        reasons = chosen(keep, records, listing, self._where)
         links = listing.kept_by_links()
         reasons |= {r.name: f"the link {links[r.name]!r} leads to it" for r in records if r.name in links}
         by_name = {place.name: place for place in listing.places}
@@ -363,38 +352,6 @@ def _now(run: int, where: str, *, write: bool) -> float:
         return run_directory.server_time(run, write=write)
     except OSError as error:
         raise OSError(error.errno, f"{error.strerror}: what lies in it cannot be removed", where) from None
-
-
-def _chosen(keep: Keep, records: list[CheckpointRecord], listing: Listing, where: str) -> dict[str, str]:
-    """The names of the checkpoints to keep, and why; `records` are the newest first."""
-    if callable(keep):
-        return {record.name: "keep() says so" for record in records if keep(record)}
-    if not isinstance(keep, Iterable):
-        count = options.checked_int("keep", keep, 0)
-        return {record.name: f"one of the newest {count}" for record in records[:count]}
-    known = {record.name for record in records} | {place.name for place in listing.places if place.trouble}
-    chosen: dict[str, str] = {}
-    for wanted in keep:
-        if isinstance(wanted, str | bytes | os.PathLike):
-            what = repr(os.fsdecode(wanted))
-            names = [name] if (name := _name(wanted, where)) in known else []
-        else:
-            step = options.checked_int("a step in keep", wanted, 0)
-            what = f"of step {step}"
-            names = [record.name for record in records if record.step == step]
-        if not names:
-            raise NotFoundError(f"there is no checkpoint {what} in {where!r} to be kept; nothing was removed")
-        chosen |= dict.fromkeys(names, "to be kept")
-    return chosen
-
-
-def _name(wanted: StrPath, where: str) -> str:
-    """The name of a child: given as such, as a path, or as a link beside it."""
-    text = os.fsdecode(wanted)
-    is_name = os.path.basename(text) == text  # noqa: PTH119
-    path = os.path.join(where, text) if is_name else options.checked_path(text)  # noqa: PTH118
-    parent, name = os.path.split(os.path.realpath(path))
-    return name if parent == os.path.realpath(where) else ""
 
 
 def _items(place: Place) -> Iterable[_Item]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, SupportsIndex
 
 from . import _core, leaves, metadata, options
 from .base import Base, for_save
-from .handles import ALONE, NO_CLEANUPS, Cleanups, Coordination, Job, SaveHandle, Step
+from .handles import SaveHandle
+from .jobs import ALONE, NO_CLEANUPS, Cleanups, Coordination, Job, Step
 from .options import StrPath
 from .progress import Progress, check_progress
 from .reports import SaveInfo

@@ -11,7 +11,8 @@ import jax
 from .. import _core
 from ..base import Base
 from ..calls import Call
-from ..handles import Cleanups, Job, SaveHandle
+from ..handles import SaveHandle
+from ..jobs import Cleanups, Job
 from ..options import StrPath
 from ..progress import Progress
 from ..reports import SaveInfo

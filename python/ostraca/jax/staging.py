@@ -17,7 +17,7 @@ import numpy as np
 
 from ..budget import Budget
 from ..errors import UnsupportedError
-from ..handles import Step
+from ..jobs import Step
 from ..tree import quoted
 
 if TYPE_CHECKING:
