@@ -290,10 +290,11 @@ def _type(leaf: Any) -> str:
 
 def _advice(leaf: Any) -> str:
     if callable(leaf):
+        advice = "keep functions and classes out of the tree"
         if "equinox" not in sys.modules:
-            return "keep functions and classes out of the tree"
+            return advice
         return (
-            "of an equinox module, save and restore eqx.filter(model, eqx.is_array), or the first of"
+            f"{advice}: of an equinox module, save and restore eqx.filter(model, eqx.is_array), or the first of"
             " eqx.partition(model, eqx.is_array); eqx.combine puts functions and arrays together again"
         )
     if isinstance(leaf, complex):
