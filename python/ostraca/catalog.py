@@ -326,7 +326,7 @@ def claims(listing: Listing, unsettled: str, now: float, grace: float) -> Claims
         for base_id in filter(None, bases):
             found.setdefault(base_id, f"{place.name!r} has it as its base")
         for attempt, tombstone in place.tombstones.items():
-            if tombstone and tombstone.base and now - _newest(place, attempt) < grace:
+            if tombstone and tombstone.base and age(_newest(place, attempt), now) < grace:
                 found.setdefault(tombstone.base[1], f"{place.name!r}, which was removed lately, has it as its base")
         for attempt, intent in place.intents.items():
             if is_live(place, attempt, now, grace):
@@ -342,8 +342,13 @@ def is_live(place: Place, attempt: str, now: float, grace: float) -> str:
     intent = place.intents.get(attempt)
     if intent is not None and intent.process == "runs":
         return f"process {intent.pid} is saving it"
-    age = max(now - _newest(place, attempt), 0.0)
-    return f"a save wrote to it, or it came here, {age:.0f} seconds ago" if age < grace else ""
+    seconds = age(_newest(place, attempt), now)
+    return f"a save wrote to it, or it came here, {seconds:.0f} seconds ago" if seconds < grace else ""
+
+
+def age(changed: float, now: float) -> float:
+    """In seconds, and never less than none: a file's time may be finer than the clock's, and a little ahead of it."""
+    return max(now - changed, 0.0)
 
 
 def _newest(place: Place, attempt: str) -> float:

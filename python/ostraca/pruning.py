@@ -231,7 +231,8 @@ class _Prune:
         for item in items:
             self._attempt(self._free_item, item.place, item, claims)
         for place in own:
-            if place.lock is not None and place.lock + self._grace <= self._now and not self._dry_run:
+            old = place.lock is not None and catalog.age(place.lock, self._now) >= self._grace
+            if old and not self._dry_run:
                 self._attempt(self._sweep_lock, place)
 
     def _check_bases(self, listing: Listing) -> None:
@@ -278,7 +279,7 @@ class _Prune:
             return self._sweep(fd, place, item, claims)
         manifest, _ = self._gone.get((place.name, item.id), (place.tombstones.get(item.id), 0))
         step = manifest.info.step if manifest else None
-        left = tombstone.changed + self._grace - self._now
+        left = self._grace - catalog.age(tombstone.changed, self._now)
         named = claims.on(item.id) or (claims.unknown if not manifest or not manifest.base else "")
         if manifest and manifest.id != item.id:
             self._errors.append((place.name, f"{tombstone.name} is another's; rename it to {MANIFEST}"))
