@@ -107,6 +107,10 @@ TEST(Manifest, WrongMembersAreRefusedByName) {
       {"\"step\": 1000", "\"step\": 1.5", "'step'"},
       {"\"step\": 1000", "\"other\": 1", "'step'"},
       {"\"created\": \"2026-", "\"created\": \"20266", "'created'"},
+      {"\"created\": \"2026-11-20", "\"created\": \"2026-02-31", "'created'"},
+      {"\"created\": \"2026-", "\"created\": \"2300-", "'created'"},
+      {"\"created_nanoseconds\": 0", "\"created_nanoseconds\": 1000000000", "'created_nanoseconds'"},
+      {"\"parent\": null", "\"parent\": \"../../home\"", "'parent'"},
       {"\"process_count\": 2", "\"process_count\": 0", "'process_count'"},
       {"\"process_count\": 2", "\"process_count\": 1048577", "'process_count'"},
       {"\"process_count\": 2", "\"process_count\": 3", "'files'"},
@@ -191,6 +195,42 @@ TEST(Manifest, UnreadableOnesAreNotWritten) {
   EXPECT_EQ(decode_manifest(*encode_manifest(m))->step, std::nullopt);
 }
 
+TEST(Manifest, SaysWhenToTheNanosecondAndWhatCameBefore) {
+  Manifest m = sample();
+  m.parent = CheckpointId::random();
+  set_created(&m, 1'795'000'000'123'456'789);
+  const std::string text = *encode_manifest(m);
+  const auto d = decode_manifest(text);
+  ASSERT_TRUE(d.ok()) << d.status().message();
+  EXPECT_EQ(d->created, "2026-11-18T11:06:40Z");
+  EXPECT_EQ(d->created_nanoseconds, 123'456'789u);
+  EXPECT_EQ(d->parent, m.parent);
+  // Manifests of before have neither.
+  std::string old = replaced(text, "  \"created_nanoseconds\": 123456789,\n", "");
+  old = replaced(old, "  \"parent\": \"" + m.parent->hex() + "\",\n", "");
+  const auto before = decode_manifest(old);
+  ASSERT_TRUE(before.ok()) << before.status().message();
+  EXPECT_EQ(before->created_nanoseconds, 0u);
+  EXPECT_EQ(before->parent, std::nullopt);
+}
+
+// What is refused for another reason may still say which base it has; but not if that cannot be believed.
+TEST(Manifest, ABaseIsKnownWhereTheRestIsRefused) {
+  Manifest m = sample();
+  const std::string full = *encode_manifest(m);
+  m.features = kFeatureIncremental;
+  m.base_directory = "keyframe";
+  m.base_id = CheckpointId::random();
+  const std::string delta = *encode_manifest(m);
+  const std::string features = "\"features\": \"0000000000000001\"";
+  EXPECT_EQ(decode_base(replaced(delta, "\"step\": 1000", "\"step\": \"x\""))->id, m.base_id);
+  EXPECT_EQ(decode_base(replaced(delta, features, "\"features\": \"0000000000000003\""))->id, m.base_id);
+  EXPECT_EQ(decode_base(replaced(full, "\"step\": 1000", "\"step\": \"x\""))->directory, "");
+  EXPECT_FALSE(decode_base(replaced(delta, features, "\"features\": \"0000000000000000\"")).ok());
+  EXPECT_FALSE(decode_base(replaced(full, "\"features\": \"0000000000000000\"", features)).ok());
+  EXPECT_FALSE(decode_base(replaced(full, "\"version\": 1", "\"version\": 2")).ok());
+}
+
 TEST(Intent, RoundTripsAndRefuses) {
   Intent intent;
   intent.id = test_id();
@@ -198,6 +238,8 @@ TEST(Intent, RoundTripsAndRefuses) {
   intent.created = utc_now();
   intent.host = "node\xFF-1";
   intent.pid = 4711;
+  intent.boot_id = "8f1c";
+  intent.start_ticks = UINT64_MAX;
   std::string text = *encode_intent(intent);
   const auto decoded = decode_intent(text);
   ASSERT_TRUE(decoded.ok()) << decoded.status().message();
@@ -205,6 +247,8 @@ TEST(Intent, RoundTripsAndRefuses) {
   EXPECT_EQ(decoded->process_count, 4u);
   EXPECT_EQ(decoded->created, intent.created);
   EXPECT_EQ(decoded->pid, 4711);
+  EXPECT_EQ(decoded->boot_id, "8f1c");
+  EXPECT_EQ(decoded->start_ticks, UINT64_MAX);
   EXPECT_EQ(decoded->base_directory, "");
   EXPECT_EQ(decode_base(text)->directory, "");
   Intent delta = intent;
