@@ -3,13 +3,12 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING
 
-from . import _core
-from .errors import NotFoundError, OstracaError
-from .reports import Manifest
+from .errors import NotFoundError
 
-_LOOKED_AT_MAX: Final = 1000  # entries of a directory
+if TYPE_CHECKING:
+    from .upkeep_reports import CheckpointRecord
 
 
 @contextlib.contextmanager
@@ -21,17 +20,20 @@ def explained(path: str) -> Iterator[None]:
         found = _checkpoints(path)
         if not found:
             raise
-        newest = max(found, key=lambda manifest: (manifest.info.step or 0, manifest.created))
         number = f"{len(found)} checkpoints, of which the newest is" if len(found) > 1 else "a checkpoint,"
-        raise NotFoundError(f"{error}. It is a directory that holds {number} {newest.info.path!r}") from None
+        raise NotFoundError(f"{error}. It is a directory that holds {number} {found[0].path!r}") from None
 
 
-def _checkpoints(directory: str) -> list[Manifest]:
-    found = []
+def _checkpoints(directory: str) -> "list[CheckpointRecord]":
+    """The newest first."""
+    from .catalog import Catalog, records  # late: only an error needs them
+    from .recency import newest
+
     with contextlib.suppress(OSError):
-        names = sorted(os.listdir(directory), reverse=True)  # noqa: PTH208
-        for name in names[:_LOOKED_AT_MAX]:
-            path = os.path.join(directory, name)  # noqa: PTH118
-            with contextlib.suppress(OSError, OstracaError, ValueError):
-                found.append(Manifest.parse(path, _core.Reader(path, threads=1).manifest))
-    return found
+        run = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            listing = Catalog(run, directory).scan()
+        finally:
+            os.close(run)
+        return newest(records(listing.places + listing.elsewhere, directory))
+    return []
