@@ -45,14 +45,23 @@ with tempfile.TemporaryDirectory() as scratch:
         sys.exit(2)
     cases = list(ElementTree.parse(report).iter("testcase"))
 
+def id_of(case: ElementTree.Element) -> str:
+    """As pytest takes it: the module is the last part of the class's name that is a file."""
+    parts = case.attrib["classname"].split(".")
+    module = next(i for i in range(len(parts), 0, -1) if Path(*parts[:i]).with_suffix(".py").is_file())
+    return "::".join([Path(*parts[:module]).with_suffix(".py").as_posix(), *parts[module:], case.attrib["name"]])
+
+
 passed = 0
 for wanted in ids:
     outcomes = []
     for case in cases:
-        name = f"{case.attrib['classname'].replace('.', '/')}.py::{case.attrib['name']}"
-        if name == wanted or name.startswith(f"{wanted}["):
+        name = id_of(case)
+        if name == wanted or name.startswith((f"{wanted}[", f"{wanted}::")):
             bad = case.find("failure") if case.find("failure") is not None else case.find("error")
             outcomes.append(bad if bad is not None else case.find("skipped"))
+    if not outcomes:
+        sys.exit(f"there is no test {wanted}")
     reasons = [outcome for outcome in outcomes if outcome is not None]
     failures = [reason for reason in reasons if reason.tag != "skipped"]
     verdict = "FAILED" if failures else "SKIPPED" if reasons else "PASSED"
