@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -23,6 +24,7 @@ from .run_directory import LOCK, MANIFEST
 from .upkeep_reports import CheckpointRecord
 
 SCANS_MAX: Final = 8  # of a directory that does not hold still
+PAUSE_SECONDS: Final = 0.001  # after two scans that differ, twice as long each time
 _FILE: Final = re.compile(
     r"(?:(p)[0-9]{5,6}|(index))-([0-9a-f]{32})\.ostraca|(intent|manifest|tombstone)-([0-9a-f]{32})\.json"
 )
@@ -118,11 +120,13 @@ class Catalog:
     def settled(self) -> tuple[Listing, str]:
         """A scan during which nothing was renamed; or the last of some, and why it may have missed something."""
         before: list[Any] | None = None
-        for _ in range(SCANS_MAX):
+        for i in range(SCANS_MAX):
             listing = self.scan()
             state = listing.state()
             if state == before:
                 return listing, ""
+            if before is not None:
+                time.sleep(PAUSE_SECONDS * 2**i)
             before = state
         return listing, "the directory did not hold still while it was read"
 

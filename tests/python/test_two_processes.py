@@ -164,7 +164,8 @@ def save(run: Path, stop: Path) -> None:
 def prune(run: Path, stop: Path) -> None:
     while not stop.exists():
         report = ostraca.prune(run, keep=KEEP, grace_seconds=GRACE_SECONDS)
-        assert report.ok, report.errors
+        others = ("it vanished while it was looked at", "the directory did not hold still while it was read")
+        assert all(message in others for _, message in report.errors), report.errors  # saves and prunes beside this one
         kept = [record.step for record in report.kept if record.reason.startswith("one of the newest")]
         assert len(kept) <= KEEP
         time.sleep(0.01)
