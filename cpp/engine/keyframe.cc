@@ -141,7 +141,7 @@ Result<Bytes> Keyframe::read(const DataFile& file, const Extent& extent, Scratch
     OSTRACA_ASSIGN_OR_RETURN(scratch.decoded, AlignedBuffer::allocate(kChunkBytesMax, kOfThread));
   }
   Bytes stored(scratch.stored.data(), extent.stored_bytes);
-  if (!file.file->try_read_cached(extent.offset, scratch.stored.bytes().first(extent.stored_bytes))) {
+  if (file.file->read_cached(extent.offset, scratch.stored.bytes().first(extent.stored_bytes)) < extent.stored_bytes) {
     const std::uint64_t alignment = file.file->direct_alignment();
     const std::uint64_t start = extent.offset / alignment * alignment;
     const std::uint64_t end = (extent.offset + extent.stored_bytes + alignment - 1) / alignment * alignment;

@@ -185,8 +185,9 @@ bool ReadPipeline::read_in_place(const Fetch& fetch, Status* status) {
   if (!out) return false;
   ReadableFile& file = *files_[fetch.own.file]->file;
   std::vector<std::byte> padding(fetch.own.bytes - e.stored_bytes);
-  if (!file.try_read_cached(e.offset, MutableBytes(out, e.stored_bytes))) return false;
-  if (!padding.empty() && !file.try_read_cached(e.offset + e.stored_bytes, padding)) return false;
+  const std::size_t cached = file.read_cached(e.offset, MutableBytes(out, e.stored_bytes));
+  if (cached > 0) sink_.modified(read);
+  if (cached < e.stored_bytes || file.read_cached(e.offset + cached, padding) < padding.size()) return false;
   bytes_read_ += fetch.own.bytes;
   ++chunks_read_;
   ++chunks_decoded_;
@@ -203,13 +204,14 @@ bool ReadPipeline::read_cached(Fetched& fetched) {
   if (options_.io == IoMode::kDirect) return false;
   const Fetch& fetch = *fetched.fetch;
   fetched.data = fetched.buffer.data();
-  if (!files_[fetch.own.file]->file->try_read_cached(fetch.own.offset, fetched.buffer.bytes().first(fetch.own.bytes)))
-    return false;
+  const MutableBytes own = fetched.buffer.bytes().first(fetch.own.bytes);
+  if (files_[fetch.own.file]->file->read_cached(fetch.own.offset, own) < own.size()) return false;
   if (fetch.base.bytes == 0) return true;
   Result<MutableBytes> room = room_for_base(fetched, fetch.own.bytes);
   if (!room.ok()) return false;
   fetched.base = room->data();
-  return files_[fetch.base.file]->file->try_read_cached(fetch.base.offset, room->first(fetch.base.bytes));
+  const MutableBytes base = room->first(fetch.base.bytes);
+  return files_[fetch.base.file]->file->read_cached(fetch.base.offset, base) == base.size();
 }
 
 void ReadPipeline::read_device(Fetched& fetched) {
@@ -280,16 +282,22 @@ Status ReadPipeline::process_extent(const ExtentRead& read, Bytes stored, Bytes 
   ++chunks_read_;
   OSTRACA_RETURN_IF_ERROR(check_crc(e, stored));
   if (!options_.decode) return {};
+  const auto codec = static_cast<Codec>(e.codec);
+  if (codec == Codec::kDelta) {
+    OSTRACA_ASSIGN_OR_RETURN(base, decode_base(read, base, decoder));
+  }
   std::byte* const direct = sink_.direct(read, e.decoded_bytes);
   Sink::Kept kept = direct ? nullptr : sink_.keep(read, e.decoded_bytes);
   std::byte* const place = kept ? kept->data() : direct;
   Bytes decoded = stored;
-  if (static_cast<Codec>(e.codec) != Codec::kRaw || place) {
+  if (codec != Codec::kRaw || place) {
     if (!place && decoder.scratch.size() == 0) {
       OSTRACA_ASSIGN_OR_RETURN(decoder.scratch, AlignedBuffer::allocate(kChunkBytesMax, kOfThread));
     }
     const MutableBytes out(place ? place : decoder.scratch.data(), e.decoded_bytes);
-    OSTRACA_RETURN_IF_ERROR(decode(read, stored, base, out, decoder));
+    if (direct) sink_.modified(read);
+    OSTRACA_RETURN_IF_ERROR(codec == Codec::kDelta ? decoder.decoder.decode_delta(stored, base, out)
+                                                   : decoder.decoder.decode(codec, stored, out));
     decoded = out;
   }
   ++chunks_decoded_;
@@ -299,26 +307,26 @@ Status ReadPipeline::process_extent(const ExtentRead& read, Bytes stored, Bytes 
   return {};
 }
 
-Status ReadPipeline::decode(const ExtentRead& read, Bytes stored, Bytes base, MutableBytes out, Decoder& decoder) {
-  const auto codec = static_cast<Codec>(extent(read).codec);
-  if (codec != Codec::kDelta) return decoder.decoder.decode(codec, stored, out);
+// The content of the extent's base, of which `stored` was read; in the decoder's memory where it had to be decoded.
+Result<Bytes> ReadPipeline::decode_base(const ExtentRead& read, Bytes stored, Decoder& decoder) {
   if (read.base_file == kNoBase) return corruption("its base cannot be read");
   const DataFile& file = *files_[read.base_file];
   const Extent& e = file.extents[read.base_extent];
-  Status status = check_crc(e, base);
+  Bytes decoded = stored;
+  Status status = check_crc(e, stored);
   if (status.ok() && static_cast<Codec>(e.codec) != Codec::kRaw) {
     if (decoder.base.size() == 0) {
       OSTRACA_ASSIGN_OR_RETURN(decoder.base, AlignedBuffer::allocate(kChunkBytesMax, kOfThread));
     }
-    const MutableBytes decoded(decoder.base.data(), e.decoded_bytes);
-    status = decoder.decoder.decode(static_cast<Codec>(e.codec), base, decoded);
-    base = decoded;
+    const MutableBytes out(decoder.base.data(), e.decoded_bytes);
+    status = decoder.decoder.decode(static_cast<Codec>(e.codec), stored, out);
+    decoded = out;
   }
   if (!status.ok())
     return status.with_context("its base's chunk at offset " + std::to_string(e.offset) + " of file '" +
                                file.file->path() + "'");
   ++chunks_read_;
-  return decoder.decoder.decode_delta(stored, base, out);
+  return decoded;
 }
 
 Status ReadPipeline::check_padding(const ExtentRead& read, Bytes padding) const {

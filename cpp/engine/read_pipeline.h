@@ -35,6 +35,8 @@ class ReadPipeline {
     virtual ~Sink() = default;
     // Memory that wants exactly the decoded extent; null if it has to go through consume().
     virtual std::byte* direct(const ExtentRead& read, std::uint32_t decoded_bytes) = 0;
+    // The memory of direct() is written now, or was.
+    virtual void modified(const ExtentRead&) {}
     // Memory of the extent's size that consume() wants to keep; null if any will do.
     using Kept = std::shared_ptr<std::vector<std::byte>>;
     virtual Kept keep(const ExtentRead&, std::uint32_t /*decoded_bytes*/) { return nullptr; }
@@ -81,7 +83,7 @@ class ReadPipeline {
   bool read_in_place(const Fetch& fetch, Status* status);
   Status process(const Fetched& fetched, Decoder& decoder);
   Status process_extent(const ExtentRead& read, Bytes stored, Bytes base, Decoder& decoder);
-  Status decode(const ExtentRead& read, Bytes stored, Bytes base, MutableBytes out, Decoder& decoder);
+  Result<Bytes> decode_base(const ExtentRead& read, Bytes stored, Decoder& decoder);
   Status check_padding(const ExtentRead& read, Bytes padding) const;
   void finish_one(Status status);
   void fail(Status status);

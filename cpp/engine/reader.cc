@@ -130,10 +130,9 @@ class RequestSink final : public ReadPipeline::Sink {
       : directory_(directory), requests_(requests), files_(files), cache_(cache), modified_(requests.size()) {}
 
   std::byte* direct(const ExtentRead& read, std::uint32_t decoded_bytes) override {
-    std::byte* out = direct_destination(directory_, requests_, read, decoded_bytes);
-    if (out) modified_[read.targets.front().request] = true;
-    return out;
+    return direct_destination(directory_, requests_, read, decoded_bytes);
   }
+  void modified(const ExtentRead& read) override { modified_[read.targets.front().request] = true; }
   Kept keep(const ExtentRead& read, std::uint32_t decoded_bytes) override {
     return leaves_part_of_pack(directory_, requests_, read, decoded_bytes) ? cache_.make(decoded_bytes) : nullptr;
   }
@@ -156,7 +155,7 @@ class RequestSink final : public ReadPipeline::Sink {
                                std::to_string(file.extents[read.extent].offset) + " of file '" + file.file->path() +
                                "'");
   }
-  std::vector<bool> modified() const { return {modified_.begin(), modified_.end()}; }
+  std::vector<bool> all_modified() const { return {modified_.begin(), modified_.end()}; }
 
  private:
   void feed(const ExtentRead& read, Bytes decoded) {
@@ -351,7 +350,7 @@ Status ReaderImpl::run(std::span<const ReadRequest> requests, bool deep, const P
   if (!deep && !packs_.empty())
     std::erase_if(reads, [&sink](const ExtentRead& read) { return sink.fed_from_cache(read); });
   if (reads.empty()) {  // array after array out of one pack: all that follows would cost more than the copy
-    if (modified) *modified = sink.modified();
+    if (modified) *modified = sink.all_modified();
     return {};
   }
   const std::vector<Fetch> fetches = plan_fetches(
@@ -359,7 +358,7 @@ Status ReaderImpl::run(std::span<const ReadRequest> requests, bool deep, const P
       [&](std::uint32_t f) { return files[f]->table_offset; }, kFetchBytes);
   ReadPipeline pipeline(fetches, files, buffers_, sink, {.threads = threads_, .io = io_, .deep = deep});
   const Status status = pipeline.run(poll);
-  if (modified) *modified = sink.modified();
+  if (modified) *modified = sink.all_modified();
   const ReadStatistics s = pipeline.statistics();
   const std::lock_guard lock(mutex_);
   statistics_.chunks_read += s.chunks_read;

@@ -181,20 +181,21 @@ class PosixReadableFile final : public ReadableFile {
     return read_rest(*open, offset, out, 0);
   }
 
-  bool try_read_cached(std::uint64_t offset, MutableBytes out) override {
-    if (!cached_reads_ || !inside(offset, out.size(), size_)) return false;
+  std::size_t read_cached(std::uint64_t offset, MutableBytes out) override {
+    if (!cached_reads_ || !inside(offset, out.size(), size_)) return 0;
     const Result<Open> open = use();
-    if (!open.ok()) return false;
-    while (!out.empty()) {
+    if (!open.ok()) return 0;
+    std::size_t done = 0;
+    while (done < out.size()) {
+      const MutableBytes rest = out.subspan(done);
       const ssize_t n = retry_on_eintr([&] {
-        return calls_.pread_cached((*open)->cached.get(), out.data(), out.size(), static_cast<off_t>(offset));
+        return calls_.pread_cached((*open)->cached.get(), rest.data(), rest.size(), static_cast<off_t>(offset + done));
       });
       if (n < 0 && errno != EAGAIN) cached_reads_ = false;  // EOPNOTSUPP, ENOSYS: it will not learn it
-      if (n <= 0) return false;
-      offset += static_cast<std::uint64_t>(n);
-      out = out.subspan(static_cast<std::size_t>(n));
+      if (n <= 0) break;
+      done += static_cast<std::size_t>(n);
     }
-    return true;
+    return done;
   }
 
   Status read_direct(std::uint64_t offset, MutableBytes out) override {

@@ -37,8 +37,8 @@ class ReadableFile {
   virtual const std::string& path() const = 0;  // for messages
   // Reads exactly out.size() bytes at `offset`; a file that ends before that is kCorruption.
   virtual Status read_at(std::uint64_t offset, MutableBytes out) = 0;
-  // The same, but only from memory: false, quickly, when any of it would wait for the device.
-  virtual bool try_read_cached(std::uint64_t offset, MutableBytes out) = 0;
+  // Reads what memory holds, up to the first byte that would wait for the device; returns how many bytes these are.
+  virtual std::size_t read_cached(std::uint64_t offset, MutableBytes out) = 0;
   // Like read_at, past the page cache where the file system allows it (buffered otherwise).
   // REQUIRES: offset, out.size() and the address of `out` are multiples of direct_alignment().
   // The last request may reach past the end of the file; the bytes beyond it are unspecified.

@@ -241,7 +241,7 @@ TEST(EngineReadFaultsTest, AnyReadThatFailsIsAnErrorOrDoesNotMatter) {
           const std::string result = load(plan);
           const std::string operation = plan->log()[n - 1].operation;
           if (result.empty()) {
-            EXPECT_TRUE(operation == "open" || operation == "try_read_cached") << operation;
+            EXPECT_TRUE(operation == "open" || operation == "read_cached") << operation;
           } else {
             EXPECT_NE(result.find("injected fault"), std::string::npos) << operation << ": " << result;
             ++errors;
@@ -249,6 +249,46 @@ TEST(EngineReadFaultsTest, AnyReadThatFailsIsAnErrorOrDoesNotMatter) {
         }
     }
   EXPECT_GT(errors, 30);
+}
+
+// Array b is damaged; and from each call on, all fail: then a's chunk was to be read in place, and could not be.
+TEST(EngineReadFaultsTest, AFailedLoadNamesTheMemoryItChangedAndNoOther) {
+  constexpr std::size_t kBytes = 9 << 20;
+  const auto disk = std::make_shared<MemoryDisk>();
+  ASSERT_TRUE(save_on(on(disk),
+                      {make_array("a", DType::kUint8, {kBytes}, 1), make_array("b", DType::kUint8, {kBytes}, 2)},
+                      {.codec = CodecPolicy::kRaw})
+                  .ok());
+  for (auto [name, bytes] : disk->files())
+    if (name.starts_with("p")) {
+      bytes[bytes.size() / 2] ^= std::byte{1};
+      disk->put(name, bytes);
+    }
+  const auto touched = [](const std::vector<std::byte>& memory) {
+    return std::ranges::any_of(memory, [](std::byte byte) { return byte != std::byte{}; });
+  };
+  int changed = 0, spared = 0;
+  for (const bool cached : {true, false}) {
+    disk->set_cached(cached);
+    for (std::uint64_t n = 1, calls = n; n <= calls; ++n) {
+      const auto plan = std::make_shared<FaultPlan>();
+      auto reader =
+          open_reader(std::make_unique<FaultStorage>(std::make_unique<MemoryStorage>(disk), plan), {.threads = 1});
+      ASSERT_TRUE(reader.ok());
+      plan->set({.at_call = n, .crash = true});
+      std::vector<std::byte> a(kBytes), b(kBytes);
+      const std::vector<ReadRequest> requests = {{.leaf = 0, .shape = {kBytes}, .data = a.data()},
+                                                 {.leaf = 1, .shape = {kBytes}, .data = b.data()}};
+      std::vector<bool> modified;
+      EXPECT_FALSE((*reader)->read_into(requests, false, {}, &modified).ok());
+      EXPECT_EQ(modified, (std::vector<bool>{touched(a), touched(b)})) << "call " << n;
+      changed += touched(a) + touched(b);
+      spared += !touched(a) + !touched(b);
+      calls = plan->calls();
+    }
+  }
+  EXPECT_GT(changed, 0);
+  EXPECT_GT(spared, 0);
 }
 
 TEST(EngineReadFaultsTest, VerifyReportsWhatCannotBeRead) {
@@ -266,7 +306,7 @@ TEST(EngineReadFaultsTest, VerifyReportsWhatCannotBeRead) {
       const std::string operation = plan->log()[n - 1].operation;
       if (operation == "lease") {
         EXPECT_EQ(found, "");  // it reads without one
-      } else if (operation != "try_read_cached") {
+      } else if (operation != "read_cached") {
         EXPECT_NE(found.find("injected fault"), std::string::npos) << operation << ": " << found;
         const Result<VerifyReport> report = verify_on(storage, true, 2, {});
         EXPECT_TRUE(report.ok() && report->ok()) << operation;  // the fault is over

@@ -149,11 +149,14 @@ class FaultReadableFile final : public ReadableFile {
     return with_faults(*plan_, "read_direct", path(), name_, offset, out.size(),
                        [&] { return inner_->read_direct(offset, out); });
   }
-  // A failure here is the answer "not cached".
-  bool try_read_cached(std::uint64_t offset, MutableBytes out) override {
-    return with_faults(*plan_, "try_read_cached", path(), name_, offset, out.size(),
-                       [&] { return inner_->try_read_cached(offset, out) ? Status() : not_found("not cached"); })
-        .ok();
+  // A failure here is the answer that nothing is cached.
+  std::size_t read_cached(std::uint64_t offset, MutableBytes out) override {
+    std::size_t done = 0;
+    const Status status = with_faults(*plan_, "read_cached", path(), name_, offset, out.size(), [&] {
+      done = inner_->read_cached(offset, out);
+      return done == out.size() ? Status() : not_found("not cached");
+    });
+    return status.ok() ? done : 0;
   }
 
  private:

@@ -164,12 +164,12 @@ class MemoryDisk::Readable final : public ReadableFile {
   const std::string& path() const override { return path_; }
   std::size_t direct_alignment() const override { return kAlignmentMin; }
   Status read_at(std::uint64_t offset, MutableBytes out) override { return copy(offset, out, out.size()); }
-  bool try_read_cached(std::uint64_t offset, MutableBytes out) override {
+  std::size_t read_cached(std::uint64_t offset, MutableBytes out) override {
     {
       std::lock_guard lock(disk_->mutex_);
-      if (!disk_->cached_) return false;
+      if (!disk_->cached_) return 0;
     }
-    return copy(offset, out, out.size()).ok();
+    return copy(offset, out, out.size()).ok() ? out.size() : 0;
   }
   Status read_direct(std::uint64_t offset, MutableBytes out) override {
     if ((offset | out.size() | reinterpret_cast<std::uintptr_t>(out.data())) % kAlignmentMin != 0)

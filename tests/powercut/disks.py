@@ -166,12 +166,15 @@ def mounted(file_system: str, image: Path, where: Path) -> Iterator[Path]:
 
 
 def _unmount(where: Path) -> None:
-    """Retries while it is busy: whoever used it may be on the way out, and a loop device lets go of its file late."""
+    """Retries while it is busy: whoever used it may be on the way out, and a loop device lets go of its file late.
+    Nothing may be mounted there."""
     deadline = time.monotonic() + WAIT_SECONDS
     while True:
         try:
             return _call("umount2", bytes(where), 0)
         except OSError as error:
+            if error.errno == errno.EINVAL:
+                return None
             if error.errno != errno.EBUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
@@ -181,13 +184,13 @@ def _unmount(where: Path) -> None:
 def logging_disk(program: Path, image: Path, log: Path, where: Path) -> Iterator[Path]:
     """Runs the daemon of log_device.c and yields the directory with its files, `disk` and `marks`."""
     where.mkdir()
-    with started([program, where, image, log], start_new_session=True) as daemon:
+    with ExitStack() as stack:
+        stack.callback(_unmount, where)  # the daemon mounts by itself, up to its end
+        daemon = stack.enter_context(started([program, where, image, log], start_new_session=True))
         deadline = time.monotonic() + WAIT_SECONDS
         while not (where / "disk").exists():
             if daemon.poll() is not None or time.monotonic() > deadline:
                 raise Unable(f"the FUSE daemon did not start (status {daemon.poll()}): is /dev/fuse usable here?")
             time.sleep(0.01)
-        try:
-            yield where
-        finally:
-            _unmount(where)
+        stack.callback(_unmount, where)
+        yield where

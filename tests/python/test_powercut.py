@@ -74,7 +74,7 @@ def test_nothing_stays_when_it_is_stopped(number: signal.Signals, tmp_path: Path
     wait_until(lambda: not processes("", tmp_path))
     assert str(tmp_path) not in Path("/proc/mounts").read_text()
     if number != signal.SIGKILL:
-        assert list(tmp_path.iterdir()) == [output]
+        assert list(tmp_path.iterdir()) == [output], output.read_text()
 
 
 def processes(name: str, directory: Path) -> list[str]:
