@@ -130,6 +130,7 @@ lint: $(VENV)/.lint
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(PY) tests/structure.py
 	$(VENV)/bin/clang-format --dry-run --Werror $(CPP_FORMATTED)
 
 format: $(VENV)/.lint

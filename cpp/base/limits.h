@@ -18,6 +18,7 @@ inline constexpr std::size_t kRankMax = 64;                    // dimensions of 
 inline constexpr std::size_t kAlignmentMin = 4 * kKiB;         // bytes; of blocks in a data file
 inline constexpr std::size_t kAlignmentMax = 64 * kKiB;
 inline constexpr std::size_t kManifestBytesMax = 64 * kMiB;
+inline constexpr std::size_t kNotesBytesMax = 1 * kMiB;
 inline constexpr std::size_t kDirectoryBytesMax = 2 * kGiB;  // decoded bytes of a directory
 inline constexpr std::size_t kKeyPathBytesMax = 64 * kKiB;   // encoded key path of one leaf
 inline constexpr std::size_t kNameBytesMax = 255;            // a file's name inside a checkpoint
@@ -29,6 +30,5 @@ inline constexpr std::uint32_t kProcessCountMax = 1u << 18;  // their names fit 
 inline constexpr std::size_t kBlockBytes = 8 * kMiB;            // one output buffer
 inline constexpr std::size_t kCodingBytesDefault = 128 * kMiB;  // buffers of one save or load
 inline constexpr unsigned kThreadsMax = 256;
-inline constexpr unsigned kIoThreads = 4;  // threads that sit in pwrite or pread; enough to fill a device's queue
 
 }  // namespace ostraca

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <charconv>
 #include <cstdio>
 #include <cstring>
 
@@ -291,5 +292,16 @@ std::string index_file_name(const CheckpointId& id) { return "index-" + id.hex()
 std::string intent_file_name(const CheckpointId& id) { return "intent-" + id.hex() + ".json"; }
 
 std::string tombstone_file_name(const CheckpointId& id) { return "tombstone-" + id.hex() + ".json"; }
+
+std::string notes_file_name(std::uint64_t number) { return "notes-" + std::to_string(number) + ".json"; }
+
+std::uint64_t notes_number(std::string_view name) {
+  constexpr std::string_view kBegin = "notes-", kEnd = ".json";
+  if (name.size() <= kBegin.size() + kEnd.size() || !name.starts_with(kBegin) || !name.ends_with(kEnd)) return 0;
+  const std::string_view digits = name.substr(kBegin.size(), name.size() - kBegin.size() - kEnd.size());
+  std::uint64_t number = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
+  return error == std::errc() && notes_file_name(number) == name ? number : 0;
+}
 
 }  // namespace ostraca

@@ -19,18 +19,20 @@ using nlohmann::json;
 
 constexpr const char* kManifestFormat = "ostraca";
 constexpr const char* kIntentFormat = "ostraca-intent";
-// How every manifest and intent ends: the CRC's member, which covers what comes before its digits.
+constexpr const char* kNoteFormat = "ostraca-notes";
+// How every manifest, intent and note ends: the CRC's member, which covers what comes before its digits.
 constexpr std::string_view kClosingBegin = "\"crc32c\": \"";
 constexpr std::string_view kClosingEnd = "\"\n}\n";
 constexpr std::size_t kCrcDigits = 8;
 constexpr std::size_t kClosingBytes = kClosingBegin.size() + kCrcDigits + kClosingEnd.size();
-constexpr std::string_view kMetadata = "metadata";
+constexpr std::string_view kMetadata = "metadata", kFacts = "facts";
 constexpr std::string_view kManifestMembers[] = {
     "format",           "version",       "features", "id",     "step",    "created",      "writer",
     "process_count",    "logical_bytes", "arrays",   "chunks", "seconds", "stored_bytes", "stall_seconds",
     "referenced_bytes", "base",          "metadata", "index",  "files",   "parent",       "created_nanoseconds"};
 constexpr std::string_view kIntentMembers[] = {"format",  "version", "id",  "base",    "process_count",
                                                "created", "host",    "pid", "boot_id", "start_ticks"};
+constexpr std::string_view kNoteMembers[] = {"format", "version", "id", "facts"};
 constexpr std::int64_t kNanosecondsPerSecond = 1'000'000'000;
 constexpr std::int64_t kCreatedSecondsMax = INT64_MAX / kNanosecondsPerSecond - 1;  // in the year 2262
 
@@ -85,9 +87,9 @@ Status check_closing(std::string_view text) {
   return {};
 }
 
-// The members of `text` named in `names`, parsed, but for the metadata, of which the text is kept.
-Result<json> parse_members(std::string_view text, std::span<const std::string_view> names,
-                           std::string* metadata = nullptr) {
+// The members of `text` named in `names`, parsed, but for the one called `kept`, of which the text is kept.
+Result<json> parse_members(std::string_view text, std::span<const std::string_view> names, std::string_view kept = {},
+                           std::string* kept_text = nullptr) {
   OSTRACA_RETURN_IF_ERROR(check_closing(text));
   OSTRACA_RETURN_IF_ERROR(check_json(text));
   if (text.substr(text.find_first_not_of(" \t\r\n")).front() != '{') return format_error("expected a JSON object");
@@ -95,14 +97,14 @@ Result<json> parse_members(std::string_view text, std::span<const std::string_vi
   std::string twice;  // readers would disagree on which one counts
   for_each_member(text, [&](std::string_view name, std::string_view value) {
     if (std::ranges::find(names, name) == names.end()) return;
-    const bool keep_text = name == kMetadata;
+    const bool keep_text = name == kept;
     if (!members.emplace(name, keep_text ? json() : json::parse(value, nullptr, /*allow_exceptions=*/false)).second)
       twice = name;
-    if (keep_text) *metadata = value;
+    if (keep_text) *kept_text = value;
   });
   if (!twice.empty()) return format_error("member '" + twice + "': expected once, found more");
-  if (metadata != nullptr && !members.contains(kMetadata))
-    return format_error("member 'metadata': expected any JSON, found nothing");
+  if (!kept.empty() && !members.contains(kept))
+    return format_error("member '" + std::string(kept) + "': expected any JSON, found nothing");
   return members;
 }
 
@@ -260,7 +262,7 @@ Result<std::string> encode_manifest(const Manifest& manifest) {
 
 Result<Manifest> decode_manifest(std::string_view text) {
   Manifest manifest;
-  OSTRACA_ASSIGN_OR_RETURN(const json members, parse_members(text, kManifestMembers, &manifest.metadata));
+  OSTRACA_ASSIGN_OR_RETURN(const json members, parse_members(text, kManifestMembers, kMetadata, &manifest.metadata));
   OSTRACA_RETURN_IF_ERROR(check_format(members, kManifestFormat));
   OSTRACA_ASSIGN_OR_RETURN(manifest.features, json_hex(members, "features", 16));
   if ((manifest.features & ~kFeaturesSupported) != 0)
@@ -322,6 +324,33 @@ Result<Intent> decode_intent(std::string_view text) {
   Result<Intent> intent = read_intent(text);
   if (!intent.ok()) return intent.status().with_context("intent");
   return intent;
+}
+
+Result<std::string> encode_note(const Note& note) {
+  if (const Status status = check_json(note.facts); !status.ok())
+    return invalid_argument("notes: facts: " + status.message());
+  JsonWriter writer;
+  writer.add_text("format", kNoteFormat);
+  writer.add_number("version", kFormatVersion);
+  writer.add_text("id", note.id.hex());
+  writer.add("facts", note.facts);
+  std::string text = writer.close();
+  const Status readable = decode_note(text).status();
+  if (!readable.ok()) return invalid_argument(readable.message());
+  return text;
+}
+
+Result<Note> decode_note(std::string_view text) {
+  const Result<Note> note = [&]() -> Result<Note> {
+    Note found;
+    OSTRACA_ASSIGN_OR_RETURN(const json members, parse_members(text, kNoteMembers, kFacts, &found.facts));
+    OSTRACA_RETURN_IF_ERROR(check_format(members, kNoteFormat));
+    OSTRACA_ASSIGN_OR_RETURN(found.id, json_id(members, "id"));
+    if (!found.facts.starts_with('{')) return format_error("member 'facts': expected an object, found other JSON");
+    return found;
+  }();
+  if (!note.ok()) return note.status().with_context("notes");
+  return note;
 }
 
 Result<BaseName> decode_base(std::string_view text) {

@@ -1,4 +1,4 @@
-// manifest.json and the intent (docs/format.md, section 8). Text <-> structs, no I/O.
+// manifest.json, the intent and notes (docs/format.md, section 8). Text <-> structs, no I/O.
 #pragma once
 
 #include <cstdint>
@@ -62,6 +62,15 @@ struct Intent {
 // kInvalidArgument when the base's name cannot be written.
 Result<std::string> encode_intent(const Intent& intent);
 Result<Intent> decode_intent(std::string_view text);
+
+// Facts about a checkpoint that change after its commit, in `notes-<number>.json`: the newest that can be read counts.
+struct Note {
+  CheckpointId id;           // of the checkpoint that it is about
+  std::string facts = "{}";  // JSON text of an object
+};
+// kInvalidArgument when `facts` is not the JSON of an object, or too large.
+Result<std::string> encode_note(const Note& note);
+Result<Note> decode_note(std::string_view text);
 
 // What deletion has to know of a manifest or an intent, whatever features it requires: the base that it names.
 struct BaseName {

@@ -2,16 +2,20 @@
 //   1. every process writes its data file;
 //   2. and makes it durable, and its name, before it reports;
 //   3. the committer opens every reported file and checks id, size, footer and tables;
-//   4. it writes the index and a temporary manifest and makes both, and their names, durable;
+//   4. it writes the index and makes it, and its name, durable;
 //   5. it publishes the manifest, and makes its name durable (engine/publish.cc);
 //   6. only then are the intent and the files of an overwritten checkpoint removed.
 // An error before step 5 removes what step 4 wrote. After it nothing is removed: kCommitUncertain.
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <mutex>
+#include <new>
 #include <set>
 
 #include "base/limits.h"
+#include "base/worker_pool.h"
 #include "checksum/crc32c.h"
 #include "codec/codec.h"
 #include "engine/data_files.h"
@@ -53,6 +57,46 @@ Result<Part> read_part(Storage& storage, const FileReport& report) {
   return part;
 }
 
+// Of all processes' files, many at a time. Of several failures the one of the first process is returned.
+Result<std::vector<Part>> read_parts(Storage& storage, const std::vector<FileReport>& reports,
+                                     std::atomic<std::uint64_t>* files_checked) {
+  std::vector<Part> parts(reports.size());
+  std::mutex mutex;  // guards failure and failed_at
+  Status failure;
+  std::size_t failed_at = reports.size();
+  std::atomic<std::size_t> next = 0;
+  const auto read = [&](std::size_t i) {
+    Result<Part> part = [&]() -> Result<Part> {
+      try {
+        return read_part(storage, reports[i]);
+      } catch (const std::bad_alloc&) {
+        return Status(Code::kOutOfMemory, "the memory for the tables of " + reports[i].file_name() + " cannot be had");
+      }
+    }();
+    if (part.ok()) {
+      parts[i] = part.take();
+      if (files_checked != nullptr) ++*files_checked;
+      return;
+    }
+    const std::lock_guard lock(mutex);
+    if (i < failed_at) failure = part.status(), failed_at = i;
+    next = reports.size();
+  };
+  const auto work = [&] {
+    for (std::size_t i = next++; i < reports.size(); i = next++) read(i);
+  };
+  const auto threads = static_cast<unsigned>(std::min<std::size_t>(reports.size(), storage.traits().small_reads));
+  if (threads <= 1) {
+    work();
+  } else {
+    WorkerPool pool(threads, "commit");
+    for (unsigned i = 0; i < threads; ++i) pool.submit(work);
+    pool.wait_idle();
+  }
+  if (!failure.ok()) return failure;
+  return parts;
+}
+
 struct Index {
   std::vector<std::byte> bytes;
   std::uint32_t footer_crc = 0;
@@ -86,7 +130,7 @@ Result<Index> encode_index(Bytes decoded, const FileReport& report) {
 Result<std::uint64_t> referenced_bytes(Storage& storage, const std::vector<Part>& parts, const Directory& directory,
                                        const std::string& base_directory) {
   if (base_directory.empty()) return std::uint64_t{0};
-  const std::unique_ptr<Storage> base = storage.sibling(base_directory);
+  const std::unique_ptr<Storage> base = beside(storage, base_directory);
   DataFiles files(storage, base.get(), directory);
   std::set<std::pair<std::uint32_t, std::uint32_t>> used;
   for (const ChunkRef& ref : directory.refs)
@@ -163,12 +207,7 @@ Result<std::string> commit_on(Storage& storage, const std::vector<FileReport>& u
   std::vector<FileReport> reports = unordered;
   OSTRACA_RETURN_IF_ERROR(check_reports(reports));
   const CheckpointId id = reports.front().attempt;
-  std::vector<Part> parts;
-  for (const FileReport& report : reports) {
-    OSTRACA_ASSIGN_OR_RETURN(Part part, read_part(storage, report));
-    parts.push_back(std::move(part));
-    if (options.files_checked != nullptr) ++*options.files_checked;
-  }
+  OSTRACA_ASSIGN_OR_RETURN(const std::vector<Part> parts, read_parts(storage, reports, options.files_checked));
   OSTRACA_ASSIGN_OR_RETURN(const Directory directory, merge(parts));
   const std::vector<std::byte> decoded = encode_directory(directory);
   OSTRACA_ASSIGN_OR_RETURN(const Index index, encode_index(decoded, reports.front()));
@@ -184,22 +223,17 @@ Result<std::string> commit_on(Storage& storage, const std::vector<FileReport>& u
   OSTRACA_ASSIGN_OR_RETURN(std::string text, encode_manifest(manifest));
 
   const std::string index_name = index_file_name(id);
-  const std::string temporary = "manifest-" + id.hex() + ".json";
   Status status = storage.write_small(index_name, index.bytes);
   if (status.code() == Code::kExists)  // the index is the other commit's: hands off
     return exists("attempt " + id.hex() + " was committed to '" + storage.path() + "' before, or is being committed");
-  if (status.ok()) status = storage.write_small(temporary, as_bytes(text));
   if (status.ok()) status = storage.sync_directory();
   Published published;
-  if (status.ok()) status = publish(storage, temporary, manifest, options, &published);
+  if (status.ok()) status = publish(storage, manifest, text, options, &published);
   if (status.ok()) {
     remove_superseded(storage, manifest.id, published);
     return text;
   }
-  if (status.code() != Code::kCommitUncertain) {
-    (void)storage.remove(temporary);
-    (void)storage.remove(index_name);
-  }
+  if (status.code() != Code::kCommitUncertain) (void)storage.remove(index_name);
   return status;
 }
 

@@ -36,7 +36,7 @@ Result<std::shared_ptr<Keyframe>> Keyframe::open(std::unique_ptr<Storage> storag
     Result<Manifest> manifest = decode_manifest(text);
     if (!manifest.ok()) return manifest.status().with_context("file '" + storage->path_of(kManifestName) + "'");
     if (!manifest->base_directory.empty()) {  // a delta stands for its keyframe
-      std::unique_ptr<Storage> keyframe = storage->sibling(manifest->base_directory);
+      std::unique_ptr<Storage> keyframe = beside(*storage, manifest->base_directory);
       const Result<std::string> there = read_manifest(*keyframe);
       const Result<Manifest> base = there.ok() ? decode_manifest(*there) : Result<Manifest>(there.status());
       if (there.status().code() == Code::kSystem)
@@ -60,10 +60,7 @@ Result<std::shared_ptr<Keyframe>> Keyframe::open(std::unique_ptr<Storage> storag
   }
 }
 
-Result<std::string> Keyframe::name() const {
-  OSTRACA_ASSIGN_OR_RETURN(Storage::Siblings siblings, storage_->siblings());
-  return std::move(siblings.own);
-}
+Result<std::string> Keyframe::name() const { return storage_->name(); }
 
 BaseChunks Keyframe::find(const ArraySource& source, const Grid& grid) const {
   const Directory& d = stored_.directory;

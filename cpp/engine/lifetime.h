@@ -11,6 +11,11 @@
 
 namespace ostraca {
 
+// The checkpoint of that name in the same run.
+inline std::unique_ptr<Storage> beside(Storage& storage, const std::string& name) {
+  return storage.run()->checkpoint(name);
+}
+
 // A lease on checkpoint `id`'s manifest, or on its tombstone if it was removed: for who reads it as a base. kNotFound:
 // neither is there.
 Result<std::unique_ptr<Lease>> lease_base(Storage& storage, const CheckpointId& id);
@@ -24,7 +29,7 @@ class OpenBase {
   OpenBase(Storage& storage, const Manifest& manifest) {
     if (manifest.base_directory.empty()) return;
     name_ = manifest.base_directory;
-    storage_ = storage.sibling(manifest.base_directory);
+    storage_ = beside(storage, manifest.base_directory);
     Result<std::unique_ptr<Lease>> lease = lease_base(*storage_, manifest.base_id);
     status_ = lease.status();
     if (lease.ok()) lease_ = lease.take();
@@ -57,6 +62,7 @@ Status check_no_claim(Storage& storage, const Manifest& manifest);
 struct InPlace {
   bool is_there = false;
   std::optional<Manifest> manifest;  // if it could be read
+  Expected expected = Expected::absent();
 };
 // Fails only where the system does: a damaged manifest may be overwritten.
 Result<InPlace> manifest_in_place(Storage& storage);

@@ -1,10 +1,10 @@
 // How a manifest gets its name:
 //
-//   1. without `overwrite` by a link, which fails where there is one. With it, under the lease of those who replace or
-//      remove a manifest (prune is among them; readers are not), and only there:
+//   1. without `overwrite` where there is none, which the store sees to. With it, under the lease of those who replace
+//      or remove a manifest (prune is among them; readers are not), and only there:
 //   2.   the manifest in place is read: it must be the one that is to be replaced, and nobody's base;
-//   3.   it gets its tombstone's name as a second one, and the new manifest takes its name (where there is none: a
-//        link again, as those of step 1 hold no lease; if one of them was faster, from 2);
+//   3.   the new one takes the place of this version of it, which gets its tombstone's name (or of none, as those of
+//        step 1 hold no lease; if somebody was faster, from 2);
 //   4.   the names are made durable, and the lease ends.
 //   5. Whoever took the overwritten checkpoint as its base between 2 and 3 has written its intent by then: only if
 //      there is nobody its files are removed, the tombstone last. Otherwise prune does that one day.
@@ -37,21 +37,8 @@ Status check_replaced(Storage& storage, const InPlace& found, const std::optiona
   return found.manifest ? check_no_claim(storage, *found.manifest) : Status();
 }
 
-// Step 3, for a manifest that is there. One that cannot be read leaves no tombstone: prune finds its files.
-Status replace(Storage& storage, const std::string& temporary, const InPlace& found) {
-  std::string tombstone;
-  if (found.manifest) {
-    tombstone = tombstone_file_name(found.manifest->id);
-    const Status named = storage.add_name(kManifestName, tombstone);
-    if (!named.ok() && named.code() != Code::kExists) return named;  // one that is there was left by a crash
-  }
-  Status status = storage.publish(temporary, kManifestName, true);
-  if (!status.ok() && status.code() != Code::kCommitUncertain && found.manifest) (void)storage.remove(tombstone);
-  return status;
-}
-
 // Steps 2 and 3. REQUIRES: the lease.
-Status publish_over(Storage& storage, const std::string& temporary, const Manifest& manifest,
+Status publish_over(Storage& storage, const Manifest& manifest, Publication publication,
                     const std::optional<CheckpointId>& expected, Published* published) {
   Status status;
   for (int i = 0; i < kTries; ++i) {
@@ -59,8 +46,10 @@ Status publish_over(Storage& storage, const std::string& temporary, const Manife
     OSTRACA_RETURN_IF_ERROR(check_replaced(storage, found, expected));
     OSTRACA_RETURN_IF_ERROR(check_base(storage, manifest));
     published->replaced = found.manifest;
-    if (found.is_there) return replace(storage, temporary, found);
-    status = storage.publish(temporary, kManifestName, false);
+    publication.expected = found.expected;
+    // A manifest that cannot be read leaves no tombstone: prune finds its files.
+    publication.retired = found.manifest ? tombstone_file_name(found.manifest->id) : std::string();
+    status = storage.publish(publication);
     if (status.code() != Code::kExists) return status;
   }
   return status;
@@ -77,15 +66,16 @@ Status make_durable(Storage& storage) {
 
 }  // namespace
 
-Status publish(Storage& storage, const std::string& temporary, const Manifest& manifest, const CommitOptions& options,
+Status publish(Storage& storage, const Manifest& manifest, const std::string& text, const CommitOptions& options,
                Published* published) {
+  const Publication publication{.name = kManifestName, .contents = as_bytes(text), .token = manifest.id.hex()};
   if (options.overwrite) {
     OSTRACA_ASSIGN_OR_RETURN(const std::unique_ptr<Lease> lease, storage.lease_replacing(kManifestName));
-    OSTRACA_RETURN_IF_ERROR(publish_over(storage, temporary, manifest, options.replaces, published));
+    OSTRACA_RETURN_IF_ERROR(publish_over(storage, manifest, publication, options.replaces, published));
     OSTRACA_RETURN_IF_ERROR(make_durable(storage));
   } else {
     OSTRACA_RETURN_IF_ERROR(check_base(storage, manifest));
-    const Status status = storage.publish(temporary, kManifestName, false);
+    const Status status = storage.publish(publication);
     if (status.code() == Code::kExists)
       return exists("another save committed to '" + storage.path() + "' first; this one was discarded");
     OSTRACA_RETURN_IF_ERROR(status);
@@ -93,7 +83,7 @@ Status publish(Storage& storage, const std::string& temporary, const Manifest& m
   }
   if (manifest.base_directory.empty()) return {};
   // From here on the manifest keeps the base's files; until here the intent did, if nobody disregarded it.
-  const Status base = lease_base(*storage.sibling(manifest.base_directory), manifest.base_id).status();
+  const Status base = lease_base(*beside(storage, manifest.base_directory), manifest.base_id).status();
   if (base.ok()) return {};
   return {Code::kCommitUncertain, "the checkpoint at '" + storage.path() +
                                       "' is published, but its base went while it was saved (" + base.message() +

@@ -15,9 +15,9 @@ struct Published {
   std::optional<Manifest> replaced;  // of the checkpoint that was overwritten: it is a tombstone now
 };
 
-// Makes the durable file `temporary`, which holds `manifest`, the checkpoint's manifest, durably. kCommitUncertain: it
-// may be that already, or soon be unreadable. Any other failure: what was there is there.
-Status publish(Storage& storage, const std::string& temporary, const Manifest& manifest, const CommitOptions& options,
+// Makes `text`, which `manifest` was encoded to, the checkpoint's manifest, durably. kCommitUncertain: it may be that
+// already, or soon be unreadable. Any other failure: what was there is there.
+Status publish(Storage& storage, const Manifest& manifest, const std::string& text, const CommitOptions& options,
                Published* published);
 
 // Removes the intent of attempt `id`, and what an overwritten checkpoint leaves, unless somebody has that as its base.

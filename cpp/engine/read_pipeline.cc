@@ -56,7 +56,7 @@ Status ReadPipeline::run(const Poll& poll) {
     decode_loop();
   } else {
     const auto threads = static_cast<unsigned>(std::min<std::size_t>(options_.threads, fetches_.size()));
-    WorkerPool decoders(threads, "decode"), readers(kIoThreads, "read");
+    WorkerPool decoders(threads, "decode"), readers(options_.io_threads, "read");
     if (decoders.threads() == 0 || readers.threads() == 0) return Status(Code::kSystem, kNoThreads);
     start(decoders, &ReadPipeline::decode_loop);
     start(readers, &ReadPipeline::io_loop);
@@ -121,7 +121,7 @@ bool ReadPipeline::take_ready(Lock& lock, Decoder& decoder) {
 bool ReadPipeline::take_next(Lock& lock, Decoder& decoder) {
   if (next_ == fetches_.size()) return false;
   // Twice what the I/O threads work on keeps them busy; more would only touch more memory.
-  if (in_flight_ >= 2 * kIoThreads + options_.threads) return false;
+  if (in_flight_ >= 2 * options_.io_threads + options_.threads) return false;
   Fetched fetched;
   fetched.buffer = buffers_.try_acquire();
   if (!fetched.buffer) {

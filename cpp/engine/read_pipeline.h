@@ -47,6 +47,7 @@ class ReadPipeline {
   };
   struct Options {
     unsigned threads = 1;
+    unsigned io_threads = 1;  // that wait for the device
     IoMode io = IoMode::kAuto;
     bool decode = true;  // false: only checksums and padding
     bool deep = false;   // content hashes too

@@ -356,7 +356,8 @@ Status ReaderImpl::run(std::span<const ReadRequest> requests, bool deep, const P
   const std::vector<Fetch> fetches = plan_fetches(
       reads, [&](std::uint32_t f) -> const std::vector<Extent>& { return files[f]->extents; },
       [&](std::uint32_t f) { return files[f]->table_offset; }, kFetchBytes);
-  ReadPipeline pipeline(fetches, files, buffers_, sink, {.threads = threads_, .io = io_, .deep = deep});
+  ReadPipeline pipeline(fetches, files, buffers_, sink,
+                        {.threads = threads_, .io_threads = storage_->traits().io_threads, .io = io_, .deep = deep});
   const Status status = pipeline.run(poll);
   if (modified) *modified = sink.all_modified();
   const ReadStatistics s = pipeline.statistics();

@@ -294,7 +294,9 @@ Status Verifier::check_chunks(const std::string& name, std::uint32_t number, con
   const std::vector<Fetch> fetches = plan_fetches(
       reads, [&](std::uint32_t f) -> const std::vector<Extent>& { return files[f]->extents; },
       [&](std::uint32_t f) { return files[f]->table_offset; }, kFetchBytes);
-  ReadPipeline pipeline(fetches, files, buffers_, sink, {.threads = threads_, .decode = deep, .deep = deep});
+  ReadPipeline pipeline(
+      fetches, files, buffers_, sink,
+      {.threads = threads_, .io_threads = storage_.traits().io_threads, .decode = deep, .deep = deep});
   const std::uint64_t before = report_.bytes - std::min(report_.bytes, file.file->size());
   const Status status = pipeline.run([&](std::uint64_t done, std::uint64_t) {
     return !poll_ || poll_(std::min(before + done, bytes_total_), bytes_total_);

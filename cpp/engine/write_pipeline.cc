@@ -13,8 +13,8 @@ namespace {
 
 // One block for each coding thread, one waiting to be placed, and enough in the writers' hands; the budget may allow
 // fewer, but two are needed for anything to overlap.
-std::size_t block_budget(std::size_t coding_bytes, unsigned threads) {
-  const std::size_t wanted = (2 * threads + kIoThreads + 1) * kBlockBytes;
+std::size_t block_budget(std::size_t coding_bytes, unsigned threads, unsigned io_threads) {
+  const std::size_t wanted = (2 * threads + io_threads + 1) * kBlockBytes;
   const std::size_t scratch = threads * kBlockBytes;
   const std::size_t allowed = coding_bytes > scratch ? coding_bytes - scratch : 0;
   return std::max(2 * kBlockBytes, std::min(wanted, allowed));
@@ -35,7 +35,8 @@ WritePipeline::WritePipeline(WritableFile& file, const Options& options, std::fu
       options_(options),
       header_(encode_header(options.header)),
       complete_(std::move(complete)),
-      blocks_(kBlockBytes, block_budget(options.coding_bytes, options.threads), BufferPool::FilledBy::kCpu) {
+      blocks_(kBlockBytes, block_budget(options.coding_bytes, options.threads, options.io_threads),
+              BufferPool::FilledBy::kCpu) {
   const std::size_t staging_bytes =
       std::min(options.staging_bytes.value_or(0), SIZE_MAX - options.keep_bytes) + options.keep_bytes;
   if (staging_bytes >= kBlockBytes)
@@ -75,7 +76,7 @@ void WritePipeline::seal() {
 void WritePipeline::start(std::size_t coders) try {
   if (coders_ || !status_.ok()) return;
   coders_ = std::make_unique<WorkerPool>(static_cast<unsigned>(coders), "code");
-  writers_ = std::make_unique<WorkerPool>(jobs_.size() > 1 ? kIoThreads : 1, "write");
+  writers_ = std::make_unique<WorkerPool>(jobs_.size() > 1 ? options_.io_threads : 1, "write");
   if (coders_->threads() == 0 || writers_->threads() == 0) return fail(Status(Code::kSystem, kNoThreads));
   for (unsigned i = 0; i < coders_->threads(); ++i) coders_->submit([this] { guard(&WritePipeline::code_loop); });
   for (unsigned i = 0; i < writers_->threads(); ++i) writers_->submit([this] { guard(&WritePipeline::io_loop); });

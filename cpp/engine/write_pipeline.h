@@ -39,6 +39,7 @@ class WritePipeline {
     FileHeader header;
     CodecPolicy codec = CodecPolicy::kAuto;
     unsigned threads = 1;
+    unsigned io_threads = 1;  // that wait for the device
     std::size_t coding_bytes = 0;
     std::optional<std::size_t> staging_bytes;
     std::size_t keep_bytes = 0;      // beside staging_bytes: memory for decoded chunks that stay, see take_kept()

@@ -158,8 +158,21 @@ Status WriterImpl::open() {
                         .boot_id = boot_id(),
                         .start_ticks = start_ticks(::getpid())};
     OSTRACA_ASSIGN_OR_RETURN(const std::string text, encode_intent(intent));
-    OSTRACA_RETURN_IF_ERROR(storage_->write_small(intent_file_name(id_), as_bytes(text)));
-    made_intent_ = true;
+    // Published as the manifest will be: what cannot serve for that is found out before there is data.
+    const Status published = storage_->publish({.name = intent_file_name(id_),
+                                                .contents = as_bytes(text),
+                                                .expected = Expected::absent(),
+                                                .token = id_.hex()});
+    made_intent_ = published.ok() || published.code() == Code::kCommitUncertain;
+    if (published.code() == Code::kCommitUncertain)
+      return Status::system(EIO, "begin a save (" + published.message() + ")", storage_->path());
+    OSTRACA_RETURN_IF_ERROR(published);
+    if (options_.process_count > 1 && !storage_->traits().is_shared)
+      return Status::system(
+          EOPNOTSUPP,
+          "save by several processes (the file system has neither hard links nor RENAME_NOREPLACE, as "
+          "mounts of buckets have not; one process can save here, and all can give the bucket's URL)",
+          storage_->path());
     // Again: whoever prunes looks for intents after it has removed a manifest, so that one of the two sees the other.
     if (base_) OSTRACA_RETURN_IF_ERROR(check_live_base(*storage_, base_name_, base_->id()));
   }
@@ -174,6 +187,7 @@ Status WriterImpl::open() {
       .header = header_,
       .codec = options_.codec,
       .threads = std::min(options_.threads ? options_.threads : usable_cores(), kThreadsMax),
+      .io_threads = storage_->traits().io_threads,
       .coding_bytes = options_.coding_bytes ? options_.coding_bytes : kCodingBytesDefault,
       .staging_bytes = options_.staging_bytes,
       .keep_bytes = options_.keep_bytes,
@@ -185,10 +199,10 @@ Status WriterImpl::open() {
 // The base must be beside the checkpoint, under a name of its own.
 Status WriterImpl::check_base() {
   OSTRACA_ASSIGN_OR_RETURN(base_name_, base_->name());
-  const Result<Storage::Siblings> siblings = storage_->siblings();
+  const Result<std::string> own = storage_->name();
   const Result<std::string> there = storage_->read_small(kManifestName, kManifestBytesMax);
   const Result<Manifest> manifest = there.ok() ? decode_manifest(*there) : Result<Manifest>(there.status());
-  if ((siblings.ok() && siblings->own == base_name_) || (manifest.ok() && manifest->id == base_->id()))
+  if ((own.ok() && *own == base_name_) || (manifest.ok() && manifest->id == base_->id()))
     return invalid_argument("'" + storage_->path() + "' cannot be saved against itself: name another base");
   return check_live_base(*storage_, base_name_, base_->id());
 }
@@ -338,8 +352,8 @@ Result<FileReport> WriterImpl::finish(const Poll& poll) {
 Result<std::shared_ptr<BaseSnapshot>> WriterImpl::snapshot() {
   if (!finished_ || aborted_) return invalid_argument("a save that is not finished is no base");
   if (base_) return invalid_argument("an incremental save is no base: its base is");
-  OSTRACA_ASSIGN_OR_RETURN(const Storage::Siblings siblings, storage_->siblings());
-  OSTRACA_ASSIGN_OR_RETURN(auto keyframe, Keyframe::open(storage_->sibling(siblings.own), options_.keep_bytes));
+  OSTRACA_ASSIGN_OR_RETURN(const std::string own, storage_->name());
+  OSTRACA_ASSIGN_OR_RETURN(auto keyframe, Keyframe::open(beside(*storage_, own), options_.keep_bytes));
   if (keyframe->id() != id_)
     return not_found("the checkpoint at '" + storage_->path() + "' is not, or no longer, the one that was saved");
   keyframe->adopt(options_.process_index, pipeline_->take_kept());

@@ -1,10 +1,11 @@
-// The one door to bytes at rest. Storage knows names and bytes, no format. All I/O of the engine passes here, so
-// that tests inject faults by wrapping this interface.
+// The one door to bytes at rest: a run, the checkpoints in it, their files. It knows names and bytes, no format. All
+// I/O of the engine passes here, so that tests inject faults by wrapping these interfaces.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/bytes.h"
@@ -35,6 +36,8 @@ class ReadableFile {
   virtual ~ReadableFile() = default;
   virtual std::uint64_t size() const = 0;
   virtual const std::string& path() const = 0;  // for messages
+  // Which version of the file this is, in the store's own words: an ETag, or what stat says.
+  virtual const std::string& version() const = 0;
   // Reads exactly out.size() bytes at `offset`; a file that ends before that is kCorruption.
   virtual Status read_at(std::uint64_t offset, MutableBytes out) = 0;
   // Reads what memory holds, up to the first byte that would wait for the device; returns how many bytes these are.
@@ -46,8 +49,8 @@ class ReadableFile {
   virtual std::size_t direct_alignment() const = 0;
 };
 
-// A lease on a file, held until it is destroyed; the system lets go of those of a process that died. Where the file
-// system has no leases it holds nothing. Thread-safe.
+// A lease on a file, held until it is destroyed; the system lets go of those of a process that died. Where the store
+// has no leases it holds nothing. Thread-safe.
 class Lease {
  public:
   virtual ~Lease() = default;
@@ -55,29 +58,77 @@ class Lease {
   virtual bool current() const = 0;
 };
 
-// A checkpoint's directory. Names are single validated path components. Thread-safe.
+// What a store is like: the engine asks instead of knowing.
+struct StoreTraits {
+  unsigned io_threads = 1;         // calls in flight that still gain, of one reader or writer
+  unsigned small_reads = 1;        // the same of calls that read little, and wait for a server more than for bytes
+  bool has_leases = true;          // lease() and lease_replacing() keep others away
+  bool is_shared = true;           // what one process publishes others find whole; learned by the first publish()
+  bool names_need_syncing = true;  // sync_directory() and sync_file() do something
+};
+
+// A small file and which version of it was read.
+struct Document {
+  std::string text;
+  std::string version;
+};
+
+// What must have a name for publish() to give it to something else.
+class Expected {
+ public:
+  static Expected absent() { return Expected(Kind::kAbsent, {}); }
+  static Expected any() { return Expected(Kind::kAny, {}); }
+  static Expected version(std::string version) { return Expected(Kind::kVersion, std::move(version)); }
+
+  bool is_absent() const { return kind_ == Kind::kAbsent; }
+  // Of what must be there; null where it does not matter.
+  const std::string* is_version() const { return kind_ == Kind::kVersion ? &version_ : nullptr; }
+
+ private:
+  enum class Kind { kAbsent, kAny, kVersion };
+  Expected(Kind kind, std::string version) : kind_(kind), version_(std::move(version)) {}
+
+  Kind kind_;
+  std::string version_;
+};
+
+struct Publication {
+  std::string name;
+  Bytes contents;
+  Expected expected = Expected::absent();
+  // The caller's own, 32 hexadecimal digits: a store that needs another name first makes it of this.
+  std::string token;
+  std::string retired = {};  // the name that what is replaced has from then on; empty: none
+};
+
+class Run;
+
+// A checkpoint's directory, or prefix. Names are single validated path components. Thread-safe.
 class Storage {
  public:
   virtual ~Storage() = default;
+  virtual StoreTraits traits() const = 0;
   virtual const std::string& path() const = 0;  // for messages
   virtual std::string path_of(const std::string& name) const = 0;
 
+  // The checkpoint's own name in its run: the real one, where a symbolic link leads here. No directory: kNotFound.
+  virtual Result<std::string> name() = 0;
+  virtual std::unique_ptr<Run> run() = 0;
+
   // Creates the directory and its missing parents. Remembers which directories are new, for sync_directory.
   virtual Status create_directory() = 0;
-  // Opens a new file (O_EXCL).
+  // Opens a new file; one that is there is kExists.
   virtual Result<std::unique_ptr<WritableFile>> create(const std::string& name, IoMode mode) = 0;
   virtual Result<std::unique_ptr<ReadableFile>> open(const std::string& name) = 0;  // absent: kNotFound
   // A whole small file. Larger than `max_bytes`: kFormat. Absent: kNotFound.
-  virtual Result<std::string> read_small(const std::string& name, std::size_t max_bytes) = 0;
-  // Creates (O_EXCL), writes, fsyncs, closes.
+  virtual Result<Document> read_document(const std::string& name, std::size_t max_bytes) = 0;
+  Result<std::string> read_small(const std::string& name, std::size_t max_bytes);
+  // A new small file, durable. One that is there is kExists; one that is cut off may stay when the process is killed.
   virtual Status write_small(const std::string& name, Bytes data) = 0;
-  // Makes the durable file `from` appear as `to`, atomically. With `replace` it takes the place of an existing `to`
-  // (rename); without, an existing `to` is kExists (link, then unlink of `from`).
-  // Any other failure means that `to` is as it was, but for kCommitUncertain: then nobody can tell.
-  virtual Status publish(const std::string& from, const std::string& to, bool replace) = 0;
-  // Gives the file `from` a second name; a copy of it, durable, where the file system has no links. An existing `to`
-  // is kExists.
-  virtual Status add_name(const std::string& from, const std::string& to) = 0;
+  // Gives a name to contents, which are durable by then: readers see what was there or all of what is there now.
+  // kExists: what is expected is not there. kCommitUncertain: nobody can tell. Any other failure: nothing changed.
+  // A version is compared under the caller's lease_replacing() where the store has leases, by the store where not.
+  virtual Status publish(const Publication& publication) = 0;
   // Makes names durable: fsyncs the directory, its parent after create_directory, and the parents of every other
   // directory that it made.
   virtual Status sync_directory() = 0;
@@ -95,16 +146,30 @@ class Storage {
   // For who replaces or removes what has this name, or puts something there: exclusive among those, and nothing to
   // readers. It is on the name: there need not be a file. Waits for whoever has it; after a minute kSystem, ETIMEDOUT.
   virtual Result<std::unique_ptr<Lease>> lease_replacing(const std::string& name) = 0;
-  // The directory's own name, and those of the directories beside it, sorted. Symbolic links are directories here,
-  // but the own name is the real one. No directory: kNotFound.
-  struct Siblings {
-    std::string own;
-    std::vector<std::string> others;
-  };
-  virtual Result<Siblings> siblings() = 0;
-  virtual std::unique_ptr<Storage> sibling(const std::string& name) = 0;
 };
 
+// A directory, or prefix, of checkpoints. Thread-safe.
+class Run {
+ public:
+  // A directory in the run, or a symbolic link to one; and the plain files in it, sorted.
+  struct Child {
+    std::string name;
+    std::vector<std::string> files;
+    Status status;  // why `files` could not be listed
+  };
+
+  virtual ~Run() = default;
+  virtual const std::string& path() const = 0;  // for messages
+  virtual std::unique_ptr<Storage> checkpoint(const std::string& name) = 0;
+  virtual Result<std::vector<Child>> scan() = 0;  // sorted by name; in one listing where the store can
+};
+
+// A file's name: one path component of at most kNameBytesMax bytes.
+Status check_name(const std::string& name);
+// The name that a store may use while it publishes; what a killed process leaves under it is swept with its attempt.
+std::string temporary_name(const std::string& token);
+
 std::unique_ptr<Storage> make_posix_storage(const std::string& directory);
+std::unique_ptr<Run> make_posix_run(const std::string& directory);
 
 }  // namespace ostraca

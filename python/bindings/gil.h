@@ -44,6 +44,13 @@ class GilReleased {
   PyThreadState* const thread_;
 };
 
+// Runs `work` without the GIL. REQUIRES: the GIL.
+template <class Work>
+auto without_gil(Work&& work) {
+  const GilReleased released;
+  return work();
+}
+
 // Runs `work` with the GIL, in any thread; not at all when the interpreter's end has begun.
 template <class Work>
 void with_gil(Work&& work) {

@@ -26,11 +26,7 @@ std::vector<std::string> feature_names() {
 py::bytes hash_of(const py::array& array) {
   if (!(array.flags() & py::array::c_style)) throw py::value_error("only an array in C order can be hashed");
   const Bytes memory(static_cast<const std::byte*>(array.data()), static_cast<std::size_t>(array.nbytes()));
-  ContentHash hash;
-  {
-    const GilReleased released;
-    hash = content_hash(memory);
-  }
+  const ContentHash hash = without_gil([&] { return content_hash(memory); });
   return {reinterpret_cast<const char*>(hash.data()), hash.size()};
 }
 

@@ -10,6 +10,7 @@
 #include "container/manifest.h"
 #include "convert.h"
 #include "engine/lifetime.h"
+#include "ostraca/notes.h"
 
 namespace ostraca::python {
 namespace {
@@ -17,11 +18,7 @@ namespace {
 class PyReader {
  public:
   PyReader(const SystemPath& path, const ReaderOptions& options) {
-    Result<std::unique_ptr<Reader>> reader = invalid_argument("");
-    {
-      const GilReleased released;
-      reader = Reader::open(path.bytes, options);
-    }
+    auto reader = without_gil([&] { return Reader::open(path.bytes, options); });
     reader_ = take_or_raise(std::move(reader));
   }
 
@@ -36,11 +33,7 @@ class PyReader {
   py::list chunks(std::uint64_t leaf) const;
   std::uint64_t stored_bytes(std::uint64_t leaf) const {
     const std::shared_ptr<Reader> reader = checked(leaf);
-    Result<std::uint64_t> bytes = invalid_argument("");
-    {
-      const GilReleased released;
-      bytes = reader->stored_bytes(leaf);
-    }
+    auto bytes = without_gil([&] { return reader->stored_bytes(leaf); });
     return take_or_raise(std::move(bytes));
   }
   py::list read_into(const py::sequence& requests, bool deep, const py::object& progress);
@@ -161,11 +154,7 @@ py::list PyReader::read_into(const py::sequence& sequence, bool deep, const py::
   }
   GilPoll poll(progress);
   std::vector<bool> modified;
-  Status status;
-  {
-    const GilReleased released;
-    status = reader->read_into(requests, deep, poll.poll(), &modified);
-  }
+  const Status status = without_gil([&] { return reader->read_into(requests, deep, poll.poll(), &modified); });
   for (std::size_t i = 0; i < modified.size(); ++i)
     if (modified[i]) modified_.push_back(i);
   poll.rethrow();
@@ -175,11 +164,7 @@ py::list PyReader::read_into(const py::sequence& sequence, bool deep, const py::
 
 py::tuple verify_checkpoint(const SystemPath& path, bool deep, unsigned threads, const py::object& progress) {
   GilPoll poll(progress);
-  Result<VerifyReport> report = invalid_argument("");
-  {
-    const GilReleased released;
-    report = verify(path.bytes, deep, threads, poll.poll());
-  }
+  auto report = without_gil([&] { return verify(path.bytes, deep, threads, poll.poll()); });
   poll.rethrow();
   raise_if_error(report.status());
   const auto places = [](const std::vector<Damage>& found) {
@@ -213,6 +198,23 @@ py::dict manifest_of(const py::bytes& text) {
                   arg("base") = base_or_none(m.base_directory, m.base_id),
                   arg("parent") = m.parent ? py::object(py::str(m.parent->hex())) : py::none(),
                   arg("metadata") = m.metadata, arg("files") = files);
+}
+
+py::tuple note_of(const py::bytes& text) {
+  const Note note = take_or_raise(decode_note(std::string_view(text)));
+  return py::make_tuple(note.id.hex(), note.facts);
+}
+
+py::tuple notes_at(const SystemPath& path, const std::optional<std::string>& about) {
+  const auto id = about ? std::optional(checkpoint_id(*about)) : std::nullopt;
+  const Notes notes = take_or_raise(without_gil([&] { return read_notes(path.bytes, id); }));
+  return py::make_tuple(notes.id.hex(), notes.facts, notes.number, notes.last, notes.unknown);
+}
+
+void write_notes_at(const SystemPath& path, const std::string& id, std::uint64_t after, const std::string& facts,
+                    bool ahead) {
+  const Notes notes{.id = checkpoint_id(id), .last = after};
+  raise_if_error(without_gil([&] { return write_notes(path.bytes, notes, facts, ahead); }));
 }
 
 py::tuple intent_of(const py::bytes& text) {
@@ -252,6 +254,10 @@ void bind_reader(py::module_& m) {
   m.def("base_of", &base_of, arg("text"));
   m.def("intent_of", &intent_of, arg("text"));
   m.def("manifest_of", &manifest_of, arg("text"));
+  m.def("note_of", &note_of, arg("text"));
+  m.def("notes_at", &notes_at, arg("path"), arg("about") = py::none());
+  m.def("write_notes_at", &write_notes_at, arg("path"), arg("id"), arg("after"), arg("facts"), py::kw_only(),
+        arg("ahead") = false);
   m.def("verify", &verify_checkpoint, arg("path"), py::kw_only(), arg("deep") = false, arg("threads") = 0,
         arg("progress") = py::none());
 }

@@ -117,11 +117,7 @@ class SourceConverter {
 class PyWriter {
  public:
   PyWriter(const SystemPath& path, WriterOptions options) {
-    Result<std::unique_ptr<Writer>> writer = invalid_argument("");
-    {
-      const GilReleased released;
-      writer = Writer::create(path.bytes, std::move(options));
-    }
+    auto writer = without_gil([&] { return Writer::create(path.bytes, std::move(options)); });
     writer_ = take_or_raise(std::move(writer));
   }
   ~PyWriter() {
@@ -189,28 +185,17 @@ class PyWriter {
   }
   FileReport finish(const py::object& progress) {
     GilPoll poll(progress);
-    Result<FileReport> report = invalid_argument("");
-    {
-      const GilReleased released;
-      report = get().finish(poll.poll());
-    }
+    auto report = without_gil([&] { return get().finish(poll.poll()); });
     let_go();
     poll.rethrow();
     return take_or_raise(std::move(report));
   }
   std::shared_ptr<BaseSnapshot> snapshot() {
-    Result<std::shared_ptr<BaseSnapshot>> snapshot = invalid_argument("");
-    {
-      const GilReleased released;
-      snapshot = get().snapshot();
-    }
+    auto snapshot = without_gil([&] { return get().snapshot(); });
     return take_or_raise(std::move(snapshot));
   }
   void abort() {
-    {
-      const GilReleased released;
-      get().abort();
-    }
+    without_gil([&] { get().abort(); });
     let_go();
   }
 
@@ -271,11 +256,7 @@ std::string commit_reports(const SystemPath& path, const std::vector<FileReport>
   if (replaces) options.replaces = checkpoint_id(*replaces);
   if (parent) options.parent = checkpoint_id(*parent);
   if (progress != nullptr) options.files_checked = &progress->files;
-  Result<std::string> manifest = invalid_argument("");
-  {
-    const GilReleased released;
-    manifest = commit(path.bytes, reports, options);
-  }
+  auto manifest = without_gil([&] { return commit(path.bytes, reports, options); });
   return take_or_raise(std::move(manifest));
 }
 
@@ -297,11 +278,7 @@ void bind_writer(py::module_& m) {
       .def_property_readonly("files", [](const CommitProgress& p) { return p.files.load(); });
   py::class_<BaseSnapshot, std::shared_ptr<BaseSnapshot>>(m, "BaseSnapshot")
       .def(py::init([](const SystemPath& path, std::uint64_t budget_bytes) {
-             Result<std::shared_ptr<BaseSnapshot>> base = invalid_argument("");
-             {
-               const GilReleased released;
-               base = BaseSnapshot::open(path.bytes, budget_bytes);
-             }
+             auto base = without_gil([&] { return BaseSnapshot::open(path.bytes, budget_bytes); });
              return take_or_raise(std::move(base));
            }),
            arg("path"), arg("budget_bytes"))

@@ -34,6 +34,7 @@ from .writing import FileReport, Writer, commit
 
 if TYPE_CHECKING:
     from .compacting import compact
+    from .noting import annotate, notes
     from .pruning import prune
     from .recency import newest
     from .upkeep_reports import CheckpointRecord, CompactReport, Kept, PruneReport, Removed
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 # Upkeep is imported when first asked for: a training program seldom does, and `import ostraca` is to be quick.
 _UPKEEP = {
     "compact": "compacting",
+    **dict.fromkeys(("annotate", "notes"), "noting"),
     "newest": "recency",
     "prune": "pruning",
     **dict.fromkeys(("CheckpointRecord", "CompactReport", "Kept", "PruneReport", "Removed"), "upkeep_reports"),
@@ -90,10 +92,12 @@ __all__ = [
     "VerifyReport",
     "Writer",
     "__version__",
+    "annotate",
     "commit",
     "compact",
     "load",
     "newest",
+    "notes",
     "open",
     "prune",
     "save",

@@ -152,6 +152,20 @@ def manifest_of(text: bytes) -> dict[str, Any]:
     """
 
 # Its id, its base (directory and id), when it was created, host, pid, and its process: "runs", "gone" or "unknown".
+def note_of(text: bytes) -> tuple[str, str]:
+    """Decodes notes: the checkpoint's id, the facts' JSON text. Raises `CorruptionError` or `FormatError`."""
+
+def notes_at(path: SystemPath, about: str | None = None) -> tuple[str, str, int, int, bool]:
+    """The id of the checkpoint in place, or of `about`; the facts noted about it, their notes' number (0: there are none),
+    the highest number of any notes, and whether newer ones cannot be read.
+    """
+
+def write_notes_at(path: SystemPath, id: str, after: int, facts: str, *, ahead: bool = False) -> None:
+    """Writes notes number `after` + 1 about checkpoint `id`, which is in place, or `ahead` of its commit.
+
+    ExistsError: somebody else was faster. NotFoundError: another checkpoint is in place.
+    """
+
 def intent_of(text: bytes) -> tuple[str, tuple[str, str] | None, str, str, int, str]:
     """Decodes an intent. Raises `CorruptionError` or `FormatError`."""
 

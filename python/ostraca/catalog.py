@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from . import _core, run_directory
+from . import _core, noting, run_directory
 from .errors import CorruptionError, OstracaError
 from .reports import Manifest
 from .run_directory import LOCK, MANIFEST
@@ -28,6 +28,7 @@ PAUSE_SECONDS: Final = 0.001  # after two scans that differ, twice as long each 
 _FILE: Final = re.compile(
     r"(?:(p)[0-9]{5,6}|(index))-([0-9a-f]{32})\.ostraca|(intent|manifest|tombstone)-([0-9a-f]{32})\.json"
 )
+_NOTES: Final = re.compile(r"notes-([1-9][0-9]{0,18})\.json")
 _PASSED_OVER: Final = "lost+found"  # a file system's own, which nobody but root can read
 
 
@@ -35,7 +36,7 @@ class File(NamedTuple):
     """A plain file that belongs to an attempt."""
 
     name: str
-    kind: str  # p, index, intent, manifest (a temporary one), tombstone
+    kind: str  # p, index, intent, manifest (a temporary one), tombstone, notes
     bytes: int
     changed: float  # the latest of change and modification, seconds by the file server's clock
 
@@ -61,6 +62,7 @@ class Place:
     attempts: dict[str, list[File]] = field(default_factory=dict)  # by id
     intents: dict[str, Intent] = field(default_factory=dict)
     tombstones: dict[str, Manifest | None] = field(default_factory=dict)  # None: it cannot be read
+    notes: dict[int, tuple[str, dict[str, Any]] | None] = field(default_factory=dict)  # by number: about whom, and what
     manifest: Manifest | None = None
     links: list[str] = field(default_factory=list)  # other places that symbolic links in this one lead to
     lock: float | None = None  # when the lease's file last changed
@@ -72,6 +74,17 @@ class Place:
     @property
     def usable(self) -> bool:
         return not self.foreign and not self.trouble
+
+    def facts(self) -> tuple[dict[str, Any], bool]:
+        """What is noted about the checkpoint that is here; and whether something newer is, that cannot be read."""
+        unknown = False
+        for number in sorted(self.notes, reverse=True):
+            note = self.notes[number]
+            if note is None:
+                unknown = True
+            elif self.manifest is not None and note[0] == self.manifest.id:
+                return note[1], unknown
+        return {}, unknown
 
     def holds(self, attempt: str) -> bool:
         """Whether this checkpoint is here, perhaps removed."""
@@ -195,6 +208,9 @@ class Catalog:
             if linked:
                 if to := self._link(f"{place.name}/{name}").place:
                     place.links.append(to)
+            elif noted := _NOTES.fullmatch(name):
+                with contextlib.suppress(FileNotFoundError):
+                    self._read_notes(place, fd, name, int(noted[1]))
             elif (match := _FILE.fullmatch(name)) or name == LOCK:
                 with contextlib.suppress(FileNotFoundError):
                     self._read_file(place, fd, name, match)
@@ -212,6 +228,14 @@ class Catalog:
             place.tombstones[attempt] = self._decode(fd, name, _manifest_or_none)
         if plain:  # what is not is none of ours, whatever it is called
             place.attempts.setdefault(attempt, []).append(File(name, kind, about.st_size, changed))
+
+    def _read_notes(self, place: Place, fd: int, name: str, number: int) -> None:
+        about = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        plain = stat.S_ISREG(about.st_mode)
+        note = place.notes[number] = self._decode(fd, name, _note_or_none) if plain else None
+        if note is not None:
+            file = File(name, "notes", about.st_size, run_directory.changed(about))
+            place.attempts.setdefault(note[0], []).append(file)
 
     def _read_manifest(self, place: Place, fd: int) -> None:
         try:
@@ -268,6 +292,14 @@ def parse(text: bytes) -> Manifest:
 def _manifest_or_none(text: bytes) -> Manifest | None:
     try:
         return parse(text)
+    except (OstracaError, ValueError):
+        return None
+
+
+def _note_or_none(text: bytes) -> tuple[str, dict[str, Any]] | None:
+    try:
+        attempt, facts = _core.note_of(text)
+        return attempt, noting.decoded(facts)
     except (OstracaError, ValueError):
         return None
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from . import _core, dtypes, lineage, metadata, options
+from . import _core, dtypes, lineage, metadata, noting, options
 from .boxes import boxes
 from .budget import Budget
-from .errors import CommitUncertainError
+from .errors import CommitUncertainError, ExistsError
 from .lowlevel import ArrayInfo, Reader, allocate
 from .options import StrPath
 from .reports import Manifest
@@ -104,6 +104,7 @@ def _rewrite(reader: Reader, manifest: Manifest, where: str) -> Manifest:
             writers.append(writer)
             _copy(reader, part, writer)
             reports.append(writer.finish())
+        carried = _carry_notes(where, manifest.id, attempt)
         text = _core.commit(
             where,
             reports,
@@ -122,7 +123,28 @@ def _rewrite(reader: Reader, manifest: Manifest, where: str) -> Manifest:
         for writer in reversed(writers):
             writer.abort()
         raise
+    _carry_late_notes(where, manifest.id, carried)
     return Manifest.parse(where, text)
+
+
+def _carry_notes(where: str, replaced: str, attempt: str) -> int:
+    """Notes about the checkpoint that is to be replaced, for the one that takes its place. Returns the former's number."""
+    while True:
+        _, facts, number, last, _ = _core.notes_at(where, replaced)
+        if not number:
+            return number
+        try:
+            _core.write_notes_at(where, attempt, last, facts, ahead=True)
+            return number
+        except ExistsError:
+            continue
+
+
+def _carry_late_notes(where: str, replaced: str, carried: int) -> None:
+    """What somebody noted about the replaced checkpoint between that and the commit."""
+    _, facts, number, _, _ = _core.notes_at(where, replaced)
+    if number > carried:
+        noting.changed(where, lambda _: noting.decoded(facts))
 
 
 def _parts(infos: list[ArrayInfo]) -> list[list[ArrayInfo]]:

@@ -25,6 +25,7 @@ from . import catalog, options, run_directory
 from .catalog import Catalog, Claims, File, Listing, Place
 from .errors import NotFoundError, OstracaError
 from .keeping import Keep, check_keep, chosen
+from .noting import PROTECTED, tags_of
 from .options import StrPath
 from .recency import disagreements, newest
 from .reports import Manifest
@@ -111,6 +112,7 @@ class _Prune:
         links = listing.kept_by_links()
         reasons |= {r.name: f"the link {links[r.name]!r} leads to it" for r in records if r.name in links}
         by_name = {place.name: place for place in listing.places}
+        reasons |= {r.name: why for r in records if (why := _protection(by_name[r.name]))}
         # The oldest first, and deltas before keyframes, so that as few as can be wait for each other.
         deltas_first = records[::-1]
         deltas_first.sort(key=lambda record: record.base is None)
@@ -346,6 +348,14 @@ class _Prune:
             return ""
         except (OstracaError, ValueError) as error:
             raise OSError(errno.EBUSY, f"it cannot be used now: {error}", MANIFEST) from None
+
+
+def _protection(place: Place) -> str:
+    """Why a checkpoint stays whatever `keep` says."""
+    facts, unknown = place.facts()
+    if PROTECTED in tags_of(facts):
+        return f"it has the tag {PROTECTED!r}"
+    return f"its newest notes cannot be read, and may have the tag {PROTECTED!r}" if unknown else ""
 
 
 def _now(run: int, where: str, *, write: bool) -> float:

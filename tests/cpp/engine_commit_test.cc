@@ -70,7 +70,7 @@ Status save_shards(const std::shared_ptr<MemoryDisk>& disk, const TestArray& who
     if (!copy.ok()) return copy.status();
     good.insert(good.begin(), *copy);  // the order does not matter
   }
-  MemoryStorage storage(disk);
+  DiskStorage storage(disk);
   const auto manifest = commit_on(storage, good, {});
   return manifest.ok() ? Status() : manifest.status();
 }
@@ -130,12 +130,12 @@ TEST(EngineShardsTest, ShardsThatOverlapOrLeaveHolesOrDisagreeAreRefused) {
     reports.push_back(*(*writer)->finish());
     writers.push_back(writer.take());
   }
-  MemoryStorage storage(disk);
+  DiskStorage storage(disk);
   EXPECT_EQ(commit_on(storage, reports, {}).status().code(), Code::kMismatch);
   EXPECT_EQ(commit_on(storage, {reports[0]}, {}).status().code(), Code::kCoordination);
   EXPECT_EQ(commit_on(storage, {reports[0], reports[0]}, {}).status().code(), Code::kCoordination);
   EXPECT_EQ(commit_on(storage, {}, {}).status().code(), Code::kInvalidArgument);
-  MemoryStorage elsewhere(new_disk());
+  DiskStorage elsewhere(new_disk());
   EXPECT_EQ(commit_on(elsewhere, reports, {}).status().code(), Code::kCoordination);
   FileReport lie = reports[1];
   lie.footer_crc ^= 1;
@@ -169,7 +169,7 @@ TEST(EngineCommitTest, TheSecondOfTwoConcurrentSavesIsRefusedAndLeavesNothing) {
   ASSERT_TRUE(one.ok() && two.ok());
   ASSERT_TRUE((*one)->add(a.source()).ok() && (*two)->add(b.source()).ok());
   const auto first = (*one)->finish(), second = (*two)->finish();
-  MemoryStorage storage(disk);
+  DiskStorage storage(disk);
   ASSERT_TRUE(commit_on(storage, {*second}, {}).ok());
   EXPECT_EQ(commit_on(storage, {*first}, {}).status().code(), Code::kExists);
   (*one)->abort();
@@ -185,7 +185,7 @@ TEST(EngineCommitTest, CommittingTheSameReportsAgainDoesNotHarmTheCheckpoint) {
     ASSERT_TRUE(writer.ok());
     ASSERT_TRUE((*writer)->add(a.source()).ok());
     const auto report = (*writer)->finish();
-    MemoryStorage storage(disk);
+    DiskStorage storage(disk);
     ASSERT_TRUE(commit_on(storage, {*report}, {.overwrite = overwrite}).ok());
     const auto again = commit_on(storage, {*report}, {.overwrite = overwrite});
     EXPECT_EQ(again.status().code(), Code::kExists) << again.status().message();
@@ -205,7 +205,7 @@ TEST(EngineCommitTest, AWriterThatReusesAnAttemptDoesNotHarmTheFirst) {
   const auto report = (*running)->finish();
   ASSERT_TRUE(report.ok());
   EXPECT_EQ(disk->names().size(), 2u);  // its intent too
-  MemoryStorage storage(disk);
+  DiskStorage storage(disk);
   ASSERT_TRUE(commit_on(storage, {*report}, {}).ok());
   EXPECT_FALSE(create_writer(on(disk)(), fixed_id({.overwrite = true})).ok());
   EXPECT_EQ(differences(on(disk)(), {a}), "");
@@ -284,6 +284,59 @@ TEST(VerifyTest, WithoutAnIndexEveryProcessesFileIsStillChecked) {
     EXPECT_NE(found.find("p00011-"), std::string::npos) << found;
     EXPECT_EQ(found.find("p00010-"), std::string::npos) << found;
   }
+}
+
+// A store on which nothing is opened before so many callers want something.
+class CrowdStorage final : public MemoryStorage {
+ public:
+  static constexpr unsigned kCrowd = 8;
+  explicit CrowdStorage(const std::shared_ptr<MemoryTree>& tree) : MemoryStorage(tree, "checkpoint") {}
+
+  StoreTraits traits() const override { return traits_; }
+  Result<std::unique_ptr<ReadableFile>> open(const std::string& name) override {
+    std::unique_lock lock(mutex_);
+    if (++waiting_ == kCrowd) arrived_.notify_all();
+    arrived_.wait_for(lock, std::chrono::seconds(20), [this] { return waiting_ >= kCrowd; });
+    crowded_ |= waiting_ >= kCrowd;
+    lock.unlock();
+    return MemoryStorage::open(name);
+  }
+  bool crowded() const { return crowded_; }
+
+ private:
+  const StoreTraits traits_ = {.small_reads = kCrowd};
+  std::mutex mutex_;  // guards the rest
+  std::condition_variable arrived_;
+  unsigned waiting_ = 0;
+  bool crowded_ = false;
+};
+
+TEST(EngineCommitTest, ReadsTheFilesOfManyProcessesAtATimeAndNamesTheFirstThatIsWrong) {
+  constexpr std::uint32_t kProcesses = 40;
+  const auto tree = std::make_shared<MemoryTree>("run");
+  const CheckpointId id = CheckpointId::random();
+  std::vector<FileReport> reports;
+  for (std::uint32_t p = 0; p < kProcesses; ++p) {
+    auto writer = create_writer(std::make_unique<MemoryStorage>(tree, "checkpoint"),
+                                {.process_index = p, .process_count = kProcesses, .attempt = id, .threads = 1});
+    ASSERT_TRUE(writer.ok()) << writer.status().message();
+    const TestArray a = make_array("a" + std::to_string(p), DType::kInt32, {10}, p);
+    ASSERT_TRUE((*writer)->add(a.source()).ok());
+    reports.push_back((*writer)->finish().take());
+  }
+  auto wrong = reports;
+  for (const std::size_t p : {5, 17, 39}) wrong[p].footer_crc ^= 1;
+  for (int i = 0; i < 10; ++i) {
+    const Status status = commit_on(*std::make_unique<MemoryStorage>(tree, "checkpoint"), wrong, {}).status();
+    EXPECT_NE(status.message().find(wrong[5].file_name()), std::string::npos) << status.message();
+  }
+  std::atomic<std::uint64_t> checked = 0;
+  CrowdStorage storage(tree);
+  const auto manifest = commit_on(storage, reports, {.files_checked = &checked});
+  ASSERT_TRUE(manifest.ok()) << manifest.status().message();
+  EXPECT_TRUE(storage.crowded());
+  EXPECT_EQ(checked, kProcesses);
+  EXPECT_EQ((*open_reader(std::make_unique<MemoryStorage>(tree, "checkpoint"), {}))->leaf_count(), kProcesses);
 }
 
 }  // namespace

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "../faults/memory_storage.h"
+#include "../faults/memory_disk.h"
 #include "engine/grid.h"
 #include "engine/on_storage.h"
 #include "ostraca/reader.h"
@@ -187,7 +187,7 @@ inline Status save_on(const std::function<std::unique_ptr<Storage>()>& storage, 
   return status;
 }
 inline std::function<std::unique_ptr<Storage>()> on(const std::shared_ptr<MemoryDisk>& disk) {
-  return [disk] { return std::make_unique<MemoryStorage>(disk); };
+  return [disk] { return std::make_unique<DiskStorage>(disk); };
 }
 
 // The number of a leaf by its display name; leaf_count() if there is none.
@@ -273,7 +273,7 @@ inline std::string damage(Storage& storage, bool deep = true) {
   return text;
 }
 inline std::string damage(const std::shared_ptr<MemoryDisk>& disk, bool deep = true) {
-  MemoryStorage storage(disk);
+  DiskStorage storage(disk);
   return damage(storage, deep);
 }
 

@@ -198,7 +198,7 @@ TEST(EngineStagingTest, MemoryMayChangeOnceCopied) {
       const auto report = (*writer)->finish();
       ASSERT_TRUE(report.ok());
       for (std::size_t i = 0; i < arrays.size(); ++i) EXPECT_EQ(copied[i], 1) << arrays[i].name;
-      MemoryStorage storage(disk);
+      DiskStorage storage(disk);
       ASSERT_TRUE(commit_on(storage, {*report}, {}).ok());
       EXPECT_EQ(differences(on(disk)(), originals, true), "");
     }
@@ -360,7 +360,7 @@ TEST(EngineProgressTest, GrowsUpToTheTotal) {
   ASSERT_TRUE(report.ok());
   EXPECT_EQ(last, total);
   EXPECT_EQ((*writer)->bytes_done(), total);
-  MemoryStorage storage(disk);
+  DiskStorage storage(disk);
   ASSERT_TRUE(commit_on(storage, {*report}, {}).ok());
 
   auto reader = open_reader(on(disk)(), {.threads = 2});

@@ -213,7 +213,7 @@ TEST(EngineTest, TiedAndIdenticalArraysAreStoredOnce) {
   const auto report = (*writer)->finish();
   ASSERT_TRUE(report.ok());
   EXPECT_EQ((*writer)->bytes_done(), 3u * 24 * kMiB);
-  MemoryStorage storage(disk);
+  DiskStorage storage(disk);
   ASSERT_TRUE(commit_on(storage, {*report}, {}).ok());
   EXPECT_LT(report->file_bytes, 25 * kMiB);
   EXPECT_EQ(report->logical_bytes, 3u * 24 * kMiB);

@@ -14,7 +14,7 @@
 #include "container/manifest.h"
 #include "engine_helpers.h"
 #include "scratch_directory.h"
-#include "storage/posix_calls.h"
+#include "storage/posix/calls.h"
 
 namespace ostraca {
 namespace {
@@ -113,27 +113,36 @@ TEST(LeaseTest, AnOpenReaderHoldsOne) {
   EXPECT_TRUE(exclusive(path + "/" + kManifestName));
 }
 
-TEST(SiblingsTest, AreTheOtherDirectoriesOfTheParent) {
+TEST(RunTest, IsWhereALinkLeadsTo) {
   const ScratchDirectory scratch;
   for (const char* name : {"b", "a", "c"}) std::filesystem::create_directory(scratch.path() + "/" + name);
   ASSERT_TRUE(make_posix_storage(scratch.path())->write_small("file", as_bytes("x")).ok());
+  ASSERT_TRUE(make_posix_storage(scratch.path() + "/b")->write_small("file", as_bytes("x")).ok());
   std::filesystem::create_directory_symlink("a", scratch.path() + "/link");
-  const auto siblings = make_posix_storage(scratch.path() + "/link")->siblings();
-  ASSERT_TRUE(siblings.ok());
-  EXPECT_EQ(siblings->own, "a");
-  EXPECT_EQ(siblings->others, (std::vector<std::string>{"b", "c", "link"}));
-  EXPECT_EQ(make_posix_storage(scratch.path() + "/absent")->siblings().status().code(), Code::kNotFound);
-  EXPECT_EQ(make_posix_storage(scratch.path() + "/a")->sibling("b")->path(),
-            std::filesystem::canonical(scratch.path()).string() + "/b");
+  std::filesystem::create_directory_symlink("absent", scratch.path() + "/dangling");
+  const auto storage = make_posix_storage(scratch.path() + "/link");
+  EXPECT_EQ(*storage->name(), "a");
+  const auto children = storage->run()->scan();
+  ASSERT_TRUE(children.ok());
+  std::vector<std::string> names, files;
+  for (const Run::Child& child : *children) {
+    names.push_back(child.name);
+    for (const std::string& file : child.files) files.push_back(child.name + "/" + file);
+  }
+  EXPECT_EQ(names, (std::vector<std::string>{"a", "b", "c", "link"}));
+  EXPECT_EQ(files, (std::vector<std::string>{"b/file"}));
+  EXPECT_EQ(make_posix_storage(scratch.path() + "/absent")->name().status().code(), Code::kNotFound);
+  EXPECT_EQ(make_posix_run(scratch.path() + "/absent")->scan().status().code(), Code::kNotFound);
+  EXPECT_EQ(storage->run()->checkpoint("b")->path(), std::filesystem::canonical(scratch.path()).string() + "/b");
 }
 
 TEST(OverwriteTest, ABaseIsRefusedBeforeAnythingIsWritten) {
   const auto disk = std::make_shared<MemoryDisk>(), neighbour = std::make_shared<MemoryDisk>();
-  disk->add_sibling("other", neighbour);
+  disk->add_neighbour("other", neighbour);
   const std::vector<TestArray> arrays = {make_array("a", DType::kInt32, {10})};
   ASSERT_TRUE(save_on(on(disk), arrays).ok());
   const auto before = disk->files();
-  const CheckpointId id = decode_manifest(*MemoryStorage(disk).read_small(kManifestName, 100000))->id;
+  const CheckpointId id = decode_manifest(*DiskStorage(disk).read_small(kManifestName, 100000))->id;
   Intent intent{.id = CheckpointId::random(),
                 .base_directory = "memory",
                 .base_id = id,

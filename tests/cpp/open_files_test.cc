@@ -1,5 +1,5 @@
 // More files than the process may open. Each test runs in a child, as a hard limit cannot be raised again.
-#include "storage/open_files.h"
+#include "storage/posix/open_files.h"
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
@@ -11,11 +11,14 @@
 #include <thread>
 #include <vector>
 
+#include "publication.h"
 #include "scratch_directory.h"
 #include "storage/storage.h"
 
 namespace ostraca {
 namespace {
+
+using testing::publication;
 
 constexpr std::size_t kFiles = 100;
 constexpr rlim_t kDescriptors = 64;
@@ -120,8 +123,7 @@ TEST_F(OpenFilesTest, WhatWasRemovedWhileItWasClosedIsNotFound) {
 TEST_F(OpenFilesTest, AnotherFileOfTheNameIsNotTakenForIt) {
   EXPECT_TRUE(limited(kDescriptors, kDescriptors, [this] {
     const auto files = open_all();
-    (void)storage_->write_small("another", as_bytes(content(0)));
-    (void)storage_->publish("another", "0", true);
+    (void)storage_->publish(publication("0", content(0), Expected::any()));
     return read(*files[0]).status().code() == Code::kNotFound;
   }));
 }

@@ -13,11 +13,14 @@
 #include "../faults/fault_storage.h"
 #include "base/buffer.h"
 #include "base/limits.h"
+#include "publication.h"
 #include "scratch_directory.h"
-#include "storage/posix_calls.h"
+#include "storage/posix/calls.h"
 
 namespace ostraca {
 namespace {
+
+using testing::publication;
 
 using testing::Fault;
 using testing::FaultPlan;
@@ -43,6 +46,7 @@ struct FaultyCalls final : PosixCalls {
   int sync_error = 0;
   int link_error = 0;
   int rename_error = 0;
+  int no_replace_error = 0;
   int allocate_error = 0;
   std::uint64_t free = std::uint64_t{1} << 40;  // bytes
   bool link_works = false;                      // the call does its work and then reports link_error or rename_error
@@ -112,7 +116,8 @@ struct FaultyCalls final : PosixCalls {
     return fail(rename_error);
   }
   int rename_no_replace(int directory, const char* from, const char* to) const override {
-    return rename_error != 0 ? fail(rename_error) : PosixCalls::rename_no_replace(directory, from, to);
+    if (rename_error != 0 || no_replace_error != 0) return fail(rename_error != 0 ? rename_error : no_replace_error);
+    return PosixCalls::rename_no_replace(directory, from, to);
   }
 };
 
@@ -346,22 +351,30 @@ TEST_F(PosixFaultsTest, CachedReadsAreRefusedWhereTheKernelLacksThem) {
 }
 
 TEST_F(PosixFaultsTest, PublishWithoutHardLinksRenames) {
-  for (int error : {EPERM, EOPNOTSUPP, EMLINK, ENOSYS}) {
+  for (int error : {EPERM, EOPNOTSUPP, EMLINK, ENOSYS, EXDEV, EACCES}) {
     calls_.link_error = error;
     const std::string to = "manifest" + std::to_string(error);
-    ASSERT_TRUE(storage_->write_small("temporary", as_bytes("text")).ok());
-    ASSERT_TRUE(storage_->publish("temporary", to, false).ok());
+    ASSERT_TRUE(storage_->publish(publication(to, "text")).ok());
     EXPECT_EQ(*storage_->read_small(to, 10), "text");
-    ASSERT_TRUE(storage_->write_small("temporary", as_bytes("other")).ok());
-    EXPECT_EQ(storage_->publish("temporary", to, false).code(), Code::kExists);
+    EXPECT_EQ(storage_->publish(publication(to, "other")).code(), Code::kExists);
     EXPECT_EQ(*storage_->read_small(to, 10), "text");
-    ASSERT_TRUE(storage_->remove("temporary").ok());
+    ASSERT_TRUE(storage_->publish(publication(to, "new", Expected::any(), to + "-old")).ok());
+    EXPECT_EQ(*storage_->read_small(to, 10), "new");
+    EXPECT_EQ(*storage_->read_small(to + "-old", 10), "text");  // a copy
   }
-  calls_.rename_error = EINVAL;
-  ASSERT_TRUE(storage_->write_small("temporary", as_bytes("text")).ok());
-  const Status status = storage_->publish("temporary", "other", false);
-  EXPECT_EQ(status.os_error(), EINVAL);
-  EXPECT_NE(status.message().find("hard links"), std::string::npos) << status.message();
+}
+
+TEST_F(PosixFaultsTest, WhereANameCannotBeTakenAtOnceItIsClaimed) {
+  calls_.link_error = EPERM;
+  calls_.no_replace_error = EINVAL;
+  EXPECT_TRUE(storage_->traits().is_shared);
+  ASSERT_TRUE(storage_->publish(publication("manifest", "text")).ok());
+  EXPECT_FALSE(storage_->traits().is_shared);
+  EXPECT_EQ(*storage_->read_small("manifest", 10), "text");
+  EXPECT_EQ(storage_->publish(publication("manifest", "other")).code(), Code::kExists);
+  calls_.rename_error = EIO;
+  EXPECT_EQ(storage_->publish(publication("another", "text")).os_error(), EIO);
+  EXPECT_EQ(*storage_->list(), std::vector<std::string>{"manifest"});
 }
 
 TEST_F(PosixFaultsTest, PublishThatWorkedButReportsFailureIsFoundOut) {
@@ -369,18 +382,16 @@ TEST_F(PosixFaultsTest, PublishThatWorkedButReportsFailureIsFoundOut) {
   for (int error : {EEXIST, EIO}) {
     calls_.link_error = calls_.rename_error = error;
     const std::string to = "manifest" + std::to_string(error);
-    ASSERT_TRUE(storage_->write_small("temporary", as_bytes("one")).ok());
-    EXPECT_TRUE(storage_->publish("temporary", to, false).ok());
+    EXPECT_TRUE(storage_->publish(publication(to, "one")).ok());
     EXPECT_EQ(*storage_->read_small(to, 10), "one");
-    EXPECT_EQ(storage_->open("temporary").status().code(), Code::kNotFound);
-    ASSERT_TRUE(storage_->write_small("temporary", as_bytes("two")).ok());
-    EXPECT_TRUE(storage_->publish("temporary", to, true).ok());
+    EXPECT_TRUE(storage_->publish(publication(to, "two", Expected::any())).ok());
     EXPECT_EQ(*storage_->read_small(to, 10), "two");
   }
+  const auto names = *storage_->list();
   calls_.link_works = false;
-  ASSERT_TRUE(storage_->write_small("temporary", as_bytes("three")).ok());
-  EXPECT_EQ(storage_->publish("temporary", "other", false).os_error(), EIO);
-  EXPECT_EQ(storage_->publish("temporary", "manifest" + std::to_string(EIO), true).os_error(), EIO);
+  EXPECT_EQ(storage_->publish(publication("other", "three")).os_error(), EIO);
+  EXPECT_EQ(storage_->publish(publication("manifest" + std::to_string(EIO), "three", Expected::any())).os_error(), EIO);
+  EXPECT_EQ(*storage_->list(), names);
 }
 
 TEST(FaultStorageTest, CountsLogsFailsAndCrashes) {
@@ -407,7 +418,7 @@ TEST(FaultStorageTest, CountsLogsFailsAndCrashes) {
 
   plan->set({.at_call = 1, .after = true, .operation = "publish"});
   EXPECT_EQ(*storage.list(), (std::vector<std::string>{"a", "b", "d"}));
-  EXPECT_EQ(storage.publish("d", "e", false).os_error(), EIO);
+  EXPECT_EQ(storage.publish(publication("e", "text")).os_error(), EIO);
   EXPECT_TRUE(storage.open("e").ok());
 
   plan->set({.at_call = 2, .crash = true});
@@ -416,7 +427,7 @@ TEST(FaultStorageTest, CountsLogsFailsAndCrashes) {
   EXPECT_FALSE(file->sync_and_close().ok());
   EXPECT_FALSE(storage.list().ok());
   EXPECT_TRUE(plan->crashed());
-  EXPECT_EQ(*make_posix_storage(scratch.path())->list(), (std::vector<std::string>{"b", "e"}));
+  EXPECT_EQ(*make_posix_storage(scratch.path())->list(), (std::vector<std::string>{"b", "d", "e"}));
   EXPECT_FALSE(plan->log().back().performed);
 }
 

@@ -1,4 +1,5 @@
-// The POSIX storage on a real disk and on tmpfs; posix_faults_test.cc has what these refuse to do wrong.
+// What the POSIX storage does beyond what every storage does (storage_conformance_test.cc), on a real disk and on
+// tmpfs; posix_faults_test.cc has what these refuse to do wrong.
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -121,80 +122,12 @@ TEST_P(PosixStorageTest, ReadingPastTheEndIsCorruptionWithFileOffsetAndSizes) {
   EXPECT_NE(direct.message().find("found 4500"), std::string::npos) << direct.message();
 }
 
-TEST_P(PosixStorageTest, UnalignedRequestsAreRefused) {
-  auto file = storage_->create("file", IoMode::kBuffered).take();
-  AlignedBuffer buffer = AlignedBuffer::allocate(8 * kKiB).take();
-  EXPECT_EQ(file->write_at(1, buffer.bytes().first(4096)).code(), Code::kInvalidArgument);
-  EXPECT_EQ(file->write_at(0, buffer.bytes().first(4095)).code(), Code::kInvalidArgument);
-  EXPECT_EQ(file->write_at(0, buffer.bytes().subspan(1, 4096)).code(), Code::kInvalidArgument);
-  EXPECT_TRUE(file->sync_and_close().ok());
-  EXPECT_EQ(file->write_at(0, buffer.bytes().first(4096)).code(), Code::kInvalidArgument);
-  EXPECT_EQ(file->sync_and_close().code(), Code::kInvalidArgument);
-}
-
-TEST_P(PosixStorageTest, AnExistingFileIsNeverOpenedForWriting) {
-  write("file", "old");
-  EXPECT_EQ(storage_->create("file", IoMode::kAuto).status().code(), Code::kExists);
-  EXPECT_EQ(storage_->write_small("file", as_bytes("new")).code(), Code::kExists);
-  EXPECT_EQ(read("file"), "old");
-}
-
-TEST_P(PosixStorageTest, SmallFiles) {
-  write("empty", "");
-  EXPECT_EQ(read("empty"), "");
-  write("file", "12345");
-  EXPECT_EQ(storage_->read_small("file", 4).status().code(), Code::kFormat);
-  EXPECT_EQ(*storage_->read_small("file", 5), "12345");
-  EXPECT_EQ(storage_->read_small("absent", 5).status().code(), Code::kNotFound);
-  EXPECT_EQ(storage_->open("absent").status().code(), Code::kNotFound);
-}
-
 TEST_P(PosixStorageTest, OpensPlainFilesOnly) {
   fs::create_directory(storage_->path_of("directory"));
   ASSERT_EQ(::mkfifo(storage_->path_of("fifo").c_str(), 0600), 0);
   EXPECT_EQ(storage_->open("directory").status().code(), Code::kFormat);
   EXPECT_EQ(storage_->open("fifo").status().code(), Code::kFormat);  // and does not hang
   EXPECT_EQ(storage_->read_small("fifo", 10).status().code(), Code::kFormat);
-}
-
-TEST_P(PosixStorageTest, PublishGivesTheNameOnce) {
-  write("temporary", "one");
-  ASSERT_TRUE(storage_->publish("temporary", "manifest.json", false).ok());
-  EXPECT_EQ(read("manifest.json"), "one");
-  EXPECT_EQ(*storage_->list(), std::vector<std::string>{"manifest.json"});
-
-  write("temporary", "two");
-  EXPECT_EQ(storage_->publish("temporary", "manifest.json", false).code(), Code::kExists);
-  EXPECT_EQ(read("manifest.json"), "one");
-  EXPECT_EQ(read("temporary"), "two");
-
-  ASSERT_TRUE(storage_->publish("temporary", "manifest.json", true).ok());
-  EXPECT_EQ(read("manifest.json"), "two");
-  EXPECT_EQ(*storage_->list(), std::vector<std::string>{"manifest.json"});
-
-  const Status status = storage_->publish("absent", "other", false);
-  EXPECT_EQ(status.code(), Code::kSystem);
-  EXPECT_EQ(status.os_error(), ENOENT);
-}
-
-TEST_P(PosixStorageTest, OfManyPublishersOneSucceeds) {
-  constexpr int kThreads = 8;
-  for (int i = 0; i < kThreads; ++i) write("temporary" + std::to_string(i), std::to_string(i));
-  std::atomic<int> winner{-1}, winners{0};
-  std::vector<std::thread> threads;
-  for (int i = 0; i < kThreads; ++i)
-    threads.emplace_back([&, i] {
-      const Status status = storage_->publish("temporary" + std::to_string(i), "manifest.json", false);
-      if (status.ok()) {
-        winner = i;
-        ++winners;
-      } else {
-        EXPECT_EQ(status.code(), Code::kExists);
-      }
-    });
-  for (std::thread& thread : threads) thread.join();
-  EXPECT_EQ(winners, 1);
-  EXPECT_EQ(read("manifest.json"), std::to_string(winner));
 }
 
 TEST_P(PosixStorageTest, ModesHonourTheUmask) {
@@ -213,27 +146,13 @@ TEST_P(PosixStorageTest, ModesHonourTheUmask) {
   }
 }
 
-TEST_P(PosixStorageTest, NamesAreOneComponent) {
-  const std::vector<std::string> bad = {
-      "", ".", "..", "a/b", "/a", "../a", std::string("a\0b", 3), std::string(kNameBytesMax + 1, 'x')};
-  for (const std::string& name : bad) {
-    EXPECT_EQ(storage_->create(name, IoMode::kAuto).status().code(), Code::kInvalidArgument) << name;
-    EXPECT_EQ(storage_->open(name).status().code(), Code::kInvalidArgument) << name;
-    EXPECT_EQ(storage_->read_small(name, 1).status().code(), Code::kInvalidArgument) << name;
-    EXPECT_EQ(storage_->write_small(name, {}).code(), Code::kInvalidArgument) << name;
-    EXPECT_EQ(storage_->remove(name).code(), Code::kInvalidArgument) << name;
-    EXPECT_EQ(storage_->publish(name, "a", false).code(), Code::kInvalidArgument) << name;
-    EXPECT_EQ(storage_->publish("a", name, true).code(), Code::kInvalidArgument) << name;
-  }
-  write(std::string(kNameBytesMax, 'x'), "long");
-  write("..a", "dots");
-}
-
 TEST_P(PosixStorageTest, ListsPlainFilesSorted) {
   for (const char* name : {"b", "a", "c"}) write(name, "");
+  write("..a", "dots");
+  write(std::string(kNameBytesMax, 'x'), "long");
   fs::create_directory(storage_->path_of("directory"));
   fs::create_symlink("a", storage_->path_of("link"));
-  const std::vector<std::string> expected = {"a", "b", "c"};
+  const std::vector<std::string> expected = {"..a", "a", "b", "c", std::string(kNameBytesMax, 'x')};
   EXPECT_EQ(*storage_->list(), expected);
   EXPECT_EQ(*storage_->list(), expected);  // from the beginning again
 }

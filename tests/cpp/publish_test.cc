@@ -17,7 +17,7 @@
 #include "engine/lifetime.h"
 #include "engine_helpers.h"
 #include "scratch_directory.h"
-#include "storage/posix_calls.h"
+#include "storage/posix/calls.h"
 
 namespace ostraca {
 namespace {
@@ -28,7 +28,7 @@ const std::vector<TestArray> kArrays = {make_array("a", DType::kInt32, {10})};
 const std::string kLock = std::string(kManifestName) + ".lock";
 
 CheckpointId id_at(const std::shared_ptr<MemoryDisk>& disk) {
-  return decode_manifest(*MemoryStorage(disk).read_small(kManifestName, 100000))->id;
+  return decode_manifest(*DiskStorage(disk).read_small(kManifestName, 100000))->id;
 }
 
 TEST(PublishTest, ReplacesOnlyWhatIsExpected) {
@@ -51,9 +51,9 @@ TEST(PublishTest, ReplacesOnlyWhatIsExpected) {
 // A save that takes the checkpoint as its base between the overwrite's looks: the files stay, for prune.
 TEST(PublishTest, WhatIsOverwrittenWaitsForWhoHasTakenItAsABase) {
   const auto disk = std::make_shared<MemoryDisk>(), neighbour = std::make_shared<MemoryDisk>();
-  disk->add_sibling("other", neighbour);
+  disk->add_neighbour("other", neighbour);
   ASSERT_TRUE(save_on(on(disk), kArrays).ok());
-  const Manifest old = *decode_manifest(*MemoryStorage(disk).read_small(kManifestName, 100000));
+  const Manifest old = *decode_manifest(*DiskStorage(disk).read_small(kManifestName, 100000));
   Intent intent{.id = CheckpointId::random(),
                 .base_directory = "memory",
                 .base_id = old.id,
@@ -62,8 +62,8 @@ TEST(PublishTest, WhatIsOverwrittenWaitsForWhoHasTakenItAsABase) {
                 .pid = 1};
   const std::string text = *encode_intent(intent);
   neighbour->put(intent_file_name(intent.id), {as_bytes(text).begin(), as_bytes(text).end()});
-  MemoryStorage storage(disk);
-  ASSERT_TRUE(storage.add_name(kManifestName, tombstone_file_name(old.id)).ok());
+  DiskStorage storage(disk);
+  disk->link(kManifestName, tombstone_file_name(old.id));
   const Published published{.replaced = old};
   remove_superseded(storage, CheckpointId::random(), published);
   EXPECT_TRUE(disk->files().contains(old.files.front().name));
@@ -127,22 +127,6 @@ TEST(ReplacingLeaseTest, NeedsAPlainFileAndLocksThatDoNotFail) {
   EXPECT_TRUE(storage->lease_replacing(kManifestName).ok());
   calls.error = EIO;
   EXPECT_EQ(storage->lease_replacing(kManifestName).status().os_error(), EIO);
-}
-
-TEST(AddNameTest, IsALinkOrACopy) {
-  const ScratchDirectory scratch;
-  struct NoLinks final : PosixCalls {
-    int link(int, const char*, const char*) const override { return errno = EPERM, -1; }
-  } calls;
-  for (const bool links : {true, false}) {
-    const std::string from = links ? "a" : "c", to = links ? "b" : "d";
-    const auto storage = links ? make_posix_storage(scratch.path()) : make_posix_storage(scratch.path(), calls);
-    ASSERT_TRUE(storage->write_small(from, as_bytes("text")).ok());
-    ASSERT_TRUE(storage->add_name(from, to).ok());
-    EXPECT_EQ(*storage->read_small(to, 10), "text");
-    EXPECT_EQ(std::filesystem::hard_link_count(scratch.path() + "/" + from), links ? 2u : 1u);
-    EXPECT_EQ(storage->add_name(from, to).code(), Code::kExists);
-  }
 }
 
 // A process is known by more than its number.

@@ -140,6 +140,7 @@ class FaultReadableFile final : public ReadableFile {
 
   std::uint64_t size() const override { return inner_->size(); }
   const std::string& path() const override { return inner_->path(); }
+  const std::string& version() const override { return inner_->version(); }
   std::size_t direct_alignment() const override { return inner_->direct_alignment(); }
   Status read_at(std::uint64_t offset, MutableBytes out) override {
     return with_faults(*plan_, "read_at", path(), name_, offset, out.size(),
@@ -165,13 +166,34 @@ class FaultReadableFile final : public ReadableFile {
   const std::string name_;
 };
 
+class FaultRun final : public Run {
+ public:
+  FaultRun(std::unique_ptr<Run> inner, std::shared_ptr<FaultPlan> plan)
+      : plan_(std::move(plan)), inner_(std::move(inner)) {}
+
+  const std::string& path() const override { return inner_->path(); }
+  std::unique_ptr<Storage> checkpoint(const std::string& name) override;
+  Result<std::vector<Child>> scan() override {
+    return with_faults(*plan_, "scan", path(), "", 0, 0, [&] { return inner_->scan(); });
+  }
+
+ private:
+  const std::shared_ptr<FaultPlan> plan_;
+  const std::unique_ptr<Run> inner_;
+};
+
 // Thread-safe, as what it wraps is.
 class FaultStorage final : public Storage {
  public:
   FaultStorage(std::unique_ptr<Storage> inner, std::shared_ptr<FaultPlan> plan)
       : plan_(std::move(plan)), inner_(std::move(inner)) {}
 
+  StoreTraits traits() const override { return inner_->traits(); }
   const std::string& path() const override { return inner_->path(); }
+  Result<std::string> name() override {
+    return call("name", "", 0, [&] { return inner_->name(); });
+  }
+  std::unique_ptr<Run> run() override { return std::make_unique<FaultRun>(inner_->run(), plan_); }
   std::string path_of(const std::string& name) const override { return inner_->path_of(name); }
 
   Status create_directory() override {
@@ -190,17 +212,14 @@ class FaultStorage final : public Storage {
       return std::unique_ptr<ReadableFile>(std::make_unique<FaultReadableFile>(plan_, std::move(file), name));
     });
   }
-  Result<std::string> read_small(const std::string& name, std::size_t max_bytes) override {
-    return call("read_small", name, 0, [&] { return inner_->read_small(name, max_bytes); });
+  Result<Document> read_document(const std::string& name, std::size_t max_bytes) override {
+    return call("read_document", name, 0, [&] { return inner_->read_document(name, max_bytes); });
   }
   Status write_small(const std::string& name, Bytes data) override {
     return call("write_small", name, data.size(), [&] { return inner_->write_small(name, data); });
   }
-  Status publish(const std::string& from, const std::string& to, bool replace) override {
-    return call("publish", to, 0, [&] { return inner_->publish(from, to, replace); });
-  }
-  Status add_name(const std::string& from, const std::string& to) override {
-    return call("add_name", to, 0, [&] { return inner_->add_name(from, to); });
+  Status publish(const Publication& publication) override {
+    return call("publish", publication.name, publication.contents.size(), [&] { return inner_->publish(publication); });
   }
   Status sync_directory() override {
     return call("sync_directory", "", 0, [&] { return inner_->sync_directory(); });
@@ -224,12 +243,6 @@ class FaultStorage final : public Storage {
   Result<std::unique_ptr<Lease>> lease_replacing(const std::string& name) override {
     return call("lease_replacing", name, 0, [&] { return inner_->lease_replacing(name); });
   }
-  Result<Siblings> siblings() override {
-    return call("siblings", "", 0, [&] { return inner_->siblings(); });
-  }
-  std::unique_ptr<Storage> sibling(const std::string& name) override {
-    return std::make_unique<FaultStorage>(inner_->sibling(name), plan_);
-  }
 
  private:
   template <class Perform>
@@ -241,5 +254,9 @@ class FaultStorage final : public Storage {
   const std::shared_ptr<FaultPlan> plan_;
   const std::unique_ptr<Storage> inner_;
 };
+
+inline std::unique_ptr<Storage> FaultRun::checkpoint(const std::string& name) {
+  return std::make_unique<FaultStorage>(inner_->checkpoint(name), plan_);
+}
 
 }  // namespace ostraca::testing

@@ -12,7 +12,7 @@
 #include "codec/codec.h"
 #include "container/file_format.h"
 #include "container/manifest.h"
-#include "memory_storage.h"
+#include "memory_disk.h"
 
 namespace ostraca::testing {
 

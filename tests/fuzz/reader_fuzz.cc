@@ -26,7 +26,7 @@ void require(bool condition) {
 // Several dtypes, packs, grids in two dimensions, raw, zstd and planes.
 CheckpointParts make_checkpoint() {
   const auto disk = std::make_shared<MemoryDisk>();
-  auto writer = create_writer(std::make_unique<MemoryStorage>(disk), {.threads = 1, .chunk_shape = {16, 20}}).take();
+  auto writer = create_writer(std::make_unique<DiskStorage>(disk), {.threads = 1, .chunk_shape = {16, 20}}).take();
   std::mt19937 random(1);
   std::normal_distribution<float> normal;
   std::vector<std::vector<float>> floats;
@@ -56,11 +56,11 @@ CheckpointParts make_checkpoint() {
   require(writer->add({.path = key_path_from_name("none"), .kind = LeafKind::kNone}).ok());
   const auto report = writer->finish();
   require(report.ok());
-  MemoryStorage storage(disk);
+  DiskStorage storage(disk);
   require(commit_on(storage, {*report}, {.step = 1, .metadata = R"({"k":[1,2.5,"v"]})"}).ok());
   CheckpointParts parts = CheckpointParts::open(*disk);
   parts.seal_and_write(*disk);  // what open() took apart, seal_and_write() puts together
-  require(open_reader(std::make_unique<MemoryStorage>(disk), {}).ok());
+  require(open_reader(std::make_unique<DiskStorage>(disk), {}).ok());
   return parts;
 }
 
@@ -168,9 +168,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   const auto disk = std::make_shared<MemoryDisk>();
   parts.write(*disk);
   disk->set_cached(input.take(1) & 1);
-  MemoryStorage storage(disk);
+  DiskStorage storage(disk);
   const Result<VerifyReport> report = verify_on(storage, (input.take(1) & 1) != 0, 1, {});
-  auto reader = open_reader(std::make_unique<MemoryStorage>(disk), {.threads = 1});
+  auto reader = open_reader(std::make_unique<DiskStorage>(disk), {.threads = 1});
   if (!reader.ok()) {
     require(!report.ok() || !report->ok());  // verify does not praise what cannot be opened
     return 0;

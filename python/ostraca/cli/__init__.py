@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn
 
 from .._core import VERSION
 from ..errors import CorruptionError, OstracaError
-from . import bench, compact, convert, diff, inspect, listing, prune, text, verify
+from . import bench, compact, convert, diff, inspect, listing, prune, tag, text, verify
 
 OK: Final = 0
 FINDING: Final = 1
@@ -19,7 +19,7 @@ FAILED: Final = 2
 INTERRUPTED: Final = 130  # as a shell says of a process that SIGINT ended
 BROKEN_PIPE: Final = 141  # the same of SIGPIPE
 
-_COMMANDS: Final = (listing, inspect, verify, diff, prune, compact, convert, bench)
+_COMMANDS: Final = (listing, inspect, verify, diff, prune, compact, tag, convert, bench)
 _EPILOG: Final = """\
 exit status: 0 ok, 1 a finding (damage, a difference), 2 usage or I/O error
 OSTRACA_DEBUG=1 shows tracebacks."""

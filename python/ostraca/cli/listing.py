@@ -11,6 +11,7 @@ from .. import lineage
 from ..catalog import Catalog, Place, records
 from ..errors import CorruptionError, OstracaError
 from ..lowlevel import Reader
+from ..noting import tags_of
 from ..recency import newest
 from . import text
 
@@ -26,6 +27,7 @@ status: committed, unfinished (being saved now, or left over from a save that
         unreadable
 base:   the checkpoint whose bytes this one uses, too
 ratio:  stored by logical bytes, without the base's
+tags:   `ostraca tag` gives them; prune keeps what is "protected"
 
 examples:
   ostraca ls run/
@@ -78,7 +80,7 @@ def _entries(path: Path, place: Place) -> list[Entry]:
     """The checkpoint in a directory, if there is one, and the attempts that are not part of it."""
     entries, committed = [], ""
     if place.manifest is not None or not place.usable:
-        entries.append(_checkpoint(path))
+        entries.append(_checkpoint(path) | {"tags": tags_of(place.facts()[0])})
         committed = entries[0]["id"]
         if committed is None:  # which of the files are its own is not known
             return entries
@@ -142,6 +144,7 @@ def _entry(place: Path, status: str, *, detail: str = "", **known: Any) -> Entry
         "stored_bytes": None,
         "referenced_bytes": None,
         "base": None,
+        "tags": [],
         **known,
     }
     logical, stored = entry["logical_bytes"], entry["stored_bytes"]
@@ -150,6 +153,7 @@ def _entry(place: Path, status: str, *, detail: str = "", **known: Any) -> Entry
 
 
 def _show(directory: Path, entries: list[Entry]) -> None:
+    tagged = any(entry["tags"] for entry in entries)
     rows = [
         (
             str(Path(entry["path"]).relative_to(directory)),
@@ -160,12 +164,14 @@ def _show(directory: Path, entries: list[Entry]) -> None:
             text.size(entry["stored_bytes"]),
             text.ratio_text(entry["ratio"]),
             entry["base"] or "-",
+            *([", ".join(entry["tags"]) or "-"] if tagged else []),
             f"{entry['status']}: {entry['detail']}" if entry["detail"] else entry["status"],
         )
         for entry in entries
     ]
-    headings = ("name", "step", "when (UTC)", "arrays", "logical", "stored", "ratio", "base", "status")
-    text.show(text.table(headings, "<><>>>><<", rows))
+    headings = ("name", "step", "when (UTC)", "arrays", "logical", "stored", "ratio", "base")
+    headings = (*headings, *(["tags"] if tagged else []), "status")
+    text.show(text.table(headings, "<><>>>><" + "<" * tagged + "<", rows))
 
 
 def _when(created: Any) -> str:

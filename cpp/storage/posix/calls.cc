@@ -1,4 +1,4 @@
-#include "storage/posix_calls.h"
+#include "storage/posix/calls.h"
 
 #include <fcntl.h>
 #include <sys/file.h>

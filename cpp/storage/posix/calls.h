@@ -40,6 +40,7 @@ class PosixCalls {
 
 // REQUIRES: `calls` outlives the storage and its files. make_posix_storage(directory) is this with the kernel's.
 std::unique_ptr<Storage> make_posix_storage(const std::string& directory, const PosixCalls& calls);
+std::unique_ptr<Run> make_posix_run(const std::string& directory, const PosixCalls& calls);
 
 // Owns a descriptor.
 class UniqueFd {

@@ -1,4 +1,4 @@
-#include "storage/open_files.h"
+#include "storage/posix/open_files.h"
 
 #include <pthread.h>
 #include <sys/resource.h>

@@ -1,4 +1,4 @@
-#include "storage/posix_file.h"
+#include "storage/posix/file.h"
 
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -15,7 +15,7 @@
 
 #include "base/checked.h"
 #include "base/limits.h"
-#include "storage/open_files.h"
+#include "storage/posix/open_files.h"
 
 namespace ostraca {
 namespace {
@@ -162,6 +162,7 @@ class PosixReadableFile final : public ReadableFile {
         directory_(std::move(directory)),
         name_(std::move(name)),
         path_(std::move(path)),
+        version_(posix_version(about)),
         device_(about.st_dev),
         inode_(about.st_ino),
         size_(static_cast<std::uint64_t>(about.st_size)) {
@@ -173,6 +174,7 @@ class PosixReadableFile final : public ReadableFile {
 
   std::uint64_t size() const override { return size_; }
   const std::string& path() const override { return path_; }
+  const std::string& version() const override { return version_; }
   std::size_t direct_alignment() const override { return alignment_; }
 
   Status read_at(std::uint64_t offset, MutableBytes out) override {
@@ -285,6 +287,7 @@ class PosixReadableFile final : public ReadableFile {
   const Directory directory_;
   const std::string name_;
   const std::string path_;
+  const std::string version_;
   const dev_t device_;
   const ino_t inode_;
   const std::uint64_t size_;
@@ -333,6 +336,11 @@ Result<std::unique_ptr<WritableFile>> posix_create(const Directory& directory, c
   if (alignment != 0 && calls.set_direct(fd.get(), true) != 0) alignment = 0;
   return std::unique_ptr<WritableFile>(
       std::make_unique<PosixWritableFile>(std::move(fd), std::move(path), alignment, calls));
+}
+
+std::string posix_version(const struct stat& about) {
+  return std::to_string(about.st_dev) + ":" + std::to_string(about.st_ino) + ":" + std::to_string(about.st_size) + ":" +
+         std::to_string(about.st_ctim.tv_sec) + "." + std::to_string(about.st_ctim.tv_nsec);
 }
 
 Result<std::unique_ptr<ReadableFile>> posix_open(Directory directory, std::string name, std::string path,

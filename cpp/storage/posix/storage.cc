@@ -6,9 +6,10 @@
 //   2  *  Each file is made durable (sync_and_close), then the directory that names them (sync_directory), before
 //         the process reports.
 //   3     The committer opens every reported file and compares id, size and footer CRC.
-//   4  *  It writes the index and the manifest, the latter under a temporary name; both durable (write_small).
-//   5  *  It publishes the manifest: link() to its final name, which fails if there is one, then unlink() of the
-//         temporary one; or rename() when overwriting. This is the moment from which the checkpoint exists.
+//   4  *  It writes the index and makes it durable, and its name (write_small, sync_directory).
+//   5  *  It publishes the manifest: written under a temporary name, and durable; then link() to its final name, which
+//         fails if there is one, and unlink() of the temporary one; or rename() when overwriting. This is the moment
+//         from which the checkpoint exists.
 //   6  *  sync_directory makes the name durable, and that of the directory itself, and of its new parents; sync_file
 //         asks whether that can be believed.
 //
@@ -16,19 +17,21 @@
 // looked into: done, not done, or kCommitUncertain. A failure of 6 leaves a checkpoint that a power cut may undo.
 // No sync is ever repeated after a failure: the kernel reports a lost page once and then calls it clean.
 
+#include "storage/storage.h"
+
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <mutex>
 
 #include "base/limits.h"
-#include "storage/open_files.h"
-#include "storage/posix_calls.h"
-#include "storage/posix_file.h"
-#include "storage/storage.h"
+#include "storage/posix/calls.h"
+#include "storage/posix/file.h"
+#include "storage/posix/open_files.h"
 
 namespace ostraca {
 namespace {
@@ -52,16 +55,13 @@ std::string parent_of(const std::string& path) {
   return parent.empty() ? "." : parent;
 }
 
-Status check_name(const std::string& name) {
-  const bool good = !name.empty() && name != "." && name != ".." && name.size() <= kNameBytesMax &&
-                    name.find('/') == std::string::npos && name.find('\0') == std::string::npos;
-  if (good) return {};
-  return invalid_argument("a file's name must be one path component of at most " + std::to_string(kNameBytesMax) +
-                          " bytes, not '" + name.substr(0, kNameBytesMax) + "'");
-}
+constexpr StoreTraits kTraits = {.io_threads = 4, .small_reads = 64};  // a device's queue; a file server
 
-// What link() answers where there are no links, or no more of them.
-bool has_no_links(int error) { return error == EPERM || error == EOPNOTSUPP || error == EMLINK || error == ENOSYS; }
+// What link() answers where there are no links, or none of this file or in this directory, or no more of them.
+bool has_no_links(int error) {
+  return error == EPERM || error == EOPNOTSUPP || error == EMLINK || error == ENOSYS || error == EXDEV ||
+         error == EACCES;
+}
 
 // Reads of plain files only; a symbolic link is none.
 bool is_plain_file(int directory, const dirent& entry) {
@@ -76,18 +76,24 @@ class PosixStorage final : public Storage {
   PosixStorage(const std::string& directory, const PosixCalls& calls)
       : calls_(calls), path_(absolute_path(directory)) {}
 
+  StoreTraits traits() const override {
+    StoreTraits traits = kTraits;
+    traits.is_shared = !claims_names_;
+    return traits;
+  }
   const std::string& path() const override { return path_; }
   std::string path_of(const std::string& name) const override {
     return path_ == "/" ? path_ + name : path_ + "/" + name;
   }
 
+  Result<std::string> name() override;
+  std::unique_ptr<Run> run() override { return make_posix_run(real_parent(), calls_); }
   Status create_directory() override;
   Result<std::unique_ptr<WritableFile>> create(const std::string& name, IoMode mode) override;
   Result<std::unique_ptr<ReadableFile>> open(const std::string& name) override;
-  Result<std::string> read_small(const std::string& name, std::size_t max_bytes) override;
+  Result<Document> read_document(const std::string& name, std::size_t max_bytes) override;
   Status write_small(const std::string& name, Bytes data) override;
-  Status publish(const std::string& from, const std::string& to, bool replace) override;
-  Status add_name(const std::string& from, const std::string& to) override;
+  Status publish(const Publication& publication) override;
   Status sync_directory() override;
   Status sync_file(const std::string& name) override;
   Status remove(const std::string& name) override;
@@ -95,10 +101,6 @@ class PosixStorage final : public Storage {
   Result<std::vector<std::string>> list() override;
   Result<std::unique_ptr<Lease>> lease(const std::string& name) override;
   Result<std::unique_ptr<Lease>> lease_replacing(const std::string& name) override;
-  Result<Siblings> siblings() override;
-  std::unique_ptr<Storage> sibling(const std::string& name) override {
-    return make_posix_storage(real_parent() + "/" + name, calls_);
-  }
 
  private:
   enum class Published { kYes, kNo, kUnknown };
@@ -109,16 +111,21 @@ class PosixStorage final : public Storage {
   int make_one(const std::string& path);
   Status make_all();
   Status sync_parent(const std::string& path) const;
+  Status publish_written(int directory, const std::string& from, const Publication& publication);
   Status publish_new(int directory, const std::string& from, const std::string& to, const struct stat& ours);
+  Status publish_claimed(int directory, const std::string& from, const std::string& to, const struct stat& ours);
+  Status check_version(int directory, const Publication& publication) const;
+  Status add_name(int directory, const std::string& from, const std::string& to);
   Status not_published(int directory, const std::string& to, const struct stat& ours, int error, const char* what);
   static Published is_published(int directory, const std::string& to, const struct stat& ours);
 
   const PosixCalls& calls_;
   const std::string path_;
-  std::mutex mutex_;                   // guards the rest
-  Directory directory_;                // opened at the first use
-  std::vector<std::string> created_;   // directories made here, outermost first
-  std::vector<std::string> unsynced_;  // directories in which entries were made that are not yet durable
+  std::atomic<bool> claims_names_ = false;  // a name can be taken once by publish_claimed() alone
+  std::mutex mutex_;                        // guards the rest
+  Directory directory_;                     // opened at the first use
+  std::vector<std::string> created_;        // directories made here, outermost first
+  std::vector<std::string> unsynced_;       // directories in which entries were made that are not yet durable
 };
 
 Status PosixStorage::check_path() const {
@@ -205,14 +212,15 @@ Result<std::unique_ptr<ReadableFile>> PosixStorage::open(const std::string& name
   return posix_open(std::move(in), name, path_of(name), calls_);
 }
 
-Result<std::string> PosixStorage::read_small(const std::string& name, std::size_t max_bytes) {
+Result<Document> PosixStorage::read_document(const std::string& name, std::size_t max_bytes) {
   OSTRACA_ASSIGN_OR_RETURN(std::unique_ptr<ReadableFile> file, open(name));
   if (file->size() > max_bytes)
     return format_error("'" + file->path() + "' has " + std::to_string(file->size()) +
                         " bytes, more than the limit of " + std::to_string(max_bytes));
-  std::string text(file->size(), '\0');
-  OSTRACA_RETURN_IF_ERROR(file->read_at(0, std::as_writable_bytes(std::span(text.data(), text.size()))));
-  return text;
+  Document document{std::string(file->size(), '\0'), file->version()};
+  const std::span<char> text(document.text.data(), document.text.size());
+  OSTRACA_RETURN_IF_ERROR(file->read_at(0, std::as_writable_bytes(text)));
+  return document;
 }
 
 Status PosixStorage::write_small(const std::string& name, Bytes data) {
@@ -254,6 +262,21 @@ Status PosixStorage::not_published(int directory, const std::string& to, const s
   return {Code::kCommitUncertain, Status::system(error, what, path_of(to)).message() + "; it may be there nonetheless"};
 }
 
+// Neither hard links nor RENAME_NOREPLACE: an empty file takes the name, which nobody else can then, and is replaced at
+// once. Who reads in between finds a manifest that is cut off.
+Status PosixStorage::publish_claimed(int directory, const std::string& from, const std::string& to,
+                                     const struct stat& ours) {
+  constexpr int kFlags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC;
+  claims_names_ = true;
+  const UniqueFd claim = open_descriptor([&] { return ::openat(directory, to.c_str(), kFlags, 0666); });
+  if (!claim && errno == EEXIST) return exists("'" + path_of(to) + "' exists already");
+  if (!claim) return Status::system(errno, "publish", path_of(to));
+  if (retry_on_eintr([&] { return calls_.rename(directory, from.c_str(), to.c_str()); }) == 0) return {};
+  Status status = not_published(directory, to, ours, errno, "publish");
+  if (!status.ok() && status.code() != Code::kCommitUncertain) (void)::unlinkat(directory, to.c_str(), 0);
+  return status;
+}
+
 Status PosixStorage::publish_new(int directory, const std::string& from, const std::string& to,
                                  const struct stat& ours) {
   if (retry_on_eintr([&] { return calls_.link(directory, from.c_str(), to.c_str()); }) != 0) {
@@ -263,10 +286,8 @@ Status PosixStorage::publish_new(int directory, const std::string& from, const s
     } else {
       if (retry_on_eintr([&] { return calls_.rename_no_replace(directory, from.c_str(), to.c_str()); }) == 0) return {};
       const bool no_rename = errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP;
-      return not_published(directory, to, ours, errno,
-                           no_rename ? "publish (the file system has neither hard links nor RENAME_NOREPLACE, "
-                                       "one of which is needed)"
-                                     : "publish");
+      return no_rename ? publish_claimed(directory, from, to, ours)
+                       : not_published(directory, to, ours, errno, "publish");
     }
   }
   // It is published. A temporary name that stays is a second name of the manifest, swept with the attempt's files.
@@ -274,27 +295,52 @@ Status PosixStorage::publish_new(int directory, const std::string& from, const s
   return {};
 }
 
-Status PosixStorage::publish(const std::string& from, const std::string& to, bool replace) {
-  OSTRACA_RETURN_IF_ERROR(check_name(from));
-  OSTRACA_RETURN_IF_ERROR(check_name(to));
-  OSTRACA_ASSIGN_OR_RETURN(Directory in, directory());
-  struct stat ours = {};
-  if (::fstatat(in->get(), from.c_str(), &ours, AT_SYMLINK_NOFOLLOW) != 0)
-    return Status::system(errno, "publish", path_of(from));
-  if (!replace) return publish_new(in->get(), from, to, ours);
-  if (retry_on_eintr([&] { return calls_.rename(in->get(), from.c_str(), to.c_str()); }) == 0) return {};
-  return not_published(in->get(), to, ours, errno, "publish");
+Status PosixStorage::check_version(int directory, const Publication& publication) const {
+  const std::string* expected = publication.expected.is_version();
+  if (expected == nullptr) return {};
+  struct stat about = {};
+  const bool there = ::fstatat(directory, publication.name.c_str(), &about, 0) == 0;
+  if (!there && errno != ENOENT) return Status::system(errno, "stat", path_of(publication.name));
+  if (there && posix_version(about) == *expected) return {};
+  return exists("'" + path_of(publication.name) + "' changed meanwhile");
 }
 
-Status PosixStorage::add_name(const std::string& from, const std::string& to) {
-  OSTRACA_RETURN_IF_ERROR(check_name(from));
-  OSTRACA_RETURN_IF_ERROR(check_name(to));
-  OSTRACA_ASSIGN_OR_RETURN(Directory in, directory());
-  if (retry_on_eintr([&] { return calls_.link(in->get(), from.c_str(), to.c_str()); }) == 0) return {};
-  if (errno == EEXIST) return exists("'" + path_of(to) + "' exists already");
+// A second name; a copy of it, durable, where the file system has no links. One that is there was left by a crash.
+Status PosixStorage::add_name(int directory, const std::string& from, const std::string& to) {
+  if (retry_on_eintr([&] { return calls_.link(directory, from.c_str(), to.c_str()); }) == 0 || errno == EEXIST)
+    return {};
   if (!has_no_links(errno)) return Status::system(errno, "link", path_of(to));
   OSTRACA_ASSIGN_OR_RETURN(const std::string text, read_small(from, kManifestBytesMax));
-  return write_small(to, as_bytes(text));
+  const Status status = write_small(to, as_bytes(text));
+  return status.code() == Code::kExists ? Status() : status;
+}
+
+Status PosixStorage::publish_written(int directory, const std::string& from, const Publication& publication) {
+  const std::string& to = publication.name;
+  struct stat ours = {};
+  if (::fstatat(directory, from.c_str(), &ours, AT_SYMLINK_NOFOLLOW) != 0)
+    return Status::system(errno, "publish", path_of(from));
+  if (publication.expected.is_absent()) return publish_new(directory, from, to, ours);
+  OSTRACA_RETURN_IF_ERROR(check_version(directory, publication));
+  if (!publication.retired.empty()) OSTRACA_RETURN_IF_ERROR(add_name(directory, to, publication.retired));
+  if (retry_on_eintr([&] { return calls_.rename(directory, from.c_str(), to.c_str()); }) == 0) return {};
+  Status status = not_published(directory, to, ours, errno, "publish");
+  const bool nothing_changed = !status.ok() && status.code() != Code::kCommitUncertain;
+  if (nothing_changed && !publication.retired.empty()) (void)remove(publication.retired);
+  return status;
+}
+
+Status PosixStorage::publish(const Publication& publication) {
+  OSTRACA_RETURN_IF_ERROR(check_name(publication.name));
+  if (!publication.retired.empty()) OSTRACA_RETURN_IF_ERROR(check_name(publication.retired));
+  OSTRACA_ASSIGN_OR_RETURN(Directory in, directory());
+  const std::string temporary = temporary_name(publication.token);
+  Status status = write_small(temporary, publication.contents);
+  if (status.code() == Code::kExists) return Status::system(EEXIST, "publish", path_of(temporary));
+  OSTRACA_RETURN_IF_ERROR(status);
+  status = publish_written(in->get(), temporary, publication);
+  if (!status.ok() && status.code() != Code::kCommitUncertain) (void)remove(temporary);
+  return status;
 }
 
 Status PosixStorage::sync_parent(const std::string& path) const {
@@ -387,22 +433,13 @@ std::string PosixStorage::real_parent() const {
   return error ? parent_of(path_) : real.parent_path().string();
 }
 
-Result<Storage::Siblings> PosixStorage::siblings() {
+Result<std::string> PosixStorage::name() {
   OSTRACA_RETURN_IF_ERROR(check_path());
   std::error_code error;
-  Siblings out{std::filesystem::canonical(path_, error).filename().string(), {}};
+  const std::string own = std::filesystem::canonical(path_, error).filename().string();
   if (error == std::errc::no_such_file_or_directory) return not_found("directory '" + path_ + "' does not exist");
   if (error) return Status::system(error.value(), "find", path_);
-  const std::string parent = real_parent();
-  std::filesystem::directory_iterator entry(parent, error);
-  for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
-    std::error_code ignored;  // a link that leads nowhere is no directory
-    const std::string name = entry->path().filename().string();
-    if (name != out.own && entry->is_directory(ignored)) out.others.push_back(name);
-  }
-  if (error) return Status::system(error.value(), "list", parent);
-  std::sort(out.others.begin(), out.others.end());
-  return out;
+  return own;
 }
 
 }  // namespace

@@ -1,10 +1,12 @@
 // Internal to cpp/storage: files of a POSIX directory.
 #pragma once
 
+#include <sys/stat.h>
+
 #include <memory>
 #include <string>
 
-#include "storage/posix_calls.h"
+#include "storage/posix/calls.h"
 #include "storage/storage.h"
 
 namespace ostraca {
@@ -28,6 +30,9 @@ Result<std::unique_ptr<Lease>> posix_lease(Directory directory, std::string name
 // process left is used by the next.
 Result<std::unique_ptr<Lease>> posix_lease_replacing(Directory directory, const std::string& name,
                                                      const std::string& path, const PosixCalls& calls);
+
+// Which version of a file `about` is of: what is renamed over it, or linked anew, is another one.
+std::string posix_version(const struct stat& about);
 
 // What a symbolic link points to; empty where there is none. `name` is of `directory`, or a path with AT_FDCWD.
 std::string posix_link_target(int directory, const std::string& name);

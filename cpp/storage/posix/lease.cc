@@ -7,8 +7,8 @@
 #include <chrono>
 #include <thread>
 
-#include "storage/open_files.h"
-#include "storage/posix_file.h"
+#include "storage/posix/file.h"
+#include "storage/posix/open_files.h"
 
 namespace ostraca {
 namespace {

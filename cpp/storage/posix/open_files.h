@@ -6,7 +6,7 @@
 #include <memory>
 #include <mutex>
 
-#include "storage/posix_calls.h"
+#include "storage/posix/calls.h"
 
 namespace ostraca {
 

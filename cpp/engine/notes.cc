@@ -1,0 +1,106 @@
+#include "ostraca/notes.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "base/limits.h"
+#include "container/file_format.h"
+#include "container/manifest.h"
+#include "engine/on_storage.h"
+#include "engine/stored_file.h"
+
+namespace ostraca {
+namespace {
+
+struct Numbered {
+  std::uint64_t number;
+  std::string name;
+};
+
+// The notes in a checkpoint's directory, newest first.
+Result<std::vector<Numbered>> all_notes(Storage& storage) {
+  OSTRACA_ASSIGN_OR_RETURN(const std::vector<std::string> names, storage.list());
+  std::vector<Numbered> found;
+  for (const std::string& name : names)
+    if (const std::uint64_t number = notes_number(name); number != 0) found.push_back({number, name});
+  std::ranges::sort(found, std::greater{}, &Numbered::number);
+  return found;
+}
+
+Result<CheckpointId> id_of(Storage& storage) {
+  OSTRACA_ASSIGN_OR_RETURN(const std::string text, read_manifest(storage));
+  const Result<Manifest> manifest = decode_manifest(text);
+  if (!manifest.ok()) return manifest.status().with_context("file '" + storage.path_of(kManifestName) + "'");
+  return manifest->id;
+}
+
+}  // namespace
+
+Result<Notes> read_notes_on(Storage& storage, const std::optional<CheckpointId>& about) {
+  while (true) {
+    Notes notes;
+    if (about) {
+      notes.id = *about;
+    } else {
+      OSTRACA_ASSIGN_OR_RETURN(notes.id, id_of(storage));
+    }
+    OSTRACA_ASSIGN_OR_RETURN(const std::vector<Numbered> found, all_notes(storage));
+    if (!found.empty()) notes.last = found.front().number;
+    bool vanished = false;  // newer ones have taken the place of one, so that it was removed
+    for (std::size_t i = 0; i < found.size() && notes.number == 0 && !vanished; ++i) {
+      const Result<std::string> text = storage.read_small(found[i].name, kNotesBytesMax);
+      if (text.status().code() == Code::kSystem) return text.status();
+      vanished = text.status().code() == Code::kNotFound;
+      Result<Note> note = text.ok() ? decode_note(*text) : Result<Note>(text.status());
+      if (note.ok() && note->id == notes.id) {
+        notes.facts = std::move(note->facts);
+        notes.number = found[i].number;
+      }
+      notes.unknown |= !note.ok();
+    }
+    if (!vanished) return notes;
+  }
+}
+
+Status write_notes_on(Storage& storage, const Notes& after, const std::string& facts, bool ahead) {
+  OSTRACA_ASSIGN_OR_RETURN(const std::string text, encode_note({after.id, facts}));
+  if (text.size() > kNotesBytesMax)
+    return invalid_argument("notes may have " + std::to_string(kNotesBytesMax) + " bytes, not " +
+                            std::to_string(text.size()));
+  const std::string name = notes_file_name(after.last + 1);
+  const auto check_place = [&]() -> Status {
+    OSTRACA_ASSIGN_OR_RETURN(const CheckpointId id, id_of(storage));
+    if (id == after.id) return {};
+    return not_found("checkpoint " + after.id.hex() + " is not at '" + storage.path() + "' any more: " + id.hex() +
+                     " has taken its place");
+  };
+  if (!ahead) OSTRACA_RETURN_IF_ERROR(check_place());
+  OSTRACA_RETURN_IF_ERROR(storage.publish({.name = name,
+                                           .contents = as_bytes(text),
+                                           .expected = Expected::absent(),
+                                           .token = CheckpointId::random().hex()}));
+  // The number may have been taken, and removed for a higher one, since `after` was read.
+  const Result<std::vector<Numbered>> found = all_notes(storage);
+  Status status = found.status();
+  if (status.ok() && !found->empty() && found->front().number > after.last + 1)
+    status = exists("somebody else has written later notes to '" + storage.path() + "'");
+  if (status.ok()) status = storage.sync_directory();
+  if (status.ok()) status = storage.sync_file(name);
+  // Again: `compact` copies the notes that it finds after its commit, so that one of the two sees the other.
+  if (status.ok() && !ahead) status = check_place();
+  if (!status.ok()) (void)storage.remove(name);
+  if (!status.ok() || ahead) return status;
+  for (const Numbered& one : *found)
+    if (one.number <= after.last) (void)storage.remove(one.name);
+  return {};
+}
+
+Result<Notes> read_notes(const std::string& path, const std::optional<CheckpointId>& about) {
+  return read_notes_on(*make_posix_storage(path), about);
+}
+
+Status write_notes(const std::string& path, const Notes& after, const std::string& facts, bool ahead) {
+  return write_notes_on(*make_posix_storage(path), after, facts, ahead);
+}
+
+}  // namespace ostraca
