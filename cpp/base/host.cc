@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <mutex>
 #include <sstream>
 
 namespace ostraca {
@@ -13,9 +14,24 @@ std::string host_name() {
 }
 
 std::string boot_id() {
-  std::string id;
-  std::ifstream("/proc/sys/kernel/random/boot_id") >> id;
-  return id;
+  static const std::string boot = [] {
+    std::string id;
+    std::ifstream("/proc/sys/kernel/random/boot_id") >> id;
+    return id;
+  }();
+  return boot;
+}
+
+std::optional<std::uint64_t> own_start_ticks() {
+  static std::mutex mutex;  // guards the rest
+  static std::int64_t pid = 0;
+  static std::optional<std::uint64_t> ticks;
+  const std::lock_guard lock(mutex);
+  if (pid != ::getpid()) {  // a forked child started at another time
+    pid = ::getpid();
+    ticks = start_ticks(pid);
+  }
+  return ticks;
 }
 
 std::optional<std::uint64_t> start_ticks(std::int64_t pid) {

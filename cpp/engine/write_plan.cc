@@ -1,13 +1,55 @@
 #include "engine/write_plan.h"
 
 #include <algorithm>
+#include <bit>
 #include <tuple>
 #include <utility>
 
+#include "base/checked.h"
 #include "base/stream_copy.h"
 #include "transform/box.h"
 
 namespace ostraca {
+
+Status normalize(ArraySource& a, std::uint32_t* item) {
+  OSTRACA_ASSIGN_OR_RETURN(*item, item_bytes(a.dtype, a.detail));
+  if (!kind_has_data(a.kind)) {
+    if (a.dtype != DType::kNone || !a.shape.empty()) return invalid_argument("a leaf of this kind holds no array");
+    return {};
+  }
+  if (a.dtype == DType::kNone) return invalid_argument("a leaf that holds data needs a dtype");
+  const std::size_t rank = a.shape.size();
+  if (rank > kRankMax)
+    return invalid_argument("rank " + std::to_string(rank) + " is more than " + std::to_string(kRankMax));
+  if (dtype_info(a.dtype).scalar_bytes <= 1) a.big_endian = false;  // single bytes have no order
+  if (a.strides.empty()) a.strides = c_strides(a.shape, *item);
+  if (a.global_shape.empty()) a.global_shape = a.shape;
+  if (a.offset.empty()) a.offset.assign(rank, 0);
+  if (a.strides.size() != rank || a.global_shape.size() != rank || a.offset.size() != rank)
+    return invalid_argument("shape, strides, global shape and offset differ in length");
+  std::uint64_t bytes = 0;
+  if (!checked_volume(a.global_shape, std::max<std::uint32_t>(*item, 1), &bytes) || bytes > INT64_MAX)
+    return invalid_argument("the global shape is too large");
+  for (std::size_t d = 0; d < rank; ++d)
+    if (!inside(a.offset[d], a.shape[d], a.global_shape[d]))
+      return invalid_argument("offset " + std::to_string(a.offset[d]) + " + shape " + std::to_string(a.shape[d]) +
+                              " is more than the global shape " + std::to_string(a.global_shape[d]) + " in dimension " +
+                              std::to_string(d));
+  return {};
+}
+
+bool same_memory(const ArraySource& a, const ArraySource& b) {
+  return a.data == b.data && a.shape == b.shape && a.strides == b.strides && a.dtype == b.dtype &&
+         a.detail == b.detail && a.big_endian == b.big_endian;
+}
+
+std::uint64_t memory_hash(const ArraySource& a) {
+  std::uint64_t hash = reinterpret_cast<std::uintptr_t>(a.data);
+  const auto mix = [&](std::uint64_t value) { hash = std::rotl((hash ^ value) * 0x9E3779B97F4A7C15, 29); };
+  for (std::uint64_t size : a.shape) mix(size);
+  for (std::int64_t stride : a.strides) mix(static_cast<std::uint64_t>(stride));
+  return hash;
+}
 
 PlannedSource::PlannedSource(ArraySource source, std::uint32_t item)
     : array(std::move(source)), item_bytes(item), bytes(item), grid(array.shape, array.chunk_shape) {

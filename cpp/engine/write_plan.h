@@ -27,6 +27,12 @@ struct BasePlace {
   std::uint32_t extent;
 };
 
+// Fills in what may be left out of a source, and refuses what does not fit together.
+Status normalize(ArraySource& source, std::uint32_t* item_bytes);
+// Whether two sources are the same memory, read in the same way; a hash that is the same for these.
+bool same_memory(const ArraySource& a, const ArraySource& b);
+std::uint64_t memory_hash(const ArraySource& a);
+
 // A source with its grid. Its address is stable; fragments point at it.
 struct PlannedSource {
   // REQUIRES: the array's chunk shape is set.

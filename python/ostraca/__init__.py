@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from ._core import VERSION as __version__
 from .base import BaseSnapshot
-from .checkpoint import Checkpoint, StoredArray, open
 from .containers import PerProcess
 from .errors import (
     CancelledError,
@@ -26,40 +25,45 @@ from .errors import (
     UnsupportedError,
 )
 from .handles import SaveHandle
-from .loading import load, verify
-from .lowlevel import ArrayInfo, ChunkInfo, Reader
 from .reports import Damage, SaveInfo, VerifyReport
 from .saving import save, save_async
-from .writing import FileReport, Writer, commit
 
 if TYPE_CHECKING:
+    from .checkpoint import Checkpoint, StoredArray, open
     from .compacting import compact
+    from .loading import load, verify
+    from .lowlevel import ArrayInfo, ChunkInfo, Reader
     from .noting import annotate, notes
     from .pruning import prune
     from .recency import newest
     from .upkeep_reports import CheckpointRecord, CompactReport, Kept, PruneReport, Removed
+    from .writing import FileReport, Writer, commit
 
-# Upkeep is imported when first asked for: a training program seldom does, and `import ostraca` is to be quick.
-_UPKEEP = {
+# These are imported when first asked for: `import ostraca` is to be quick, and a program seldom needs all of them.
+_LATER = {
     "compact": "compacting",
-    **dict.fromkeys(("annotate", "notes"), "noting"),
     "newest": "recency",
     "prune": "pruning",
+    **dict.fromkeys(("Checkpoint", "StoredArray", "open"), "checkpoint"),
+    **dict.fromkeys(("load", "verify"), "loading"),
+    **dict.fromkeys(("ArrayInfo", "ChunkInfo", "Reader"), "lowlevel"),
+    **dict.fromkeys(("FileReport", "Writer", "commit"), "writing"),
+    **dict.fromkeys(("annotate", "notes"), "noting"),
     **dict.fromkeys(("CheckpointRecord", "CompactReport", "Kept", "PruneReport", "Removed"), "upkeep_reports"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _UPKEEP:
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    value = globals()[name] = getattr(importlib.import_module(f".{_UPKEEP[name]}", __name__), name)
+    value = globals()[name] = getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_UPKEEP})
+    return sorted({*globals(), *_LATER})
 
 
 __all__ = [

@@ -155,12 +155,12 @@ def manifest_of(text: bytes) -> dict[str, Any]:
 def note_of(text: bytes) -> tuple[str, str]:
     """Decodes notes: the checkpoint's id, the facts' JSON text. Raises `CorruptionError` or `FormatError`."""
 
-def notes_at(path: SystemPath, about: str | None = None) -> tuple[str, str, int, int, bool]:
-    """The id of the checkpoint in place, or of `about`; the facts noted about it, their notes' number (0: there are none),
-    the highest number of any notes, and whether newer ones cannot be read.
+def notes_at(path: str, about: str | None = None) -> tuple[str, str, int, int, bool]:
+    """The id of the checkpoint in place, or of `about`; the facts noted about it, their notes' number (0: none), the
+    highest number of any notes, and whether newer ones cannot be read.
     """
 
-def write_notes_at(path: SystemPath, id: str, after: int, facts: str, *, ahead: bool = False) -> None:
+def write_notes_at(path: str, id: str, after: int, facts: str, *, ahead: bool = False) -> None:
     """Writes notes number `after` + 1 about checkpoint `id`, which is in place, or `ahead` of its commit.
 
     ExistsError: somebody else was faster. NotFoundError: another checkpoint is in place.

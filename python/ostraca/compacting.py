@@ -128,7 +128,7 @@ def _rewrite(reader: Reader, manifest: Manifest, where: str) -> Manifest:
 
 
 def _carry_notes(where: str, replaced: str, attempt: str) -> int:
-    """Notes about the checkpoint that is to be replaced, for the one that takes its place. Returns the former's number."""
+    """Notes about the checkpoint that is replaced, for the one that takes its place. Returns the former's number."""
     while True:
         _, facts, number, last, _ = _core.notes_at(where, replaced)
         if not number:

@@ -26,17 +26,17 @@ _DIRECTORIES_MAX: Final = 64  # that are remembered: Orbax makes a new one for e
 _last: dict[str, str] = {}  # by directory: the checkpoint's id
 
 
-def saving(path: str, attempt: str) -> str | None:
-    """A save to `path` begins: the id of its parent."""
-    run = _run_of(path)
+def saving(place: str, attempt: str) -> str | None:
+    """A save begins, to a place by its real path: the id of its parent."""
+    run = os.path.dirname(place)  # noqa: PTH120
     parent = _last.get(run)
     _note(run, attempt)
     return parent
 
 
-def failed(path: str, attempt: str, parent: str | None) -> None:
+def failed(place: str, attempt: str, parent: str | None) -> None:
     """A save ended without a checkpoint: unless something followed it, all is as it was before."""
-    run = _run_of(path)
+    run = os.path.dirname(place)  # noqa: PTH120
     if _last.get(run) != attempt:
         return
     if parent is None:
@@ -49,7 +49,7 @@ def failed(path: str, attempt: str, parent: str | None) -> None:
 def loading(reader: Reader) -> Iterator[None]:
     """Notes what was loaded, once it is."""
     yield
-    _note(_run_of(reader.path), reader.manifest().id)
+    _note(os.path.dirname(os.path.realpath(reader.path)), reader.manifest().id)  # noqa: PTH120
 
 
 def _note(run: str, attempt: str) -> None:
@@ -59,12 +59,12 @@ def _note(run: str, attempt: str) -> None:
         _last.pop(next(iter(_last)), None)
 
 
-def created_last(path: str) -> int:
-    """When the newest checkpoint beside `path` was created, in nanoseconds since 1970; 0: there is none.
+def created_last(place: str) -> int:
+    """When the newest checkpoint beside `place` was created, in nanoseconds since 1970; 0: there is none.
 
     A save is later than that even if this machine's clock is behind. Manifests that changed last are read, no others.
     """
-    run, found = _run_of(path), []
+    run, found = os.path.dirname(place), []  # noqa: PTH120
     with contextlib.suppress(OSError), os.scandir(run) as entries:
         for entry in entries:
             with contextlib.suppress(OSError):
@@ -83,7 +83,3 @@ def _created(manifest: str) -> int:
         finally:
             os.close(directory)
     return 0
-
-
-def _run_of(path: str) -> str:
-    return os.path.dirname(os.path.realpath(path))  # noqa: PTH120

@@ -334,7 +334,7 @@ class Job:
             **{**self._commit, "parent": self._commit["parent"] or self._parent},
             seconds=seconds,
             stall_seconds=self._stall(seconds),
-            created_after_ns=history.created_last(self._directory),
+            created_after_ns=history.created_last(self._place),
         )
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # numpy.typing costs more than all of this module
 Shape = tuple[int, ...]
 
 _CPU_DEVICES: Final = (1, 3)  # DLPack's kDLCPU, kDLCUDAHost
+_CONVERTERS_MAX: Final = 256  # classes that are remembered, else generated ones would stay for ever
 _encode: Final = lru_cache(maxsize=256)(dtypes.encode)
 
 
@@ -74,6 +75,9 @@ def piece(leaf: Any) -> Piece:
     return _converter(leaf)(leaf)
 
 
+_converters: dict[type, Callable[[Any], Piece]] = {}
+
+
 def is_jax(leaf: Any) -> bool:
     """Whether it is a jax.Array; JAX was imported."""
     return _converter(leaf) is _jax
@@ -81,6 +85,16 @@ def is_jax(leaf: Any) -> bool:
 
 def _converter(leaf: Any) -> Callable[[Any], Piece]:
     """What makes a leaf of this class a piece."""
+    converter = _converters.get(type(leaf))
+    if converter is None:
+        converter = _found_converter(leaf)
+        # Not of what a framework that is imported later may know, and not of proxies.
+        if converter is not _foreign and leaf.__class__ is type(leaf) and len(_converters) < _CONVERTERS_MAX:
+            _converters[type(leaf)] = converter
+    return converter
+
+
+def _found_converter(leaf: Any) -> Callable[[Any], Piece]:
     if leaf is None or type(leaf) is Kind:  # an empty container
         return _without_data
     try:

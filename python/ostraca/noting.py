@@ -31,8 +31,8 @@ def notes(path: StrPath) -> dict[str, Any]:
 def annotate(path: StrPath, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Merges facts into the notes about the checkpoint at `path`, durably, and returns all that is noted then.
 
-    facts: by name, what JSON can hold, as metadata. Each replaces the one of its name; None removes it. "tags" is a list
-    of names; `prune` keeps what has the tag "protected", whatever else it is told.
+    facts: by name, what JSON can hold, as metadata. Each replaces the one of its name; None removes it. "tags" is a
+    list of names; `prune` keeps what has the tag "protected", whatever else it is told.
 
     Several processes may annotate one checkpoint at a time, and none of them loses anything. Raises `NotFoundError`
     where there is no checkpoint, or another one has taken its place meanwhile; `UnsupportedError` for what cannot be

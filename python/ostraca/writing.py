@@ -8,6 +8,7 @@ commit(path, [writer.finish()])
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -148,12 +149,13 @@ def commit(
     }
     found = list(reports)
     attempt = found[0].attempt if found else ""
-    before = history.saving(where, attempt)
+    place = os.path.realpath(where)
+    before = history.saving(place, attempt)
     try:
         arguments["parent"] = arguments["parent"] or before
-        text = _core.commit(where, found, **arguments, created_after_ns=history.created_last(where))
+        text = _core.commit(where, found, **arguments, created_after_ns=history.created_last(place))
     except BaseException:
-        history.failed(where, attempt, before)
+        history.failed(place, attempt, before)
         raise
     return Manifest.parse(where, text).info
 

@@ -33,8 +33,12 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def names(directory: Path) -> list[str]:
+    return sorted(entry.name for entry in directory.iterdir())
+
+
 def note_files(checkpoint: Path) -> list[str]:
-    return sorted(name for name in os.listdir(checkpoint) if name.startswith("notes-"))
+    return sorted(file.name for file in checkpoint.glob("notes-*"))
 
 
 def test_facts_are_merged_and_removed(run: Path) -> None:
@@ -88,7 +92,7 @@ def test_an_overwritten_checkpoints_notes_do_not_count(run: Path) -> None:
     assert ostraca.notes(run / "0") == {}
     report = ostraca.prune(run, keep=["2"], grace_seconds=0)
     assert report.ok and {removed.name for removed in report.removed} == {"0", "1"}
-    assert sorted(os.listdir(run)) == ["2"]
+    assert names(run) == ["2"]
 
 
 def test_protected_is_kept_by_every_prune_and_notes_go_with_their_checkpoint(run: Path) -> None:
@@ -98,10 +102,10 @@ def test_protected_is_kept_by_every_prune_and_notes_go_with_their_checkpoint(run
         report = ostraca.prune(run, keep=keep, dry_run=True)
         assert "protected" in next(kept.reason for kept in report.kept if kept.name == "0")
     report = ostraca.prune(run, keep=0, grace_seconds=0)
-    assert report.ok and sorted(os.listdir(run)) == ["0"]
+    assert report.ok and names(run) == ["0"]
     ostraca.annotate(run / "0", {"tags": None})
     ostraca.prune(run, keep=0, grace_seconds=0)
-    assert os.listdir(run) == []
+    assert names(run) == []
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "directory", "fifo", "link"])
@@ -156,7 +160,7 @@ def test_compact_carries_notes_to_its_new_id(run: Path) -> None:
     assert ostraca.open(run / "3").info.id != before
     assert ostraca.notes(run / "3") == {"loss": 2.5, "tags": ["protected"]}
     report = ostraca.prune(run, keep=0, grace_seconds=0)
-    assert report.ok and sorted(os.listdir(run)) == ["3"] and len(note_files(run / "3")) == 1
+    assert report.ok and names(run) == ["3"] and len(note_files(run / "3")) == 1
 
 
 def test_many_annotate_one_checkpoint(run: Path) -> None:

@@ -169,8 +169,8 @@ def _show(directory: Path, entries: list[Entry]) -> None:
         )
         for entry in entries
     ]
-    headings = ("name", "step", "when (UTC)", "arrays", "logical", "stored", "ratio", "base")
-    headings = (*headings, *(["tags"] if tagged else []), "status")
+    headings = ["name", "step", "when (UTC)", "arrays", "logical", "stored", "ratio", "base"]
+    headings += ["tags", "status"] if tagged else ["status"]
     text.show(text.table(headings, "<><>>>><" + "<" * tagged + "<", rows))
 
 
