@@ -69,15 +69,17 @@ def below(root: str | None, stored: Sequence[ArrayInfo]) -> list[ArrayInfo]:
     return found
 
 
-def parts_below(root: str | None, info: ArrayInfo) -> Path:
-    """A leaf's key path from the root on."""
-    return info.path if root is None else info.path[root.count("/") + 1 :]
+def paths_below(root: str | None, stored: Sequence[ArrayInfo]) -> list[Path]:
+    """The leaves' key paths from the root on."""
+    if root is None:
+        return [info.path for info in stored]
+    depth = root.count("/") + 1
+    return [info.path[depth:] for info in stored]
 
 
 def tree_below(root: str | None, stored: Sequence[ArrayInfo], values: Sequence[Any]) -> Any:
     """The plain tree of leaves below the root."""
-    pairs = zip(stored, values, strict=True)
-    return unflatten([(parts_below(root, info), info.name, value) for info, value in pairs])
+    return unflatten(list(zip(paths_below(root, stored), [info.name for info in stored], values, strict=True)))
 
 
 def named_from(root: str | None, tree: Sequence[Leaf]) -> list[Leaf]:

@@ -336,6 +336,10 @@ Status PosixStorage::publish(const Publication& publication) {
   OSTRACA_ASSIGN_OR_RETURN(Directory in, directory());
   const std::string temporary = temporary_name(publication.token);
   Status status = write_small(temporary, publication.contents);
+  if (status.code() == Code::kExists) {  // the token is the caller's alone: an earlier publication could not remove it
+    OSTRACA_RETURN_IF_ERROR(remove(temporary));
+    status = write_small(temporary, publication.contents);
+  }
   if (status.code() == Code::kExists) return Status::system(EEXIST, "publish", path_of(temporary));
   OSTRACA_RETURN_IF_ERROR(status);
   status = publish_written(in->get(), temporary, publication);

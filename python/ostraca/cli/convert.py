@@ -260,11 +260,10 @@ def _unsupported(info: ArrayInfo) -> str | None:
     return None if name in safetensors.NAMES else text.dtype_text(info)
 
 
-def _names(infos: Iterable[ArrayInfo], separator: str, root: str | None) -> list[str]:
+def _names(infos: Sequence[ArrayInfo], separator: str, root: str | None) -> list[str]:
     names: dict[str, ArrayInfo] = {}
-    for info in infos:
-        path = matching.parts_below(root, info) or info.path[-1:]
-        name = separator.join(str(key) for _, key in path)
+    for info, below in zip(infos, matching.paths_below(root, infos), strict=True):
+        name = separator.join(str(key) for _, key in below or info.path[-1:])
         if name in names:
             raise UnsupportedError(
                 f"{quoted(names[name].name)} and {quoted(info.name)} would both be named {name!r}; choose a --separator"
