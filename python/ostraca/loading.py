@@ -4,9 +4,7 @@ from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any, Literal, SupportsIndex
 
-import numpy as np
-
-from . import _core, history, leaves, options
+from . import _core, history, options
 from .casting import Cast
 from .errors import OstracaError
 from .instead import explained
@@ -80,7 +78,7 @@ def load(
         reporting(progress, f"loading {reader.path}") as callback,
         history.loading(reader),
     ):
-        stored = terms.chosen(reader.arrays())
+        stored = terms.chosen(reader.leaves())
         if target is None:
             return tree_below(root, stored, _read(reader, stored, [None] * len(stored), deep, callback))
         walk = Flattener()
@@ -153,11 +151,12 @@ def _read(
     """The leaves' values; arrays are read into `places` where there are some."""
     placed = sum(info.nbytes for info, place in zip(infos, places, strict=True) if place is not None)
     reader.allow(sum(map(_nbytes, infos)) - placed)
-    requests = [
-        (info.number, None, info.dtype if place is None or info.kind is not Kind.ARRAY else place)
-        for info, place in zip(infos, places, strict=True)
-        if info.nbytes
-    ]
+    requests: list[Any] = []
+    for info, place in zip(infos, places, strict=True):
+        if info.kind is not Kind.ARRAY:
+            requests += info.requests()
+        elif info.nbytes:
+            requests.append((info.number, None, info.dtype if place is None else place))
     try:
         arrays = reader.fill(requests, deep=deep, progress=callback)
     except BaseException as error:
@@ -180,5 +179,4 @@ def _value(info: ArrayInfo, place: Any, filled: Iterator[Any]) -> Any:
     """Of a leaf that is no array, or an array without bytes."""
     if info.kind is Kind.ARRAY:
         return info.allocate() if place is None else place
-    array = next(filled) if info.nbytes else info.allocate() if info.has_data else np.empty(0)
-    return leaves.restored(info.kind, info.detail, array)
+    return info.value(filled)
