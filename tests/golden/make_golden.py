@@ -34,6 +34,7 @@ STRINGS = {
     "T": np.dtypes.StringDType(),
     "Tnan": np.dtypes.StringDType(na_object=math.nan),
     "TNone": np.dtypes.StringDType(na_object=None),
+    "Tstrict": np.dtypes.StringDType(coerce=False, na_object=None),
     "O": np.dtype(object),
 }
 
@@ -41,7 +42,7 @@ STRINGS = {
 def described(value: Any) -> Any:
     """A tree as JSON that says types, dtypes and bits."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "TO":
-        name = value.dtype.kind + ("" if not hasattr(value.dtype, "na_object") else str(value.dtype.na_object))
+        name = next(name for name, dtype in STRINGS.items() if dtype == value.dtype)
         return {"strings": name, "shape": value.shape, "items": [described(x) for x in value.reshape(-1).tolist()]}
     if isinstance(value, np.ndarray):
         name = value.dtype.name if hasattr(ml_dtypes, value.dtype.name) else value.dtype.str
@@ -108,14 +109,14 @@ def values() -> Any:
 
 
 def strings() -> Any:
-    texts, rare = ["", "a", "naïve ☃ 𝄞", "tail\0", "x" * 300, "\0"], RANDOM.integers(0, 6, 40)
+    texts, rare = ["", "a", "naïve ☃ 𝄞", "tail\0", "long" * 30, "\0"], RANDOM.permutation(np.arange(12) % 6)
     tree: dict[str, Any] = {}
     for name, dtype in STRINGS.items():
-        tree[name] = np.empty(40, dtype)
+        tree[name] = np.empty(12, dtype)
         tree[name][...] = [texts[i].encode() if name == "O" else texts[i] for i in rare]
         if hasattr(dtype, "na_object"):
             tree[name][rare == 1] = dtype.na_object
-    nested = {"data": tree["T"].reshape(5, 8), "none": tree["T"][:0], "one": tree["O"][2:3].reshape(())}
+    nested = {"data": tree["T"].reshape(3, 4), "none": tree["T"][:0], "one": tree["O"][2:3].reshape(())}
     return tree | {"nested": nested, "fixed": np.array(["a", "bc"]), "text": "text"}
 
 
