@@ -37,7 +37,8 @@ def load(
     """Loads a checkpoint, or what `select` chooses of it, as a tree of new numpy arrays and Python values.
 
     Containers come back as dict, list and tuple, namedtuples and dataclass instances as dicts, and a list or tuple of
-    which `select` leaves out items as a dict: index -> value. Arrays keep their byte order. numpy's scalars come back
+    which `select` leaves out items as a dict: index -> value. Arrays keep their byte order. Strings of varying length
+    come back as numpy's `StringDType`, or as object arrays of bytes, whichever they were. numpy's scalars come back
     as 0-d arrays, members of an `enum` and other subclasses of int, float, str and bytes as these. JAX PRNG keys come
     back as key arrays when JAX was imported before, otherwise as their uint32 key data. `like` has its say in all this.
 

@@ -100,7 +100,7 @@ def taken_apart(array: NDArray[Any]) -> Strings:
         if kind is Kind.BYTE_STRINGS:
             _check_bytes(items, array.shape, begin)
         else:
-            if detail not in ("", "strict"):
+            if "na=" in detail:
                 missing[block] = [type(item) is not str for item in items]
                 items = [item if type(item) is str else "" for item in items]
             items = list(map(str.encode, items))

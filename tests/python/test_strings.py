@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 import ostraca
 import trees
-from ostraca import reference
+from ostraca import compacting, reference
 from ostraca.cli import main
 from ostraca.errors import MismatchError, UnsupportedError
 from trees import STRING_DTYPES, laid_out, same, strings
@@ -187,6 +189,23 @@ def test_deltas(tmp_path: Path) -> None:
     check(tmp_path / "one", {"x": one, "n": 2})
 
 
+def test_compact_parts_them_between_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compacting, "HELD_BYTES", 48 << 10)
+    tree = {f"x{i}": np.array([bytes([i]) * 9000, b"", b"end"], object) for i in range(40)}
+    ostraca.save(tmp_path / "0", {"n": 1})
+    ostraca.save(tmp_path / "1", tree, base=tmp_path / "0")
+    ostraca.compact(tmp_path / "1")
+    firsts = [directory_of(tmp_path / "1", file)[0] for file in sorted((tmp_path / "1").glob("p*"))]
+    assert any(leaf.path[-1] == (5, "data") for leaf in firsts)
+    check(tmp_path / "1", tree)
+
+
+def directory_of(path: Path, file: Path) -> list[Any]:
+    """The leaves of one data file."""
+    checkpoint = reference._Checkpoint(path, reference._Guard(collect=False))
+    return reference._Directory(checkpoint.files[0, int(file.name[1:6])], checkpoint).leaves
+
+
 def test_tied_arrays_are_stored_once(tmp_path: Path) -> None:
     words = np.array([np.random.default_rng(i).bytes(40) for i in range(20_000)], object)
     alone = ostraca.save(tmp_path / "alone", {"x": words})
@@ -277,6 +296,13 @@ class TestCommands:
         result = self.told(capsys, "convert", saved, target, "--skip-unsupported")
         assert [entry["name"] for entry in result["skipped"]] == ["words", "raw"] and result["arrays"] == 1
 
+    def test_convert_to_orbax(self, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        pytest.importorskip("orbax.checkpoint")
+        assert main(["convert", str(saved), str(tmp_path / "orbax"), "--to", "orbax"]) == 2
+        assert "Orbax cannot hold 'words' (string), 'raw' (bytes)" in capsys.readouterr().err
+        result = self.told(capsys, "convert", saved, tmp_path / "orbax", "--to", "orbax", "--skip-unsupported")
+        assert [entry["name"] for entry in result["skipped"]] == ["words", "raw"] and result["arrays"] == 1
+
 
 def test_jax(path: Path) -> None:
     jax = pytest.importorskip("jax")
@@ -294,3 +320,54 @@ def test_jax(path: Path) -> None:
     same(WORDS, out["words"])
     with pytest.raises(MismatchError, match="'words': expected dtype float32, found dtype string"):
         ostraca.jax.load(path, like=like | {"words": jax.ShapeDtypeStruct((2, 3), "float32")})
+
+
+@pytest.mark.parametrize("dtype", [StringDType(), np.dtype(object)], ids=str)
+def test_processes_compare_ends_and_data(dtype: Any) -> None:
+    pytest.importorskip("jax")
+    from ostraca.jax.collecting import Collector
+
+    def fact(*texts: str) -> Any:
+        collector = Collector(process_index=1, process_count=2)
+        array = np.array([text.encode() for text in texts] if dtype.kind == "O" else texts, dtype)
+        assert not collector.collect({"x": array}).specs  # process 0 stores them
+        return collector.facts[0]
+
+    assert fact("ab", "c") == fact("ab", "c")
+    assert len({fact("ab", "c"), fact("ab", "d"), fact("a", "bc")}) == 3
+    assert fact("ab", "c").description.endswith("[2]")
+
+
+def test_through_orbax(tmp_path: Path) -> None:
+    ocp = pytest.importorskip("orbax.checkpoint")
+    import ostraca.orbax
+
+    tree = {"words": WORDS, "raw": RAW, "n": 3}
+    with ocp.CheckpointManager(tmp_path / "run", handler_registry=ostraca.orbax.registry()) as manager:
+        manager.save(1, args=ocp.args.StandardSave(tree))
+        manager.wait_until_finished()
+        for args in (None, ocp.args.StandardRestore(tree)):
+            same(tree, manager.restore(1, args=args))
+        assert manager.item_metadata(1)["words"].shape == (2, 3)
+
+
+def test_tensors_of_strings(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As TensorFlow's behave: of a scalar numpy() is bytes, which numpy would take for an array of a fixed size."""
+
+    class Tensor:
+        dtype, device = SimpleNamespace(name="string"), "/device:CPU:0"
+
+        def __init__(self, array: Any) -> None:
+            self._array = array
+
+        def numpy(self) -> Any:
+            return self._array if self._array.shape else self._array.item()
+
+        def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+            return np.array(self.numpy(), dtype)
+
+    monkeypatch.setitem(sys.modules, "tensorflow", SimpleNamespace(Tensor=Tensor))
+    scalar = np.empty((), object)
+    scalar[()] = b"tail\0"
+    ostraca.save(path, {"vocabulary": Tensor(RAW), "scalar": Tensor(scalar)})
+    check(path, {"vocabulary": RAW, "scalar": scalar})
