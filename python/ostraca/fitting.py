@@ -11,7 +11,7 @@ import numpy as np
 from . import dtypes, leaves, strings
 from .casting import Cast, converted, number_class, refusal
 from .errors import MismatchError, UnsupportedError
-from .lowlevel import ArrayInfo
+from .lowlevel import ArrayInfo, StringsInfo
 from .tree import Kind, quoted
 
 _NUMBERS: Final = {
@@ -101,7 +101,7 @@ def fit(leaf: Any, info: ArrayInfo, name: str, cast: Cast) -> Fit | str | None:
         if not cast or want.kind.is_strings:
             return f"expected dtype {want.dtype_name}, found {info.dtype_name}"
         return refusal(info.dtype, want.dtype, cast) or Fit(name, want.dtype, kind, cast)
-    if want.kind.is_strings:
+    if type(info) is StringsInfo:
         return Fit(name, None, None, cast)  # the engine cannot fill the memory of `into`
     return None if kind in (None, _PYTHON.get(want.kind)) else Fit(name, None, kind, cast)
 

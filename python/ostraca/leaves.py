@@ -62,12 +62,15 @@ def specs(leaves: Iterable[Leaf]) -> list[LeafSpec]:
     dtype = description = None
     for path, name, leaf in leaves:
         try:
-            if type(leaf) is not np.ndarray or (leaf.dtype is not dtype and strings.holds(leaf.dtype)):
+            if type(leaf) is not np.ndarray:
                 result += piece(leaf).specs(path)
                 continue
             if leaf.dtype is not dtype or description is None:
-                description = _array(leaf).description
-                dtype = leaf.dtype
+                found = _array(leaf)
+                if found.kind is not Kind.ARRAY:
+                    result += found.specs(path)
+                    continue
+                description, dtype = found.description, leaf.dtype
             result.append((path, description, leaf, None, None, None))
         except UnsupportedError as error:
             raise UnsupportedError(f"cannot store {quoted(name)}: {error}") from None
@@ -109,18 +112,15 @@ def _converter(leaf: Any) -> Callable[[Any], Piece]:
     return _foreign
 
 
-def restored(kind: Kind, detail: str, *arrays: NDArray[Any]) -> Any:
-    """A leaf's value from its stored arrays, which the value may keep: of strings two, of others one, or none.
+def restored(kind: Kind, detail: str, data: NDArray[Any]) -> Any:
+    """A leaf's value from its stored array, which the value may keep. Strings have two: see strings.py.
 
     A PRNG key comes back as a JAX key array when JAX was imported before, otherwise as its uint32 key data.
     """
-    data: Any = arrays[0] if arrays else None
     try:
         match kind:
             case Kind.ARRAY:
                 return data
-            case Kind.STRINGS | Kind.BYTE_STRINGS:
-                return strings.put_together(kind, detail, *arrays)
             case Kind.PRNG_KEY:
                 jax = sys.modules.get("jax")
                 return data if jax is None else jax.random.wrap_key_data(jax.device_put(data), impl=detail)

@@ -70,17 +70,16 @@ class ArrayInfo(NamedTuple):
 
     def requests(self) -> list[tuple[int, None, np.dtype[Any]]]:
         """What `Reader.fill` has to read for its value."""
-        return [(part.number, None, part.dtype) for part in self.parts if part.nbytes]
+        return [(self.number, None, self.dtype)] if self.nbytes else []
 
     def value(self, read: Iterator[NDArray[Any]]) -> Any:
         """As `load` returns it, from what `requests` asked for. Raises `FormatError`."""
-        arrays = [next(read) if part.nbytes else part.allocate() for part in self.parts]
-        with self.named():
-            return leaves.restored(self.kind, self.detail, *arrays)
+        data = next(read) if self.nbytes else self.allocate() if self.has_data else np.empty(0)
+        return leaves.restored(self.kind, self.detail, data)
 
     @contextmanager
     def named(self) -> Iterator[None]:
-        """A `FormatError` in the block is about this leaf, and says so."""
+        """Errors of the format in the block are about this leaf, and say so."""
         try:
             yield
         except FormatError as error:
@@ -114,6 +113,16 @@ class StringsInfo(ArrayInfo):
         path, name = (*self.path, strings.DATA_KEY), f"{self.name}/data" if self.path else "data"
         size = self.nbytes - ends_bytes
         return ends, ArrayInfo(self.number + 1, path, name, Kind.ARRAY, dtypes.UINT8, "", False, (size,), size)
+
+    def requests(self) -> list[tuple[int, None, np.dtype[Any]]]:
+        """What `Reader.fill` has to read for its value."""
+        return [request for part in self.parts for request in part.requests()]
+
+    def value(self, read: Iterator[NDArray[Any]]) -> Any:
+        """As `load` returns it, from what `requests` asked for. Raises `FormatError`, naming the leaf."""
+        ends, data = (part.value(read) for part in self.parts)
+        with self.named():
+            return strings.put_together(self.kind, self.detail, ends, data)
 
     def allocate(self) -> NDArray[Any]:
         """An array without strings."""
@@ -337,8 +346,8 @@ class Reader(Uncopied):
 
     @cached_property
     def _leaves(self) -> list[ArrayInfo]:
-        arrays = self._arrays
-        data = {info.number + 1 for info in arrays if info.kind is Kind.STRINGS or info.kind is Kind.BYTE_STRINGS}
+        arrays, of_ends = self._arrays, dtypes.UINT64  # which says most without asking for the kind, in large trees
+        data = {info.number + 1 for info in arrays if info.dtype_code == of_ends and info.kind.is_strings}
         if not data:
             return arrays
         found: list[ArrayInfo] = []
