@@ -191,9 +191,10 @@ def _array(memory: NDArray[Any], *, immutable: bool = False) -> Piece:
 def _numpy(leaf: np.ndarray[Any, Any] | np.generic) -> Piece:
     if isinstance(leaf, np.generic):
         return _array(np.asarray(leaf), immutable=True)
+    found = _array(leaf.view(np.ndarray))  # first: why a dtype is refused says more than that a class is
     if type(leaf) not in (np.ndarray, np.memmap):
         raise UnsupportedError(f"{_type(leaf)} holds more than its array; store its parts, or numpy.asarray of it")
-    return _array(leaf.view(np.ndarray))
+    return found
 
 
 def _scalar(leaf: int | float | str | bytes) -> Piece:
