@@ -689,6 +689,7 @@ class _Checkpoint:
         options: dict[str, Any] = {"coerce": False} if "strict" in leaf.detail else {}
         if "na=" in leaf.detail:
             options["na_object"] = math.nan if "nan" in leaf.detail else None
+        _must(leaf.kind == BYTE_STRINGS or hasattr(np.dtypes, "StringDType"), where, "text needs numpy 2")
         dtype = np.dtypes.StringDType(**options) if leaf.kind == TEXTS else np.dtype(object)
         found = np.empty(math.prod(leaf.shape), dtype)
         for i, end in enumerate(self.array(leaf).reshape(-1).tolist()):

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import ostraca
 import trees
 from ostraca import compacting, reference
+from ostraca import strings as module
 from ostraca.cli import main
 from ostraca.errors import MismatchError, UnsupportedError
 from trees import STRING_DTYPES, laid_out, same, strings
@@ -212,6 +213,18 @@ def test_tied_arrays_are_stored_once(tmp_path: Path) -> None:
     tied = ostraca.save(tmp_path / "tied", {"x": words, "y": words, "z": words.copy()})
     assert tied.stored_bytes < alone.stored_bytes * 1.01 + 8192
     check(tmp_path / "tied", {"x": words, "y": words, "z": words})
+
+
+def test_numpy_before_version_2_has_no_text(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ostraca.save(path, {"text": WORDS, "raw": RAW})
+    monkeypatch.delattr(np.dtypes, "StringDType")
+    monkeypatch.setattr(module, "dtype_of", module.dtype_of.__wrapped__)
+    for read in (ostraca.load, lambda path: ostraca.open(path)["text"]):
+        with pytest.raises(UnsupportedError, match="need numpy 2"):
+            read(path)
+    with pytest.raises(reference.ReferenceReaderError, match="'text': text needs numpy 2"):
+        reference.load(path)
+    same(RAW, ostraca.load(path, select="raw")["raw"])
 
 
 def test_save_async_takes_a_copy(path: Path) -> None:
