@@ -82,7 +82,7 @@ const char* load_leaf(const std::byte* p, LeafRecord* leaf) {
   leaf->shard_count = load_le<std::uint32_t>(p + 32);
   leaf->detail_bytes = load_le<std::uint32_t>(p + 36);
   leaf->detail_offset = load_le<std::uint64_t>(p + 40);
-  if (kind < 1 || kind > static_cast<unsigned>(LeafKind::kEmptyTuple)) return "kind: expected 1 to 11";
+  if (kind < 1 || kind > static_cast<unsigned>(LeafKind::kByteStrings)) return "kind: expected 1 to 13";
   if (dtype >= kDTypeCount) return "dtype: expected at most 37";
   return order > 1 ? "byte order: expected 0 or 1" : nullptr;
 }
@@ -237,6 +237,7 @@ Result<Directory> decode_directory(Bytes bytes, bool complete) {
   OSTRACA_RETURN_IF_ERROR(check_leaves(directory, complete));
   OSTRACA_RETURN_IF_ERROR(check_shared_references(directory));
   OSTRACA_RETURN_IF_ERROR(check_key_paths(directory));
+  if (complete) OSTRACA_RETURN_IF_ERROR(check_strings(directory));
   return directory;
 }
 

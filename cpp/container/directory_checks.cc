@@ -16,6 +16,9 @@ constexpr std::uint64_t kArrayBytesMax = std::numeric_limits<std::int64_t>::max(
 constexpr std::uint64_t kDisjointStepsMin = 1u << 28;
 constexpr std::uint64_t kDisjointStepsPerShard = 256;
 
+// What a missing element is, and whether only text may be assigned (docs/format.md, section 6).
+constexpr std::string_view kStringsDetails[] = {"", "na=nan", "na=none", "strict", "strict na=nan", "strict na=none"};
+
 std::string in_dimension(std::size_t d) { return " in dimension " + std::to_string(d); }
 
 Status check_kind(const Directory& directory, const LeafRecord& leaf) {
@@ -48,6 +51,13 @@ Status check_kind(const Directory& directory, const LeafRecord& leaf) {
     case LeafKind::kBytes:
       if (!is(DType::kUint8, 1)) return bad("uint8 [n]");
       break;
+    case LeafKind::kStrings:
+    case LeafKind::kByteStrings:
+      if (leaf.dtype != DType::kUint64 || leaf.big_endian) return bad("little-endian uint64");
+      if (leaf.kind == LeafKind::kByteStrings) break;
+      return std::ranges::find(kStringsDetails, directory.detail(leaf)) != std::end(kStringsDetails)
+                 ? Status()
+                 : bad("a detail that says what is missing");
     default:
       if (!is(DType::kNone, 0)) return bad("no dtype and rank 0");
   }

@@ -17,6 +17,8 @@ Status check_shared_references(const Directory& directory);
 
 // Key paths are well-formed, unique as paths and as display names, and make one tree.
 Status check_key_paths(const Directory& directory);
+// Strings have their data after them: in an index.
+Status check_strings(const Directory& directory);
 
 // No two of the leaf's shards share an element. Takes what it spends off `budget`, and refuses when that is used up:
 // honest shards are grids, and cost little more than a sort. REQUIRES: every box is not empty and lies in the shape.

@@ -49,6 +49,16 @@ class SeenHashes {
   std::vector<std::uint64_t> slots_;
 };
 
+// Whether a leaf is the data of the strings before it: the one leaf that lies below another.
+bool is_data_of_strings(const Directory& directory, const LeafRecord& leaf) {
+  static const std::string part = encode_key_path({{KeyPart::Type::kAttribute, "data", 0}});
+  if (&leaf == directory.leaves.data()) return false;
+  const LeafRecord& before = *(&leaf - 1);
+  const std::string_view path = directory.path(leaf), above = directory.path(before);
+  return kind_is_strings(before.kind) && path.size() == above.size() + part.size() && path.starts_with(above) &&
+         path.ends_with(part);
+}
+
 // Walks the leaves and compares each with the one before it. In tree order, all leaves below a node follow each other,
 // so neighbours are all that can disagree.
 class PathCheck {
@@ -126,7 +136,8 @@ class PathCheck {
 Status check_sorted_paths(const Directory& directory) {
   std::vector<const LeafRecord*> order;
   order.reserve(directory.leaves.size());
-  for (const LeafRecord& leaf : directory.leaves) order.push_back(&leaf);
+  for (const LeafRecord& leaf : directory.leaves)
+    if (!is_data_of_strings(directory, leaf)) order.push_back(&leaf);
   std::ranges::sort(order, {}, [&](const LeafRecord* leaf) { return directory.path(*leaf); });
   PathCheck check(directory);
   for (const LeafRecord* leaf : order) OSTRACA_RETURN_IF_ERROR(check.visit(*leaf, nullptr));
@@ -168,10 +179,22 @@ Status check_names(const Directory& directory) {
 Status check_key_paths(const Directory& directory) {
   PathCheck check(directory);
   SeenHashes seen(2 * directory.leaves.size());
-  for (const LeafRecord& leaf : directory.leaves) OSTRACA_RETURN_IF_ERROR(check.visit(leaf, &seen));
+  for (const LeafRecord& leaf : directory.leaves)
+    if (!is_data_of_strings(directory, leaf)) OSTRACA_RETURN_IF_ERROR(check.visit(leaf, &seen));
   if (!check.grouped()) OSTRACA_RETURN_IF_ERROR(check_sorted_paths(directory));
   // Where containers agree, different paths have different names, but that 5 is spelt like "5".
   return check.integer_keys() ? check_names(directory) : Status();
+}
+
+Status check_strings(const Directory& directory) {
+  for (const LeafRecord& leaf : directory.leaves) {
+    if (!kind_is_strings(leaf.kind)) continue;
+    const LeafRecord* const data = &leaf + 1;
+    if (&leaf == &directory.leaves.back() || !is_data_of_strings(directory, *data) || data->kind != LeafKind::kArray ||
+        data->dtype != DType::kUint8 || data->rank != 1)
+      return leaf_error(directory, leaf, "expected its data in the leaf after it: uint8 [n], at its attribute 'data'");
+  }
+  return {};
 }
 
 }  // namespace ostraca

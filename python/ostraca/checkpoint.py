@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Self, SupportsIndex
 
 import numpy as np
 
-from . import leaves
-from .lowlevel import ArrayInfo, Reader, allocate
+from . import strings
+from .lowlevel import ArrayInfo, Reader
 from .options import StrPath
 from .printing import escaped
 from .reports import Manifest, SaveInfo
@@ -33,7 +33,7 @@ class Checkpoint(Uncopied, Mapping[str, "StoredArray"]):
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._infos = {info.name: info for info in reader.arrays() if info.nbytes or info.has_data}
+        self._infos = {info.name: info for info in reader.leaves() if info.nbytes or info.has_data}
 
     @property
     def path(self) -> str:
@@ -60,16 +60,11 @@ class Checkpoint(Uncopied, Mapping[str, "StoredArray"]):
 
     def names(self) -> list[str]:
         """The names of all leaves, those without data too."""
-        return [info.name for info in self._reader.arrays()]
+        return [info.name for info in self._reader.leaves()]
 
     def value(self, name: str) -> Any:
         """A leaf as `load` returns it: a Python value or a numpy array."""
-        info = self._reader.array(name)
-        self._reader.allow(info.nbytes)
-        array = info.allocate() if info.has_data else np.empty(0)
-        if info.nbytes:
-            self._reader.fill([(info.number, None, array)])
-        return leaves.restored(info.kind, info.detail, array)
+        return self._reader.value(self._info(name))
 
     def statistics(self) -> dict[str, int]:
         """chunks_read, bytes_read, chunks_decoded, bytes_decoded, since it was opened."""
@@ -79,8 +74,7 @@ class Checkpoint(Uncopied, Mapping[str, "StoredArray"]):
         self._reader.close()
 
     def __getitem__(self, name: str) -> StoredArray:
-        info = self._infos.get(name)
-        return StoredArray(self._reader, self._reader.array(name) if info is None else info)
+        return StoredArray(self._reader, self._info(name))
 
     def __contains__(self, name: object) -> bool:
         return name in self._infos
@@ -102,6 +96,9 @@ class Checkpoint(Uncopied, Mapping[str, "StoredArray"]):
         shown = ", ".join(map(escaped, names[:_SHOWN_NAMES])) + (", ..." if len(names) > _SHOWN_NAMES else "")
         return f"<ostraca.Checkpoint {self.path!r}: {len(names)} arrays: {shown}>"
 
+    def _info(self, name: str) -> ArrayInfo:
+        return self._infos.get(name) or self._reader.array(name)
+
     @cached_property
     def _manifest(self) -> Manifest:
         return self._reader.manifest()
@@ -110,7 +107,8 @@ class Checkpoint(Uncopied, Mapping[str, "StoredArray"]):
 class StoredArray(Uncopied):
     """One array of an open checkpoint. Indexing reads the chunks that it needs, and returns numpy arrays.
 
-    A Python value (see `kind`) is the uint8 or 0-d array that stands for it; `value` gives it back.
+    A Python value (see `kind`) is the uint8 or 0-d array that stands for it; `value` gives it back. Of strings whole
+    rows are read: those of the first axis that the index touches.
     """
 
     __slots__ = ("_info", "_reader", "dtype")
@@ -127,7 +125,7 @@ class StoredArray(Uncopied):
 
     @property
     def kind(self) -> str:
-        """array, prng_key, int, float, bool, str or bytes."""
+        """array, prng_key, int, float, bool, str, bytes, strings or byte_strings."""
         return self._info.kind.name.lower()
 
     @property
@@ -151,18 +149,22 @@ class StoredArray(Uncopied):
     @property
     def stored_bytes(self) -> int:
         """Bytes in files; of a chunk shared with other arrays, its share."""
-        return self._reader.stored_bytes(self.name)
+        return sum(self._reader.stored_bytes(part.name) for part in self._info.parts)
 
     def value(self) -> Any:
         """As `load` returns it."""
-        return leaves.restored(self._info.kind, self._info.detail, self[...])
+        return self._reader.value(self._info)
 
     def __getitem__(self, index: Any) -> Any:
         """Any basic numpy index: integers, slices, Ellipsis, None, or a tuple of these. Scalars as in numpy."""
         if index is Ellipsis:
             return self._whole()
         start, shape, local = _box(index, self._info.shape)
-        box = self._read(start, shape)
+        box = (
+            self._read_strings(start, shape)
+            if self._info.kind.is_strings
+            else self._reader.box(self._info, start, shape)
+        )
         strided = any(isinstance(item, slice) and abs(item.step or 1) > 1 for item in local)
         part = box[local]
         return part.copy() if strided and isinstance(part, np.ndarray) else part  # lets go of the elements between
@@ -186,16 +188,30 @@ class StoredArray(Uncopied):
 
     def _whole(self) -> NDArray[Any]:
         info = self._info
+        if info.kind.is_strings:
+            array: NDArray[Any] = self._reader.value(info)
+            return array
         self._reader.allow(info.nbytes)
         return self._reader.fill([(info.number, None, self.dtype)])[0] if info.nbytes else info.allocate()
 
-    def _read(self, start: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[Any]:
-        nbytes = math.prod(shape) * self.dtype.itemsize
-        self._reader.allow(nbytes)
-        array = allocate(shape, self.dtype, nbytes)
-        if nbytes:
-            self._reader.fill([(self._info.number, start, array)])
-        return array
+    def _read_strings(self, start: tuple[int, ...], shape: tuple[int, ...]) -> NDArray[Any]:
+        """Reads where the strings of the rows end, and of the data what lies between."""
+        info = self._info
+        if not shape:
+            return self._whole()
+        if 0 in shape:
+            return np.empty(shape, self.dtype)
+        ends, data = info.parts
+        first = max(start[0] - 1, 0)  # the row before says where these begin
+        inner = info.shape[1:]
+        found = self._reader.box(ends, (first, *(0 for _ in inner)), (start[0] + shape[0] - first, *inner))
+        before, found = (found[0].flat[-1], found[1:]) if first < start[0] else (0, found)
+        with info.named():
+            is_last = start[0] + shape[0] == info.shape[0]
+            low, high = strings.data_range(info.detail, found, before, data.nbytes, to_the_end=is_last)
+            rows = strings.elements(info.kind, info.detail, found, low, self._reader.box(data, (low,), (high - low,)))
+        part = rows[:, *(slice(at, at + size) for at, size in zip(start[1:], shape[1:], strict=True))]
+        return part if part.shape == rows.shape else part.copy()
 
 
 def open(

@@ -14,6 +14,7 @@ NONE: Final = 0
 BOOL: Final = 1
 UINT8: Final = 6
 UINT32: Final = 8
+UINT64: Final = 9
 FLOAT64: Final = 12
 DATETIME64: Final = 33
 TIMEDELTA64: Final = 34
@@ -76,8 +77,11 @@ def encode(dtype: np.dtype[Any]) -> Coded:
         raise UnsupportedError(
             f"structured dtype {dtype} cannot be stored; store its fields: {{name: x[name] for name in x.dtype.names}}"
         )
-    elif kind == "O":
-        raise UnsupportedError("object arrays cannot be stored: nothing is pickled; convert to a fixed-size dtype")
+    elif kind in "TO":
+        raise UnsupportedError(
+            f"dtype {dtype} has no items of one size: ostraca.save stores text and bytes of varying length, nothing is"
+            " pickled; convert to a fixed-size dtype here"
+        )
     raise UnsupportedError(f"dtype {dtype} cannot be stored; convert it to a fixed-size dtype")
 
 

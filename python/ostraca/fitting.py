@@ -8,10 +8,10 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from . import dtypes, leaves
+from . import dtypes, leaves, strings
 from .casting import Cast, converted, number_class, refusal
 from .errors import MismatchError, UnsupportedError
-from .lowlevel import ArrayInfo
+from .lowlevel import ArrayInfo, StringsInfo
 from .tree import Kind, quoted
 
 _NUMBERS: Final = {
@@ -34,6 +34,13 @@ class Wanted(NamedTuple):
     @property
     def dtype(self) -> np.dtype[Any]:
         return _NUMBERS.get(self.kind) or dtypes.decode(self.dtype_code, self.detail).newbyteorder("=")
+
+    @property
+    def dtype_name(self) -> str:
+        """For people."""
+        if self.kind.is_strings:
+            return strings.describe(self.kind, self.detail)
+        return dtypes.describe(self.dtype_code, self.detail)
 
 
 class Fit(NamedTuple):
@@ -88,13 +95,14 @@ def fit(leaf: Any, info: ArrayInfo, name: str, cast: Cast) -> Fit | str | None:
         return _number_fit(want, kind, info, name, cast)
     if want.kind is Kind.PRNG_KEY:
         return _key_difference(want, info)
-    if want.kind is Kind.ARRAY and want.shape is not None and want.shape != info.shape:
+    if want.shape is not None and want.shape != info.shape:
         return f"expected shape {want.shape}, found {info.shape}"
     if (want.dtype_code, want.detail) != (info.dtype_code, info.detail):
-        if not cast:
-            expected = dtypes.describe(want.dtype_code, want.detail)
-            return f"expected dtype {expected}, found {dtypes.describe(info.dtype_code, info.detail)}"
+        if not cast or want.kind.is_strings:
+            return f"expected dtype {want.dtype_name}, found {info.dtype_name}"
         return refusal(info.dtype, want.dtype, cast) or Fit(name, want.dtype, kind, cast)
+    if type(info) is StringsInfo:
+        return Fit(name, None, None, cast)  # the engine cannot fill the memory of `into`
     return None if kind in (None, _PYTHON.get(want.kind)) else Fit(name, None, kind, cast)
 
 
@@ -106,6 +114,8 @@ def _number_fit(want: Wanted, kind: type | None, info: ArrayInfo, name: str, cas
         if is_alike or (cast and not refusal(stored, want.dtype, cast)):
             is_as_stored = is_alike and info.kind is Kind.ARRAY
             return Fit(name, None if is_as_stored else want.dtype, kind, cast)
+    if want.kind.is_strings or info.kind.is_strings:
+        return f"expected {_what(want)}, found {_what(info)}"
     return f"expected {_kind(want.kind)}, found {_kind(info.kind)}"
 
 
@@ -119,7 +129,13 @@ def wanted(leaf: Any) -> Wanted:
         shape = tuple(int(size) for size in leaf.shape)
         if leaves.is_prng_key(leaf.dtype):
             return Wanted(Kind.PRNG_KEY, dtypes.UINT32, shape=shape, key_dtype=leaf.dtype)
-        code, detail, _ = _coded(leaf.dtype)
+        if leaves.is_torch_dtype(leaf.dtype):
+            return Wanted(Kind.ARRAY, *_torch_code(leaf.dtype), shape)
+        dtype = np.dtype(getattr(leaf.dtype, "as_numpy_dtype", leaf.dtype))  # tf.DType has one
+        if strings.holds(dtype):
+            kind, detail = strings.described(dtype)
+            return Wanted(kind, dtypes.UINT64, detail, shape)
+        code, detail, _ = dtypes.encode(dtype)
         return Wanted(Kind.ARRAY, code, detail, shape)
     piece = leaves.piece(leaf)
     if piece.kind is not Kind.ARRAY or piece.memory is None:
@@ -141,13 +157,15 @@ def _key_difference(want: Wanted, info: ArrayInfo) -> str | None:
     return None if stored.shape == want.shape else f"expected shape {want.shape}, found {stored.shape}"
 
 
-def _coded(dtype: Any) -> dtypes.Coded:
-    if leaves.is_torch_dtype(dtype):
-        coded = leaves.torch_code(dtype)
-        if coded is None:
-            raise UnsupportedError(f"{dtype} cannot be stored")
-        return coded
-    return dtypes.encode(np.dtype(getattr(dtype, "as_numpy_dtype", dtype)))  # tf.DType has one
+def _torch_code(dtype: Any) -> tuple[int, str]:
+    coded = leaves.torch_code(dtype)
+    if coded is None:
+        raise UnsupportedError(f"{dtype} cannot be stored")
+    return coded.code, coded.detail
+
+
+def _what(described: Wanted | ArrayInfo) -> str:
+    return _kind(described.kind) if described.kind.is_value else f"dtype {described.dtype_name}"
 
 
 def _kind(kind: Kind) -> str:

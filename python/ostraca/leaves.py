@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from . import dtypes
+from . import dtypes, strings
 from .errors import FormatError, UnsupportedError
-from .tree import Kind, Leaf, quoted
+from .tree import MAX_PATH_BYTES, Kind, Leaf, quoted
 
 if TYPE_CHECKING:  # numpy.typing costs more than all of this module
     from numpy.typing import NDArray
@@ -39,10 +39,21 @@ class Piece(NamedTuple):
     big_endian: bool
     memory: NDArray[Any] | None
     immutable: bool = False  # nobody can change the memory while it is held
+    data: NDArray[np.uint8] | None = None  # of strings, which end where `memory` says
 
     @property
     def description(self) -> Description:
         return int(self.kind), self.dtype_code, self.detail, self.big_endian, self.immutable
+
+    def specs(self, path: bytes) -> list[LeafSpec]:
+        """What the engine stores for it, at a key path."""
+        specs: list[LeafSpec] = [(path, self.description, self.memory, None, None, None)]
+        if self.data is not None:
+            below = path + strings.DATA_PART
+            if len(below) > MAX_PATH_BYTES:
+                raise UnsupportedError(f"the key path of its data takes more than {MAX_PATH_BYTES} bytes")
+            specs.append((below, (int(Kind.ARRAY), dtypes.UINT8, "", False, True), self.data, None, None, None))
+        return specs
 
 
 def specs(leaves: Iterable[Leaf]) -> list[LeafSpec]:
@@ -53,12 +64,14 @@ def specs(leaves: Iterable[Leaf]) -> list[LeafSpec]:
     for path, name, leaf in leaves:
         try:
             if type(leaf) is not np.ndarray:
-                found = piece(leaf)
-                result.append((path, found.description, found.memory, None, None, None))
+                result += piece(leaf).specs(path)
                 continue
             if leaf.dtype is not dtype or description is None:
-                description = _array(leaf).description
-                dtype = leaf.dtype
+                found = _array(leaf)
+                if found.kind is not Kind.ARRAY:
+                    result += found.specs(path)
+                    continue
+                description, dtype = found.description, leaf.dtype
             result.append((path, description, leaf, None, None, None))
         except UnsupportedError as error:
             raise UnsupportedError(f"cannot store {quoted(name)}: {error}") from None
@@ -113,8 +126,8 @@ def _found_converter(leaf: Any) -> Callable[[Any], Piece]:
     return _foreign
 
 
-def restored(kind: int, detail: str, data: NDArray[Any]) -> Any:
-    """A leaf's value from its stored array, which the value may keep.
+def restored(kind: Kind, detail: str, data: NDArray[Any]) -> Any:
+    """A leaf's value from its stored array, which the value may keep. Strings have two: see strings.py.
 
     A PRNG key comes back as a JAX key array when JAX was imported before, otherwise as its uint32 key data.
     """
@@ -133,7 +146,7 @@ def restored(kind: int, detail: str, data: NDArray[Any]) -> Any:
                 return data.tobytes().decode()
             case Kind.BYTES:
                 return data.tobytes()
-        return {Kind.NONE: None, Kind.EMPTY_DICT: {}, Kind.EMPTY_LIST: [], Kind.EMPTY_TUPLE: ()}[Kind(kind)]
+        return {Kind.NONE: None, Kind.EMPTY_DICT: {}, Kind.EMPTY_LIST: [], Kind.EMPTY_TUPLE: ()}[kind]
     except ValueError as error:
         raise FormatError(f"a malformed leaf of kind {kind}: {error}") from None
 
@@ -183,16 +196,19 @@ def _without_data(leaf: Kind | None) -> Piece:
 
 
 def _array(memory: NDArray[Any], *, immutable: bool = False) -> Piece:
+    if strings.holds(memory.dtype):
+        kind, detail, ends, data = strings.taken_apart(memory)
+        return Piece(kind, dtypes.UINT64, detail, False, ends, True, data)
     return Piece(Kind.ARRAY, *_encode(memory.dtype), memory, immutable=immutable)
 
 
 def _numpy(leaf: np.ndarray[Any, Any] | np.generic) -> Piece:
     if isinstance(leaf, np.generic):
         return _array(np.asarray(leaf), immutable=True)
-    coded = _encode(leaf.dtype)
+    found = _array(leaf.view(np.ndarray))  # first: why a dtype is refused says more than that a class is
     if type(leaf) not in (np.ndarray, np.memmap):
         raise UnsupportedError(f"{_type(leaf)} holds more than its array; store its parts, or numpy.asarray of it")
-    return Piece(Kind.ARRAY, *coded, leaf.view(np.ndarray))
+    return found
 
 
 def _scalar(leaf: int | float | str | bytes) -> Piece:
@@ -265,7 +281,8 @@ def _tensorflow(leaf: Any) -> Piece:
         raise UnsupportedError("a symbolic tf.Tensor; save outside of tf.function")
     if "CPU" not in leaf.device:
         raise UnsupportedError(f"a tf.Tensor on {leaf.device}; copy it to the host first")
-    return _array(np.asarray(leaf))
+    # Of a scalar numpy would otherwise make an array of a fixed size, which knows no zeros at its end.
+    return _array(np.asarray(leaf, np.object_ if leaf.dtype.name == "string" else None))
 
 
 def _foreign(leaf: Any) -> Piece:

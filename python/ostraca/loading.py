@@ -4,9 +4,7 @@ from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any, Literal, SupportsIndex
 
-import numpy as np
-
-from . import _core, history, leaves, options
+from . import _core, history, options
 from .casting import Cast
 from .errors import OstracaError
 from .instead import explained
@@ -39,7 +37,8 @@ def load(
     """Loads a checkpoint, or what `select` chooses of it, as a tree of new numpy arrays and Python values.
 
     Containers come back as dict, list and tuple, namedtuples and dataclass instances as dicts, and a list or tuple of
-    which `select` leaves out items as a dict: index -> value. Arrays keep their byte order. numpy's scalars come back
+    which `select` leaves out items as a dict: index -> value. Arrays keep their byte order. Strings of varying length
+    come back as numpy's `StringDType`, or as object arrays of bytes, whichever they were. numpy's scalars come back
     as 0-d arrays, members of an `enum` and other subclasses of int, float, str and bytes as these. JAX PRNG keys come
     back as key arrays when JAX was imported before, otherwise as their uint32 key data. `like` has its say in all this.
 
@@ -80,7 +79,7 @@ def load(
         reporting(progress, f"loading {reader.path}") as callback,
         history.loading(reader),
     ):
-        stored = terms.chosen(reader.arrays())
+        stored = terms.chosen(reader.leaves())
         if target is None:
             return tree_below(root, stored, _read(reader, stored, [None] * len(stored), deep, callback))
         walk = Flattener()
@@ -153,11 +152,12 @@ def _read(
     """The leaves' values; arrays are read into `places` where there are some."""
     placed = sum(info.nbytes for info, place in zip(infos, places, strict=True) if place is not None)
     reader.allow(sum(map(_nbytes, infos)) - placed)
-    requests = [
-        (info.number, None, info.dtype if place is None or info.kind is not Kind.ARRAY else place)
-        for info, place in zip(infos, places, strict=True)
-        if info.nbytes
-    ]
+    requests: list[Any] = []
+    for info, place in zip(infos, places, strict=True):
+        if info.kind is not Kind.ARRAY:
+            requests += info.requests()
+        elif info.nbytes:
+            requests.append((info.number, None, info.dtype if place is None else place))
     try:
         arrays = reader.fill(requests, deep=deep, progress=callback)
     except BaseException as error:
@@ -180,5 +180,4 @@ def _value(info: ArrayInfo, place: Any, filled: Iterator[Any]) -> Any:
     """Of a leaf that is no array, or an array without bytes."""
     if info.kind is Kind.ARRAY:
         return info.allocate() if place is None else place
-    array = next(filled) if info.nbytes else info.allocate() if info.has_data else np.empty(0)
-    return leaves.restored(info.kind, info.detail, array)
+    return info.value(filled)

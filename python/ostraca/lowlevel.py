@@ -6,15 +6,17 @@ with Reader(path) as reader:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, SupportsIndex
 
 import numpy as np
 
-from . import _core, dtypes, options
+from . import _core, dtypes, leaves, options, strings
 from .casting import Cast, checked_cast, converted, refusal
-from .errors import MismatchError
+from .errors import FormatError, MismatchError
 from .instead import explained
 from .options import StrPath
 from .overlap import check_targets
@@ -52,13 +54,79 @@ class ArrayInfo(NamedTuple):
         return _decode(self.dtype_code, self.detail, self.big_endian)
 
     @property
+    def dtype_name(self) -> str:
+        """For people; needs no ml_dtypes."""
+        return dtypes.describe(self.dtype_code, self.detail)
+
+    @property
     def has_data(self) -> bool:
         """Whether there is an array; None and empty containers have none."""
-        return self.kind < Kind.NONE
+        return self.kind.has_data
+
+    @property
+    def parts(self) -> tuple[ArrayInfo, ...]:
+        """The stored arrays of the leaf."""
+        return (self,) if self.has_data else ()
+
+    def requests(self) -> list[tuple[int, None, np.dtype[Any]]]:
+        """What `Reader.fill` has to read for its value."""
+        return [(self.number, None, self.dtype)] if self.nbytes else []
+
+    def value(self, read: Iterator[NDArray[Any]]) -> Any:
+        """As `load` returns it, from what `requests` asked for. Raises `FormatError`."""
+        data = next(read) if self.nbytes else self.allocate() if self.has_data else np.empty(0)
+        return leaves.restored(self.kind, self.detail, data)
+
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Errors of the format in the block are about this leaf, and say so."""
+        try:
+            yield
+        except FormatError as error:
+            raise FormatError(f"{quoted(self.name)}: {error}") from None
 
     def allocate(self) -> NDArray[Any]:
         """An uninitialized array to read it into; 64-byte aligned and on huge pages when it is large."""
         return allocate(self.shape, self.dtype, self.nbytes)
+
+
+class StringsInfo(ArrayInfo):
+    """Strings: one leaf of two stored arrays, whose bytes together are its `nbytes`."""
+
+    __slots__ = ()
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Raises `UnsupportedError` when numpy is older than 2 and has none."""
+        return strings.dtype_of(self.kind, self.detail)
+
+    @property
+    def dtype_name(self) -> str:
+        """For people."""
+        return strings.describe(self.kind, self.detail)
+
+    @property
+    def parts(self) -> tuple[ArrayInfo, ...]:
+        """Where each element ends (uint64), and the data."""
+        ends_bytes = 8 * math.prod(self.shape)
+        ends = ArrayInfo(*self)._replace(kind=Kind.ARRAY, detail="", nbytes=ends_bytes)
+        path, name = (*self.path, strings.DATA_KEY), f"{self.name}/data" if self.path else "data"
+        size = self.nbytes - ends_bytes
+        return ends, ArrayInfo(self.number + 1, path, name, Kind.ARRAY, dtypes.UINT8, "", False, (size,), size)
+
+    def requests(self) -> list[tuple[int, None, np.dtype[Any]]]:
+        """What `Reader.fill` has to read for its value."""
+        return [request for part in self.parts for request in part.requests()]
+
+    def value(self, read: Iterator[NDArray[Any]]) -> Any:
+        """As `load` returns it, from what `requests` asked for. Raises `FormatError`, naming the leaf."""
+        ends, data = (part.value(read) for part in self.parts)
+        with self.named():
+            return strings.put_together(self.kind, self.detail, ends, data)
+
+    def allocate(self) -> NDArray[Any]:
+        """An array without strings."""
+        return np.empty(self.shape, self.dtype)
 
 
 class ChunkInfo(NamedTuple):
@@ -90,7 +158,7 @@ class _Request(NamedTuple):
         if not array.flags.writeable:
             raise MismatchError(f"{quoted(info.name)}: the array to read into is read-only")
         code, detail, _ = _encode(array.dtype)
-        if code == info.dtype_code and detail == info.detail:
+        if code == info.dtype_code and detail == (info.detail if info.kind is Kind.ARRAY else ""):
             return False
         why = (
             f"stored as {dtypes.describe(info.dtype_code, info.detail)}, asked for as {array.dtype}; cast=True converts"
@@ -142,11 +210,29 @@ class Reader(Uncopied):
         return Manifest.parse(self.path, self._reader.manifest)
 
     def arrays(self) -> list[ArrayInfo]:
-        """All leaves, in tree order."""
+        """All that is stored, in tree order. Strings are two arrays: uint64, where they end, and `<name>/data`."""
         return self._arrays
 
+    def leaves(self) -> list[ArrayInfo]:
+        """The leaves of the tree, in its order: as `arrays`, but strings are one."""
+        return self._leaves
+
+    def value(self, info: ArrayInfo) -> Any:
+        """A leaf as `load` returns it."""
+        self.allow(info.nbytes)
+        return info.value(iter(self.fill(info.requests())))
+
+    def box(self, info: ArrayInfo, start: Sequence[int], shape: tuple[int, ...]) -> NDArray[Any]:
+        """A box of a stored array, in new memory."""
+        nbytes = math.prod(shape) * info.dtype.itemsize
+        self.allow(nbytes)
+        array = allocate(shape, info.dtype, nbytes)
+        if nbytes:
+            self.fill([(info.number, start, array)])
+        return array
+
     def array(self, name: str) -> ArrayInfo:
-        """One leaf; `KeyError` when there is none of this name."""
+        """One array, or leaf without; `KeyError` when there is none of this name."""
         info = self._by_name.get(name)
         if info is None:
             raise KeyError(f"{self.path!r} holds no {quoted(name)}{self._similar(name)}")
@@ -160,6 +246,9 @@ class Reader(Uncopied):
         """Whether two leaves hold the same; reads them where their chunks do not tell."""
         if one[3:] != other[3:]:  # kind, dtype, shape
             return False
+        return all(map(self._same_array, one.parts, other.parts))
+
+    def _same_array(self, one: ArrayInfo, other: ArrayInfo) -> bool:
         chunks = [[chunk[5:7] + chunk[9:] for chunk in self.chunks(info.name)] for info in (one, other)]
         if chunks[0] == chunks[1]:  # content hash, offset in the extent, origin, shape
             return True
@@ -254,6 +343,20 @@ class Reader(Uncopied):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @cached_property
+    def _leaves(self) -> list[ArrayInfo]:
+        arrays, of_ends = self._arrays, dtypes.UINT64  # which says most without asking for the kind, in large trees
+        data = {info.number + 1 for info in arrays if info.dtype_code == of_ends and info.kind.is_strings}
+        if not data:
+            return arrays
+        found: list[ArrayInfo] = []
+        for info in arrays:
+            if info.number + 1 in data:
+                found.append(StringsInfo(*info)._replace(nbytes=info.nbytes + arrays[info.number + 1].nbytes))
+            elif info.number not in data:
+                found.append(info)
+        return found
 
     @cached_property
     def _by_name(self) -> dict[str, ArrayInfo]:

@@ -14,7 +14,7 @@ from .errors import MismatchError
 from .fitting import Fit, fit
 from .lowlevel import ArrayInfo
 from .patterns import acceptor
-from .tree import Kind, Leaf, Path, quoted, unflatten
+from .tree import Leaf, Path, quoted, unflatten
 
 MAX_LISTED: Final = 10  # differences that a MismatchError spells out
 
@@ -169,7 +169,7 @@ def is_filled(leaf: Any, match: Match) -> bool:
     is_array = isinstance(leaf, np.ndarray)
     if is_array and leaf.flags.writeable:
         return True
-    if is_array or match.info.kind in (Kind.ARRAY, Kind.PRNG_KEY):
+    if is_array or not match.info.kind.is_value:
         kind = type(leaf).__name__
         raise MismatchError(f"into: {quoted(match.info.name)} is {kind}, not a numpy array that can be written to")
     return False

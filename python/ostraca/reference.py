@@ -62,7 +62,8 @@ SECTIONS = {"files": FILE, "leaves": LEAF, "shards": SHARD, "references": REFERE
 MAGIC, ZSTD_MAGIC = b"\x89OSTRACA", b"\x28\xb5\x2f\xfd"
 DATA_FILE, INDEX_FILE, INCREMENTAL = 1, 2, 1
 MIB, MAX_PROCESSES = 1 << 20, 1 << 18
-ARRAY, KEY, INT, FLOAT, BOOL, STR, BYTES, NONE, EMPTY_DICT, EMPTY_LIST, EMPTY_TUPLE = range(1, 12)
+ARRAY, KEY, INT, FLOAT, BOOL, STR, BYTES, NONE, EMPTY_DICT, EMPTY_LIST, EMPTY_TUPLE, TEXTS, BYTE_STRINGS = range(1, 14)
+STRINGS = (TEXTS, BYTE_STRINGS)
 EMPTY: dict[int, Callable[[], Any]] = {NONE: lambda: None, EMPTY_DICT: dict, EMPTY_LIST: list, EMPTY_TUPLE: tuple}
 DTYPE_AND_RANK = {INT: (6, 1), FLOAT: (12, 0), BOOL: (1, 0), STR: (6, 1), BYTES: (6, 1)} | dict.fromkeys(EMPTY, (0, 0))
 NUMPY = dict(enumerate(("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"), 1))
@@ -70,9 +71,11 @@ ML_DTYPES = dict(enumerate((
     "bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e4m3b11fnuz",
     "float8_e3m4", "float8_e4m3", "float8_e8m0fnu", "float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn",
     "int2", "uint2", "int4", "uint4", "int1", "uint1"), 15))
+UINT8, UINT64, MISSING = 6, 9, 1 << 63
 TIMES, TEXT, SIZED = {33: "M8", 34: "m8"}, 36, {35: "S", 36: "U", 37: "V"}
 DETAIL = (dict.fromkeys(TIMES, "|([1-9][0-9]{0,9})?(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)")  # patterns
           | dict.fromkeys(SIZED, "0|[1-9][0-9]{0,6}"))
+DETAIL_OF_KIND = {KEY: ".+", TEXTS: "|strict|(strict )?na=(nan|none)", BYTE_STRINGS: ""}
 # fmt: on
 
 
@@ -336,9 +339,11 @@ class _Leaf(NamedTuple):
         """What sections 4 and 6 say about one leaf; its shards cover it where `whole`."""
         rank = len(self.shape)
         fits = (self.code, rank) == DTYPE_AND_RANK.get(self.kind) if self.kind > KEY else 1 <= self.code <= 37
+        fits = self.code == UINT64 and not self.big if self.kind in STRINGS else fits
         _must(self.kind >= 1 and fits, where, "unknown kind or dtype, or they do not fit", self[1:3])
         _must(self.kind != KEY or self.code not in DETAIL, where, "dtype of a PRNG key", self.code)
-        detail = re.fullmatch(".+" if self.kind == KEY else DETAIL.get(self.code, ""), self.detail, re.DOTALL)
+        pattern = DETAIL_OF_KIND.get(self.kind, DETAIL.get(self.code, ""))
+        detail = re.fullmatch(pattern, self.detail, re.DOTALL)
         possible = detail and (self.code not in TIMES or int(detail[1] or 1) < 1 << 31)
         _must(possible, where, "impossible detail", self.detail)
         elements = math.prod(self.shape)
@@ -379,6 +384,18 @@ def _key_path(raw: bytes, where: str) -> KeyPath:
     return tuple(parts)
 
 
+def _with_data(leaves: list[_Leaf]) -> list[tuple[_Leaf, _Leaf | None]]:
+    """The tree's leaves, strings with their data, which follow them."""
+    pairs: list[tuple[_Leaf, _Leaf | None]] = []
+    for leaf in leaves:
+        before, data = pairs[-1] if pairs else (leaf, leaf)
+        if before.kind in STRINGS and data is None and leaf.path == (*before.path, (5, "data")):
+            pairs[-1] = (before, leaf)
+        else:
+            pairs.append((leaf, None))
+    return pairs
+
+
 class _Directory:
     """A parsed directory; where problems are collected, leaves that break a rule are left out."""
 
@@ -414,7 +431,11 @@ class _Directory:
             _must(leaves["path_bytes"].sum() <= len(self.text), where, "key paths overlap")
             processes = range(m["process_count"]) if file.kind == INDEX_FILE else [file.process]
             _must(all(row.process in processes for row in self.shards), where, "wrong process of a shard")
-            _assemble([(leaf.path, None) for leaf in self.leaves], where)
+            pairs = _with_data(self.leaves)
+            _assemble([(leaf.path, None) for leaf, _ in pairs], where)
+            for leaf, data in pairs if file.kind == INDEX_FILE else ():
+                fits = data and (data.kind, data.code, len(data.shape)) == (ARRAY, UINT8, 1)
+                _must(fits or leaf.kind not in STRINGS, f"array {leaf.name!r}", "no data follow the strings")
 
     def _leaf(self, row: Any, where: str) -> _Leaf:
         def cut(what: Any, at: int, count: int, limit: int) -> Any:
@@ -647,9 +668,40 @@ class _Checkpoint:
         users = ", ".join(self.users.get((origin, process, extent), []))
         return self.files[origin, process].decode(extent, self.base, users)
 
+    def values(self) -> Iterator[tuple[_Leaf, Any]]:
+        for leaf, data in _with_data(self.leaves):
+            yield leaf, self.value(leaf) if data is None else self.strings(leaf, data)
+
     def value(self, leaf: _Leaf) -> Any:
         if leaf.kind in EMPTY:
             return EMPTY[leaf.kind]()
+        array = self.array(leaf)
+        if leaf.kind in (ARRAY, KEY):
+            return array if leaf.kind == ARRAY else PrngKey(array, leaf.detail)
+        data = array.tobytes()
+        if leaf.kind in (INT, BOOL):
+            return int.from_bytes(data, "little", signed=True) if leaf.kind == INT else any(data)
+        return array.item() if leaf.kind == FLOAT else _utf8(data, leaf.name) if leaf.kind == STR else data
+
+    def strings(self, leaf: _Leaf, data: _Leaf) -> Array:
+        """Text as numpy's StringDType, bytes as an object array."""
+        where, raw, at = f"array {leaf.name!r}", self.array(data).tobytes(), 0
+        options: dict[str, Any] = {"coerce": False} if "strict" in leaf.detail else {}
+        if "na=" in leaf.detail:
+            options["na_object"] = math.nan if "nan" in leaf.detail else None
+        _must(leaf.kind == BYTE_STRINGS or hasattr(np.dtypes, "StringDType"), where, "text needs numpy 2")
+        dtype = np.dtypes.StringDType(**options) if leaf.kind == TEXTS else np.dtype(object)
+        found = np.empty(math.prod(leaf.shape), dtype)
+        for i, end in enumerate(self.array(leaf).reshape(-1).tolist()):
+            missing, end = end >= MISSING, end % MISSING
+            _must(at <= end <= len(raw), where, f"element {i} does not lie in the data, after the one before", end)
+            _must(not missing or ("na=" in leaf.detail and at == end), where, f"element {i} cannot be missing")
+            item = raw[at:end] if leaf.kind == BYTE_STRINGS else _utf8(raw[at:end], f"{where}, element {i}")
+            found[i], at = options["na_object"] if missing else item, end
+        _must(at == len(raw), where, "data after the last element", len(raw) - at)
+        return found.reshape(leaf.shape)
+
+    def array(self, leaf: _Leaf) -> Array:
         try:
             array: Array = np.ndarray(leaf.shape, leaf.dtype)  # unlike np.empty it knows items of zero bytes
         except (ValueError, MemoryError) as error:
@@ -658,12 +710,7 @@ class _Checkpoint:
         for (origin, process, extent, offset), box, shape in leaf.chunks():
             raw = self.decoded(origin, process, extent)
             array[box] = np.frombuffer(raw, little, math.prod(shape), offset).reshape(shape)
-        data = array.tobytes()
-        if leaf.kind in (ARRAY, KEY):
-            return array if leaf.kind == ARRAY else PrngKey(array, leaf.detail)
-        if leaf.kind in (INT, BOOL):
-            return int.from_bytes(data, "little", signed=True) if leaf.kind == INT else any(data)
-        return array.item() if leaf.kind == FLOAT else _utf8(data, leaf.name) if leaf.kind == STR else data
+        return array
 
     def check(self) -> None:
         """Everything that opening does not look at: every extent, all padding, the data files' directories, sums."""
@@ -680,10 +727,12 @@ class _Checkpoint:
                     merged.setdefault(leaf._replace(shards=()), []).extend(leaf.shards)
         if self.guard.problems or not self.index:  # otherwise what follows means nothing
             return
-        for leaf in self.leaves:
+        for leaf, data in _with_data(self.leaves):
             with self.guard():
                 if leaf.kind == STR:
                     self.value(leaf)
+                if data:
+                    self.strings(leaf, data)
         expected = [leaf._replace(shards=tuple(sorted(shards))) for leaf, shards in merged.items()]
         found = [leaf._replace(shards=tuple(sorted(leaf.shards))) for leaf in self.leaves]
         with self.guard():
@@ -695,7 +744,7 @@ class _Checkpoint:
             "logical_bytes": sum(math.prod(leaf.shape) * leaf.item_bytes for leaf in self.leaves),
             "stored_bytes": self.index.size + sum(file.size for file in own),
             "referenced_bytes": sum(int(self.files[o, p].table[e]["stored"]) for o, p, e in used),
-            "arrays": sum(leaf.kind < NONE for leaf in self.leaves),
+            "arrays": sum(leaf.kind not in EMPTY for leaf in self.leaves),
             "chunks": sum(len(file.table) for file in own),
         }
         for member, value in sums.items():
@@ -710,16 +759,17 @@ def load(path: str | Path) -> Any:
     """Reads the whole tree: dicts, lists, tuples (attribute nodes are dicts) of numpy arrays and Python values.
 
     Arrays have their global shape and their original dtype, byte order included; integer keys are ints; JAX PRNG keys
-    are PrngKey. Raises OSError, and ReferenceReaderError for what docs/format.md does not allow in what is read.
+    are PrngKey, strings arrays of numpy's StringDType or of bytes objects. Raises OSError, and ReferenceReaderError for
+    what docs/format.md does not allow in what is read.
     """
     checkpoint = _Checkpoint(Path(path), _Guard(collect=False))
-    return _assemble([(leaf.path, checkpoint.value(leaf)) for leaf in checkpoint.leaves], "index")
+    return _assemble([(leaf.path, value) for leaf, value in checkpoint.values()], "index")
 
 
 def leaves(path: str | Path) -> dict[str, Any]:
     """Reads all leaves, by display name, in the index's order; values and errors as with load."""
     checkpoint = _Checkpoint(Path(path), _Guard(collect=False))
-    return {leaf.name: checkpoint.value(leaf) for leaf in checkpoint.leaves}
+    return {leaf.name: value for leaf, value in checkpoint.values()}
 
 
 def manifest(path: str | Path) -> dict[str, Any]:

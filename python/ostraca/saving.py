@@ -52,7 +52,8 @@ def save(
     The tree's containers are dicts and other Mappings (str and int keys), lists, tuples, namedtuples and dataclass
     instances; its leaves arrays (numpy, CPU arrays of JAX, PyTorch and TensorFlow, whatever has the buffer protocol,
     `__array_interface__` or DLPack), Python numbers, str, bytes and None. bytearray and memoryview come back as arrays.
-    Arrays are read in place: do not change them meanwhile.
+    Elements may vary in length: those of numpy's `StringDType` (of whose missing values None and nan), and bytes in
+    object arrays. Other arrays are read in place: do not change them meanwhile.
 
     step: the training step, recorded. metadata: what JSON can hold (see `ostraca.metadata.encode`). base: an
     earlier checkpoint in the same directory (a path, or a `BaseSnapshot`, which does not have to be read again), or

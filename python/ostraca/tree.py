@@ -35,6 +35,23 @@ class Kind(IntEnum):
     EMPTY_DICT = 9
     EMPTY_LIST = 10
     EMPTY_TUPLE = 11
+    STRINGS = 12
+    BYTE_STRINGS = 13
+
+    @property
+    def has_data(self) -> bool:
+        """Whether there is an array; None and empty containers have none."""
+        return not Kind.NONE <= self <= Kind.EMPTY_TUPLE
+
+    @property
+    def is_strings(self) -> bool:
+        """Whether it is an array whose elements vary in length, and another one that holds them."""
+        return self >= Kind.STRINGS
+
+    @property
+    def is_value(self) -> bool:
+        """Whether it is one of Python's values, not an array."""
+        return Kind.INT <= self <= Kind.EMPTY_TUPLE
 
 
 _EMPTY: Final = {

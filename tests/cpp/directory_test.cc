@@ -38,6 +38,9 @@ DirectoryBuilder sample() {
   b.leaf({key("float")}, {}, DType::kFloat64, LeafKind::kFloat);
   b.shard({}, {}, {});
   b.leaf({key("str")}, {0}, DType::kUint8, LeafKind::kStr);
+  b.leaf({key("words")}, {2, 3}, DType::kUint64, LeafKind::kStrings, "na=nan");
+  b.shard({0, 0}, {2, 3}, {1, 3});
+  b.whole({key("words"), attribute("data")}, {40}, DType::kUint8);
   b.leaf({key("tied")}, {10, 8}, DType::kBfloat16);  // shares the references of params/w
   b.shard({0, 0}, {10, 4}, {4, 4}, 0);
   b.shard({0, 4}, {10, 4}, {10, 1}, 1);

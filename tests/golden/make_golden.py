@@ -30,10 +30,20 @@ NUMPY = (
     "i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8 c8 c16 >i2 >i8 >u4 >f2 >f4 >f8 >c8 >c16 M8[ns] M8[25s] M8 >M8[D] m8[us] m8 "
     ">m8[h] S1 S7 V3 V16"
 )
+STRINGS = {
+    "T": np.dtypes.StringDType(),
+    "Tnan": np.dtypes.StringDType(na_object=math.nan),
+    "TNone": np.dtypes.StringDType(na_object=None),
+    "Tstrict": np.dtypes.StringDType(coerce=False, na_object=None),
+    "O": np.dtype(object),
+}
 
 
 def described(value: Any) -> Any:
     """A tree as JSON that says types, dtypes and bits."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "TO":
+        name = next(name for name, dtype in STRINGS.items() if dtype == value.dtype)
+        return {"strings": name, "shape": value.shape, "items": [described(x) for x in value.reshape(-1).tolist()]}
     if isinstance(value, np.ndarray):
         name = value.dtype.name if hasattr(ml_dtypes, value.dtype.name) else value.dtype.str
         return {"array": name, "shape": value.shape, "bytes": base64.b64encode(value.tobytes()).decode()}
@@ -54,6 +64,10 @@ def expected(node: dict[str, Any]) -> Any:
     if kind == "array":
         dtype = np.dtype(getattr(ml_dtypes, node["array"], node["array"]))
         return np.frombuffer(base64.b64decode(node["bytes"]), dtype).reshape(node["shape"])
+    if kind == "strings":
+        array = np.empty(len(node["items"]), STRINGS[node["strings"]])
+        array[...] = [expected(item) for item in node["items"]]
+        return array.reshape(node["shape"])
     if kind == "dict":
         return {key: expected(child) for key, child in node["dict"]}
     if kind in ("list", "tuple"):
@@ -92,6 +106,18 @@ def values() -> Any:
         "ключ": 4, "x" * 300: 5, "int keys": {0: "a", -(1 << 63): "b", (1 << 63) - 1: "c"}, "mixed": {"k": 1, 1: 2},
         "deep": [[[[(1, (2, [3]))]]]], "shapes": [bits("f4", ()), bits("i2", (0, 3)), bits("u1", (1,) * 30)],
     }  # fmt: skip
+
+
+def strings() -> Any:
+    texts, rare = ["", "a", "naïve ☃ 𝄞", "tail\0", "long" * 30, "\0"], RANDOM.permutation(np.arange(12) % 6)
+    tree: dict[str, Any] = {}
+    for name, dtype in STRINGS.items():
+        tree[name] = np.empty(12, dtype)
+        tree[name][...] = [texts[i].encode() if name == "O" else texts[i] for i in rare]
+        if hasattr(dtype, "na_object"):
+            tree[name][rare == 1] = dtype.na_object
+    nested = {"data": tree["T"].reshape(3, 4), "none": tree["T"][:0], "one": tree["O"][2:3].reshape(())}
+    return tree | {"nested": nested, "fixed": np.array(["a", "bc"]), "text": "text"}
 
 
 def compressible() -> dict[str, Any]:
@@ -139,6 +165,7 @@ METADATA = {
 }  # fmt: skip
 SAVES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "dtypes": (dtypes, {}),
+    "strings": (strings, {"step": 15}),
     "values": (values, {"metadata": METADATA, "step": 123456789012}),
     "auto": (compressible, {"step": 0}),
     "raw": (compressible, {"codec": "raw"}),

@@ -42,6 +42,23 @@ class Key:
 
 
 @dataclass
+class TwoArrays:
+    """Strings as they are stored: kind 12 or 13, ends, data."""
+
+    kind: int
+    detail: str
+    ends: Any
+    data: Any
+
+
+@dataclass
+class Leaves:
+    """In place of a tree: leaves as (path, what `describe` says)."""
+
+    leaves: Sequence[tuple[tuple[tuple[int, Any], ...], tuple[int, int, int, str, Any]]]
+
+
+@dataclass
 class Options:
     """How one leaf is written."""
 
@@ -123,6 +140,35 @@ def flatten(tree: Any, path: tuple[tuple[int, Any], ...] = ()) -> Iterator[tuple
         yield path, tree
     for part, value in children:
         yield from flatten(value, (*path, part))
+
+
+def two_arrays(array: Any) -> TwoArrays:
+    """Of numpy's StringDType, or objects that are bytes."""
+    ends, data, is_text = [], b"", array.dtype.kind == "T"
+    words = ["strict"] * (is_text and not array.dtype.coerce)
+    if hasattr(array.dtype, "na_object"):
+        words.append("na=none" if array.dtype.na_object is None else "na=nan")
+    for item in array.reshape(-1).tolist():
+        is_missing = not isinstance(item, str | bytes)
+        data += b"" if is_missing else item.encode() if is_text else item
+        ends.append(len(data) | is_missing << 63)
+    shaped = np.array(ends, "<u8").reshape(array.shape)
+    return TwoArrays(12 if is_text else 13, " ".join(words), shaped, np.frombuffer(data, np.uint8))
+
+
+def leaves_of(tree: Any) -> Iterator[tuple[tuple[tuple[int, Any], ...], tuple[int, int, int, str, Any]]]:
+    """What is stored of a tree, in order."""
+    if isinstance(tree, Leaves):
+        yield from tree.leaves
+        return
+    for path, value in flatten(tree):
+        if isinstance(value, np.ndarray) and value.dtype.kind in "TO":
+            value = two_arrays(value)
+        if isinstance(value, TwoArrays):
+            yield path, (value.kind, DTYPES["uint64"], 0, value.detail, value.ends)
+            yield (*path, (5, "data")), (1, DTYPES["uint8"], 0, "", value.data)
+        else:
+            yield path, describe(value)
 
 
 def display(path: Sequence[tuple[int, Any]]) -> str:
@@ -330,8 +376,7 @@ def write(
     files = [DataFile(process, alignment, block) for process in range(processes)]
     result = Written(directory.name, attempt)
     used: set[tuple[tuple[int, int], int]] = set()  # extents of the base, and their stored bytes
-    found = ((path, describe(value)) for path, value in flatten(tree))
-    described = [(key_path(path), display(path), d[:4], d[4]) for path, d in found]
+    described = [(key_path(path), display(path), d[:4], d[4]) for path, d in leaves_of(tree)]
     packs: dict[str, tuple[Extent, dict[str, int]]] = {}
     for pack in sorted({o.pack for o in options.values() if o.pack}):
         offsets, raw = {}, b""

@@ -29,12 +29,14 @@ run = functools.partial(run_all, __file__, COUNT)
 def test_all_kinds_of_leaves(path: Path) -> None:
     run("kinds", path)
     back = ostraca.load(path)
-    assert list(back) == ["z", "rows", "replicated", "last", "keys", "own", "empty", "local", "numpy", "python"]
+    assert " ".join(back) == "z rows replicated last keys own empty local numpy strings python"
     for name in ("rows", "replicated"):
         assert back[name].tobytes() == ROWS.tobytes()
     assert back["last"].tobytes() == (ROWS + 1).tobytes()  # which process 0 holds nothing of
     assert (jax.random.key_data(back["keys"]) == jax.random.key_data(jax.random.split(jax.random.key(0), 6))).all()
+    assert [own.pop("seen").tolist() for own in back["own"].values()] == [[b"seen", b"x" * i] for i in range(COUNT)]
     assert back["own"] == {i: {"rank": i, "rng": i * 10} for i in range(COUNT)}
+    assert back["strings"].tolist() == [b"a", b"", b"b\0"]
     assert back["empty"].shape == (0, 3) and back["local"] == 7 and back["z"] == 1
     assert back["numpy"].tolist() == [1, 2] and back["python"] == [None, "text", {}]
     assert ostraca.verify(path, deep=True).ok
@@ -82,10 +84,17 @@ def kinds(path: Path) -> None:
         "replicated": put(ROWS, mesh),
         "last": put(ROWS + 1, last, "x"),
         "keys": jax.random.wrap_key_data(put(np.asarray(keys), mesh, "x")),
-        "own": ostraca.PerProcess({"rank": index, "rng": jax.numpy.int32(index * 10)}),
+        "own": ostraca.PerProcess(
+            {
+                "rank": index,
+                "seen": np.array([b"seen", b"x" * index], object),
+                "rng": jax.numpy.int32(index * 10),
+            }
+        ),
         "empty": put(np.zeros((0, 3), np.int8), mesh),
         "local": jax.numpy.int32(7),
         "numpy": np.array([1, 2]),
+        "strings": np.array([b"a", b"", b"b\0"], object),
         "python": [None, "text", {}],
     }
     ostraca.jax.save_async(path, tree).result()

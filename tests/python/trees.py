@@ -17,6 +17,14 @@ ALL_DTYPES = [
     *map(np.dtype, NUMPY_NAMES + SWAPPED + SIZED),
     *(np.dtype(getattr(ml_dtypes, name)) for name in ML_NAMES),
 ]
+STRING_DTYPES = [
+    *(
+        np.dtypes.StringDType(coerce=coerce, **missing)
+        for coerce in (True, False)
+        for missing in ({}, {"na_object": np.nan}, {"na_object": None})
+    ),
+    np.dtype(object),  # of bytes
+]
 LAYOUTS = ["c", "fortran", "strided", "reversed", "broadcast", "read-only", "offset"]
 
 
@@ -44,6 +52,18 @@ def array(dtype: Any, shape: tuple[int, ...] = (3, 4), seed: int = 0) -> np.ndar
         data = (data.view(np.uint32) % 0xD800).astype(np.uint32)
         data = data.view(np.uint32).astype(dtype.str[0] + "u4").view(np.uint8)
     return data.view(dtype).reshape(shape)
+
+
+def strings(dtype: Any, shape: tuple[int, ...], seed: int = 0, pool: Any = ("", "a", "tail\0", "naïve ☃", "𝄞")) -> Any:
+    """Random ones of some texts; of StringDType, or objects that are their bytes; a third is missing where it can."""
+    rng = np.random.default_rng(seed)
+    array = np.empty(int(np.prod(shape)), dtype)
+    if array.size:
+        items = [text.encode() if dtype.kind == "O" else text for text in pool]
+        array[...] = [items[i] for i in rng.integers(0, len(items), array.size)]
+    if hasattr(dtype, "na_object"):
+        array[rng.random(array.size) < 1 / 3] = dtype.na_object
+    return array.reshape(shape)
 
 
 def laid_out(values: np.ndarray, layout: str) -> np.ndarray:
@@ -80,6 +100,10 @@ def same(a: Any, b: Any, where: str = "") -> None:
         a = np.asarray(a)
         assert a.shape == b.shape, where
         assert a.dtype == b.dtype and a.dtype.isnative == b.dtype.isnative, where
+        if a.dtype.kind in "TO":
+            for x, y in zip(a.reshape(-1).tolist(), b.reshape(-1).tolist(), strict=True):
+                assert type(x) is type(y) and (x == y or x != x), where
+            return
         assert a.tobytes() == b.tobytes(), where
     elif isinstance(a, dict):
         assert type(b) is dict and list(a) == list(b), where
@@ -102,6 +126,14 @@ arrays = st.builds(
     st.integers(0, 999),
     st.sampled_from(LAYOUTS),
 )
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=9)
+string_arrays = st.builds(
+    strings,
+    st.sampled_from(STRING_DTYPES),
+    st.lists(st.sampled_from([0, 1, 2, 3, 7]), max_size=3).map(tuple),
+    st.integers(0, 999),
+    st.lists(texts, min_size=1, max_size=4),
+)
 values = st.one_of(
     arrays,
     arrays,
@@ -118,7 +150,7 @@ str_keys = st.text(st.characters(exclude_categories=["Cs"]), max_size=5) | st.sa
 )
 int_keys = st.integers(-(2**63), 2**63 - 1)
 trees = st.recursive(
-    values,
+    st.one_of(values, values, string_arrays),
     lambda below: st.one_of(
         st.lists(below, max_size=4),
         st.lists(below, max_size=4).map(tuple),

@@ -34,8 +34,11 @@ enum class LeafKind : std::uint8_t {
   kEmptyDict = 9,
   kEmptyList = 10,
   kEmptyTuple = 11,
+  kStrings = 12,      // where each element ends in the data, which is the next leaf; elements are UTF-8
+  kByteStrings = 13,  // the same; elements are any bytes
 };
-inline bool kind_has_data(LeafKind kind) { return kind < LeafKind::kNone; }
+inline bool kind_has_data(LeafKind kind) { return kind < LeafKind::kNone || kind > LeafKind::kEmptyTuple; }
+inline bool kind_is_strings(LeafKind kind) { return kind >= LeafKind::kStrings; }
 
 enum class DType : std::uint8_t {
   kNone = 0,

@@ -7,9 +7,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import dtypes, leaves
+from .. import dtypes, leaves, strings
 from ..boxes import BATCH_BYTES, Box, boxes
 from ..lowlevel import ArrayInfo, ChunkInfo, Reader
+from ..tree import Kind
 from . import text
 
 _WORDS: Final = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
@@ -69,10 +70,12 @@ class Comparison:
         return [row for row in map(self._row, pairs) if row]
 
     def _examine(self, a: ArrayInfo, b: ArrayInfo) -> _Pair:
+        if a.kind.is_strings:
+            return self._examine_strings(a, b)
         item_bytes = dtypes.item_bytes(a.dtype_code, a.detail)
         tally = Tally()
         grids = [_contents(reader.chunks(a.name)) for reader in self._readers]
-        if text.is_value(a.kind):
+        if a.kind.is_value:
             pair = _Pair(a, b, tally, None, None)
             if grids[0] != grids[1] or a.shape != b.shape:
                 self._request(pair, [((0,) * len(info.shape), info.shape) for info in (a, b)])
@@ -88,6 +91,16 @@ class Comparison:
         for box in different:
             self._request(pair, [box, box])
         return pair
+
+    def _examine_strings(self, a: ArrayInfo, b: ArrayInfo) -> _Pair:
+        """Reads both whole, unless hashes say that they are the same."""
+        sides = list(zip(self._readers, (a, b), strict=True))
+        grids = [[_contents(reader.chunks(part.name)) for part in info.parts] for reader, info in sides]
+        tally = Tally()
+        if grids[0] != grids[1]:
+            (a_missing, a_items), (b_missing, b_items) = (_strings(reader, info) for reader, info in sides)
+            tally.differing = int(np.count_nonzero((a_missing != b_missing) | (a_items != b_items)))
+        return _Pair(a, b, tally, None, None)
 
     def _request(self, pair: _Pair, places: Sequence[Box]) -> None:
         self._pending.append((pair, (places[0], places[1])))
@@ -110,7 +123,7 @@ class Comparison:
             reader.fill(requests)
             sides.append(arrays)
         for (pair, _), a, b in zip(self._pending, *sides, strict=True):
-            if text.is_value(pair.a.kind):
+            if pair.a.kind.is_value:
                 self._compare_values(pair, a, b)
             else:
                 pair.tally.add(a, b, dtypes.describe(pair.a.dtype_code, pair.a.detail))
@@ -124,7 +137,7 @@ class Comparison:
 
     def _row(self, pair: _Pair) -> dict[str, Any] | None:
         head = {"name": pair.a.name, "a": text.described(pair.a), "b": text.described(pair.b)}
-        if text.is_value(pair.a.kind):
+        if pair.a.kind.is_value:
             values = self._values.get(pair.a.name)
             return None if values is None else head | {"reason": "value"} | values
         tally, elements = pair.tally, math.prod(pair.a.shape)
@@ -150,6 +163,14 @@ def _contents(chunks: Iterable[ChunkInfo]) -> dict[Box, _Content]:
         (chunk.origin, chunk.shape): _Content(chunk.content_hash, chunk.decoded_bytes, chunk.offset_in_extent)
         for chunk in chunks
     }
+
+
+def _strings(reader: Reader, info: ArrayInfo) -> tuple[NDArray[np.uint64], NDArray[Any]]:
+    """Which elements are missing, and the bytes of all."""
+    ends, data = (reader.box(part, (0,) * len(part.shape), part.shape) for part in info.parts)
+    missing = ends & strings.MISSING
+    with info.named():
+        return missing, strings.put_together(Kind.BYTE_STRINGS, "", ends ^ missing, data)
 
 
 def _is_whole(box: Box, content: _Content, item_bytes: int) -> bool:

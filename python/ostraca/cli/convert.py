@@ -229,7 +229,7 @@ def _imported_metadata(source: Path, entries: dict[str, str] | None) -> tuple[in
 
 def _export(source: Path, destination: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     with Reader(source) as reader:
-        chosen = matching.below(arguments.root, reader.arrays())
+        chosen = matching.below(arguments.root, reader.leaves())
         unsupported = [(info, what) for info in chosen if (what := _unsupported(info))]
         skipped = [Skipped(info.name, what) for info, what in unsupported]
         _refuse(skipped, "safetensors", arguments)

@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     with Reader(arguments.a) as a, Reader(arguments.b) as b:
-        chosen = text.chosen([a.arrays(), b.arrays()], arguments.glob)
+        chosen = text.chosen([a.leaves(), b.leaves()], arguments.glob)
         leaves = [{info.name: info for info in infos} for infos in chosen]
         if arguments.glob is not None and not any(leaves):
             raise ValueError(f"no name in {arguments.a} or {arguments.b} matches {arguments.glob!r}")
@@ -82,7 +82,7 @@ def _unlike(a: ArrayInfo, b: ArrayInfo) -> dict[str, Any] | None:
     reasons = {
         "kind": a.kind is not b.kind,
         "dtype": (a.dtype_code, a.detail) != (b.dtype_code, b.detail),
-        "shape": a.shape != b.shape and not text.is_value(a.kind),
+        "shape": a.shape != b.shape and not a.kind.is_value,
         "containers": [kind for kind, _ in a.path] != [kind for kind, _ in b.path],
     }
     reason = next((reason for reason, differs in reasons.items() if differs), None)

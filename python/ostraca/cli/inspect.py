@@ -42,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     with Reader(arguments.path, threads=1) as reader:
-        stored = reader.arrays()
+        stored = reader.leaves()
         (chosen,) = text.chosen([stored], arguments.glob)
         if arguments.glob is not None and not chosen:
             raise ValueError(f"no name in {arguments.path} matches {arguments.glob!r}")
@@ -75,21 +75,26 @@ def _manifest(path: str) -> dict[str, Any]:
 
 
 def _leaf(reader: Reader, info: ArrayInfo, with_chunks: bool) -> Leaf:
-    found = ancestry.chunks_of(reader, info.name)
-    chunks = found or []
-    stored = None if found is None else reader.stored_bytes(info.name)
-    item_bytes = info.nbytes // math.prod(info.shape) if info.nbytes else 0
+    found = [ancestry.chunks_of(reader, part.name) for part in info.parts]
+    is_known = None not in found
+    stored = sum(reader.stored_bytes(part.name) for part in info.parts) if is_known else None
+    chunks: list[ChunkInfo] = []
     shares: dict[str, int] = {}
-    for chunk in chunks:
-        codec = ancestry.codec(chunk)
-        shares[codec] = shares.get(codec, 0) + math.prod(chunk.shape) * item_bytes
+    is_packed = False
+    for part, of_part in zip(info.parts, found, strict=True):
+        item_bytes = part.nbytes // math.prod(part.shape) if part.nbytes else 0
+        for chunk in of_part or [] if is_known else []:
+            chunks.append(chunk)
+            codec, nbytes = ancestry.codec(chunk), math.prod(chunk.shape) * item_bytes
+            shares[codec] = shares.get(codec, 0) + nbytes
+            is_packed = is_packed or nbytes < chunk.decoded_bytes
     leaf = text.described(info) | {
         "logical_bytes": info.nbytes,
         "stored_bytes": stored,
         "ratio": None if stored is None else text.ratio(stored, info.nbytes),
         "codecs": {name: round(share / info.nbytes, 6) for name, share in sorted(shares.items())},
-        "chunks": None if found is None else len(chunks),
-        "packed": any(math.prod(chunk.shape) * item_bytes < chunk.decoded_bytes for chunk in chunks),
+        "chunks": len(chunks) if is_known else None,
+        "packed": is_packed,
     }
     if with_chunks:
         leaf["chunk_list"] = [_chunk(chunk) for chunk in chunks]

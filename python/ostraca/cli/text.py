@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any, Final
 
-from .. import dtypes, options
+from .. import options
 from ..lowlevel import ArrayInfo
 from ..patterns import acceptor
 from ..printing import escaped as escaped
@@ -88,27 +88,22 @@ def brief(value: Any) -> str:
     return text if len(text) <= _VALUE_CHARACTERS else text[: _VALUE_CHARACTERS - 3] + "..."
 
 
-def is_value(kind: Kind) -> bool:
-    """Whether a leaf is one of Python's values, not an array."""
-    return kind not in (Kind.ARRAY, Kind.PRNG_KEY)
-
-
 def kind_text(kind: Kind) -> str:
     return {Kind.PRNG_KEY: "PRNG key", Kind.NONE: "None"}.get(kind) or kind.name.lower().replace("_", " ")
 
 
 def dtype_text(info: ArrayInfo) -> str:
     """A leaf's dtype, or what it is when it is no array."""
-    if is_value(info.kind):
+    if info.kind.is_value:
         return kind_text(info.kind)
     if info.kind is Kind.PRNG_KEY:
         return f"PRNG key {info.detail}"
-    name = dtypes.describe(info.dtype_code, info.detail).lstrip("|<")
+    name = info.dtype_name.lstrip("|<")
     return f"{name} (big-endian)" if info.big_endian else name
 
 
 def shape_text(info: ArrayInfo) -> str:
-    return "" if is_value(info.kind) else str(list(info.shape))
+    return "" if info.kind.is_value else str(list(info.shape))
 
 
 def leaf_text(info: ArrayInfo) -> str:
@@ -128,7 +123,7 @@ def described(info: ArrayInfo) -> dict[str, Any]:
     return {
         "name": info.name,
         "kind": info.kind.name.lower(),
-        "dtype": dtypes.describe(info.dtype_code, info.detail) if info.has_data else None,
+        "dtype": info.dtype_name if info.has_data else None,
         "detail": info.detail,
         "big_endian": info.big_endian,
         "shape": list(info.shape) if info.has_data else None,

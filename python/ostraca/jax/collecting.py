@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from .. import _core, dtypes, leaves
+from .. import _core, dtypes, leaves, strings
 from ..boxes import Box
 from ..errors import UnsupportedError
 from ..likeness import LeafFact, of_process
@@ -69,14 +69,13 @@ class Collector:
         """Not an array of JAX's: process 0 stores it."""
         piece = leaves.piece(leaf)
         if self._count > 1 and not is_own:
-            shape, digest = (), ""
-            if piece.memory is not None:
-                shape, digest = piece.memory.shape, _digest(piece.memory)
-                self._shares.bytes[0] += piece.memory.nbytes
-            self.facts.append(LeafFact(name, _described(piece, shape), digest))
+            arrays = [array for array in (piece.memory, piece.data) if array is not None]
+            self._shares.bytes[0] += sum(array.nbytes for array in arrays)
+            shape = arrays[0].shape if arrays else ()
+            self.facts.append(LeafFact(name, _described(piece, shape), "".join(map(_digest, arrays))))
             if self._index > 0:
                 return
-        self._items.append((path, piece.description, piece.memory, None, None, None))
+        self._items += piece.specs(path)
 
     def _add_array(self, path: bytes, name: str, array: jax.Array, is_own: bool) -> None:
         leaves.check_jax(array)
@@ -170,7 +169,11 @@ def _digest(memory: NDArray[Any]) -> str:
 
 
 def _described(piece: leaves.Piece, shape: Dims) -> str:
-    if piece.kind not in (Kind.ARRAY, Kind.PRNG_KEY):
+    if piece.kind.is_value:
         return piece.kind.name.lower()
-    what = dtypes.describe(piece.dtype_code, piece.detail) if piece.kind is Kind.ARRAY else f"{piece.detail} key data"
+    if piece.kind.is_strings:
+        what = strings.describe(piece.kind, piece.detail)
+    else:
+        is_key = piece.kind is Kind.PRNG_KEY
+        what = f"{piece.detail} key data" if is_key else dtypes.describe(piece.dtype_code, piece.detail)
     return f"{what}{list(shape)}"

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple, SupportsIndex
 import jax
 import numpy as np
 
-from .. import history, leaves, options
+from .. import history, options
 from ..calls import Call
 from ..casting import Cast
 from ..lowlevel import ArrayInfo, Reader
@@ -83,7 +83,7 @@ def load(
         ):
             fetch = _Fetch(reader, verify == "deep", callback)
             agreement.writing(lambda: fetch.done_bytes, fetch.stop)
-            result = _loaded(fetch, like, terms.chosen(reader.arrays()), terms)
+            result = _loaded(fetch, like, terms.chosen(reader.leaves()), terms)
         agreement.agree()
     except BaseException as error:
         agreement.fail(error)
@@ -192,7 +192,7 @@ class _Fetch:
 
     def _read(self, group: Sequence[_Atom], staged: Sequence[Staged], values: list[Any], total: int) -> None:
         host = [atom for atom in group if atom.placement is None]
-        requests: list[Any] = [(atom.info.number, None, atom.info.dtype) for atom in host if atom.nbytes]
+        requests: list[Any] = [request for atom in host for request in atom.info.requests()]
         requests += [(each.placement.number, each.box.start, each.memory) for each in staged if each.memory.size]
         begun = self.done_bytes
         nbytes = sum(atom.nbytes for atom in group)
@@ -206,9 +206,7 @@ class _Fetch:
 
         arrays = iter(self._reader.fill(requests, deep=self._deep, progress=progress))
         for atom in host:
-            info = atom.info
-            array = next(arrays) if atom.nbytes else info.allocate() if info.has_data else np.empty(0)
-            values[atom.at] = leaves.restored(info.kind, info.detail, array)
+            values[atom.at] = atom.info.value(arrays)
         self.done_bytes = begun + nbytes
 
     def _atoms(self, wanted: Sequence[tuple[ArrayInfo, Placement | None]]) -> Iterator[_Atom]:

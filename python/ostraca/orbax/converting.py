@@ -155,7 +155,7 @@ def _converted(
 ) -> tuple[ocp.args.PyTreeSave, int, int]:
     """What Orbax is asked to save; how many arrays that has, and how many bytes."""
     with Reader(source) as reader:
-        chosen = below(root, reader.arrays())
+        chosen = below(root, reader.leaves())
         refused = {info.name: what for info in chosen if (what := _refusal(info))}
         custom = Notes(reader).custom_metadata
         document = reader.manifest().metadata
@@ -181,6 +181,8 @@ def _converted(
 def _refusal(info: ArrayInfo) -> str | None:
     if info.kind is Kind.BYTES:
         return "bytes"
+    if info.kind.is_strings:
+        return info.dtype_name
     if info.kind is not Kind.ARRAY:
         return None
     name = dtypes.describe(info.dtype_code, info.detail)

@@ -52,7 +52,7 @@ class Notes:
         entry = entry.get(_KEY, {}) if isinstance(entry, dict) else {}
         self.custom_metadata = entry.get("custom_metadata")
         self._shardings: list[str | None] = entry.get("shardings", [])
-        names = sorted(info.name for info in reader.arrays())
+        names = sorted(info.name for info in reader.leaves())
         numbers = entry.get("sharding_of", [])
         self._numbers = dict(zip(names, numbers, strict=True)) if len(names) == len(numbers) else {}
 
@@ -117,7 +117,7 @@ class TreeMetadata(Mapping[Any, Any]):
 def tree_metadata(reader: Reader, directory: Path) -> TreeMetadata:
     """Of an open checkpoint; reads no array, and needs none of the devices that it was saved on."""
     notes = Notes(reader)
-    leaves = [(info.path, info.name, _leaf_metadata(info, notes, directory)) for info in reader.arrays()]
+    leaves = [(info.path, info.name, _leaf_metadata(info, notes, directory)) for info in reader.leaves()]
     return TreeMetadata(unflatten(leaves), notes.custom_metadata)
 
 

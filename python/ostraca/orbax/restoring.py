@@ -28,12 +28,12 @@ _EMPTY: Final[dict[Kind, Any]] = {Kind.NONE: None, Kind.EMPTY_DICT: {}, Kind.EMP
 def restore(path: Path, args: Restore) -> Any:
     """The tree that `args` ask for. Nothing is read before all names, shapes and dtypes were compared."""
     with Reader(path) as reader:
-        given = {info.name: None for info in reader.arrays()} if args.item is None else names(args.item)
+        given = {info.name: None for info in reader.leaves()} if args.item is None else names(args.item)
         restore_args = names(args.restore_args) if args.restore_args is not None else None
         if args.item is None:
-            infos = {info.name: info for info in reader.arrays()}
+            infos = {info.name: info for info in reader.leaves()}
         else:
-            infos = matched(given, reader.arrays(), partial=args.partial_restore)
+            infos = matched(given, reader.leaves(), partial=args.partial_restore)
         notes = Notes(reader)
         targets = {
             name: _resolved(_target(name, given[name], restore_args, args), info, notes, args.fallback_sharding)

@@ -67,7 +67,7 @@ class PyTreeHandler:
             return await self._stock.metadata(directory)
         with Reader(path) as reader:
             notes = Notes(reader)
-            return unflatten([(info.path, info.name, _abstract(info, notes)) for info in reader.arrays()])
+            return unflatten([(info.path, info.name, _abstract(info, notes)) for info in reader.leaves()])
 
     def is_handleable(self, checkpointable: Any) -> bool:
         """Whether it is a tree that Orbax would save."""
