@@ -132,6 +132,27 @@ def test_one_registry_serves_several_managers(tmp_path: Path) -> None:
             item.check(manager.restore(0, args=item.restore))
 
 
+def test_several_items_of_a_kind(plug: Plug, tmp_path: Path) -> None:
+    """Orbax's handlers of keys keep state while they save."""
+    items = {f"{name}{i}": KINDS[name]() for name in ("key", "array", "json", "tree") for i in range(3)}
+    with plug.manager(tmp_path) as manager:
+        manager.save(0, args=Composite(**{name: item.save() for name, item in items.items()}))
+        manager.wait_until_finished()
+        found = manager.restore(0)
+        for name, item in items.items():
+            item.check(found[name])
+
+
+def test_arguments_for_another_kind_are_refused(plug: Plug, tmp_path: Path) -> None:
+    with plug.manager(tmp_path) as manager:
+        manager.save(0, args=Composite(state=StandardSave(state()), notes=JsonSave({"a": 1})))
+        manager.wait_until_finished()
+        for args in (Composite(state=JsonRestore()), Composite(notes=StandardRestore())):
+            with pytest.raises(ValueError, match=r"item 'state'|item 'notes'|does not match"):
+                manager.restore(0, args=args)
+        assert manager.restore(0, args=Composite(notes=None))["notes"] == {"a": 1}
+
+
 def test_metadata_of_other_items(plug: Plug, tmp_path: Path) -> None:
     with plug.manager(tmp_path) as manager:
         manager.save(0, args=Composite(state=StandardSave(state()), notes=JsonSave({"a": 1})))

@@ -9,7 +9,7 @@ from typing import Any
 import orbax.checkpoint as ocp
 
 from ..errors import NotFoundError
-from .arguments import Restore
+from .arguments import TREES, Restore, asks_nothing
 
 
 def registered() -> Iterator[type[Any]]:
@@ -35,7 +35,7 @@ def restore(path: Path, directory: Any, args: Any) -> Any:
     if isinstance(args, ocp.args.StandardRestore):
         return ocp.StandardCheckpointHandler().restore(directory, args=args)
     if isinstance(args, Restore):
-        if args.target is None and args.restore_args is None and (saved_by := _saved_by(path)) is not None:
+        if asks_nothing(args) and (saved_by := _saved_by(path)) is not None:
             _, restore_args = ocp.args.get_registered_args_cls(saved_by)
             return saved_by().restore(directory, args=restore_args())
         args = _pytree_restore(args)
@@ -58,12 +58,12 @@ def _handler_class(args: type[Any]) -> type[Any] | None:
 
 
 def _saved_by(path: Path) -> type[Any] | None:
-    """The class of the handler that saved an item, where the step's metadata say so."""
+    """The class of the handler that saved an item, where the step's metadata say so and it was no tree."""
     try:
         typestr = ocp.CompositeCheckpointHandler().metadata(path.parent).item_handlers[path.name]
     except (OSError, ValueError, KeyError):
         return None
-    handlers = (handler_class(args) for args in registered())
+    handlers = (handler_class(args) for args in registered() if args not in TREES)
     return next((each for each in handlers if each.typestr() == typestr), None)
 
 
