@@ -96,6 +96,15 @@ def test_classes_in_a_target(tmp_path: Path, leaf: type, expected: Any) -> None:
     assert_same(handler.restore(tmp_path / "x", {"x": leaf, "s": int, "t": object})["s"], 3)
 
 
+def test_classes_beside_restore_args(plug: Plug, tmp_path: Path) -> None:
+    array = sharded(ARRAY, (4,), "a")
+    checkpointer = saved(plug, tmp_path / "x", {"x": array, "y": array, "s": 3})
+    item = {"x": np.ndarray, "y": jax.Array, "s": int}
+    args = {"x": ocp.RestoreArgs(), "y": ocp.ArrayRestoreArgs(sharding=array.sharding), "s": ocp.RestoreArgs()}
+    found = checkpointer.restore(tmp_path / "x", args=PyTreeRestore(item, args))
+    assert_same(found, {"x": array, "y": array, "s": 3})
+
+
 # --- SaveArgs and RestoreArgs ---------------------------------------------------------------------------------------
 
 EMPTY: dict[str, Any] = {"dict": {}, "list": [], "tuple": (), "none": None, "masked": optax.MaskedNode()}
@@ -181,6 +190,8 @@ def test_what_is_empty_in_the_checkpoint_comes_back(plug: Plug, tmp_path: Path, 
         target = {"a": leaf, "b": jnp.zeros(2)}
         assert_same(restored(plug, tmp_path / "x", way, target), {"a": expected, "b": jnp.ones(2)})
     assert_same(plug.checkpointer().restore(tmp_path / "x"), {"a": expected, "b": jnp.ones(2)})
+    metadata = plug.checkpointer().metadata(tmp_path / "x").item_metadata
+    assert (metadata["a"], type(metadata["a"])) == (expected, type(expected))
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -62,7 +62,7 @@ class Target:
         if args.mesh is not None and args.mesh_axes is not None:
             sharding = jax.sharding.NamedSharding(args.mesh, args.mesh_axes)
         shape, dtype = args.global_shape, args.dtype
-        if args.strict and not _is_key(value):
+        if args.strict and not isinstance(value, type) and not _is_key(value):
             shape = getattr(value, "shape", None) if shape is None else shape
             dtype = getattr(value, "dtype", None) if dtype is None else dtype
         return cls(kind, dtype, sharding, None if shape is None else tuple(shape), args.strict)
@@ -85,7 +85,8 @@ class _Nodes(Registered):
     """JAX's containers; Orbax's dataclasses describe leaves."""
 
     def is_leaf(self, kind: type) -> bool:
-        return kind.__module__.startswith(ORBAX) and kind not in self
+        is_described = kind.__module__.startswith(ORBAX) and hasattr(kind, "__dataclass_fields__")
+        return is_described and kind not in self
 
 
 _NODES: Final = _Nodes()
