@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
 #include <mutex>
+#include <semaphore>
 #include <thread>
 
 #include "../faults/fault_storage.h"
@@ -348,6 +350,27 @@ TEST_F(PosixFaultsTest, CachedReadsAreRefusedWhereTheKernelLacksThem) {
     calls_.cached_error = 0;
     EXPECT_EQ(file->read_cached(0, buffer.bytes()), error == EAGAIN ? buffer.size() : 0);  // the others are for good
   }
+}
+
+TEST_F(PosixFaultsTest, AFileIsAsLongAsWhatWasWrittenThoughItIsReservedWhileItCloses) {
+  struct SlowAllocation final : PosixCalls {
+    int allocate(int fd, off_t bytes) const override {
+      const int result = PosixCalls::allocate(fd, bytes);
+      done.release();
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      return result;
+    }
+    mutable std::binary_semaphore done{0};
+  } calls;
+  const auto storage = make_posix_storage(scratch_.path(), calls);
+  auto file = storage->create("file", IoMode::kDirect).take();
+  const AlignedBuffer buffer = AlignedBuffer::allocate(kBlock).take();
+  ASSERT_TRUE(file->write_at(0, Bytes(buffer.data(), kBlock)).ok());
+  std::thread reserving([&] { file->reserve(16 * kBlock); });
+  (void)calls.done.try_acquire_for(std::chrono::seconds(2));  // without direct I/O nothing is reserved
+  ASSERT_TRUE(file->sync_and_close().ok());
+  reserving.join();
+  EXPECT_EQ(storage->open("file").take()->size(), kBlock);
 }
 
 TEST_F(PosixFaultsTest, PublishWithoutHardLinksRenames) {

@@ -59,6 +59,7 @@ class PosixWritableFile final : public WritableFile {
   std::size_t alignment() const override { return alignment_; }
 
   void reserve(std::uint64_t bytes) override {
+    const std::lock_guard lock(reserving_);
     if (!fd_ || !direct_ || calls_.free_bytes(fd_.get()) / 2 < bytes) return;  // leave room for others' files
     (void)retry_on_eintr([&] { return calls_.allocate(fd_.get(), static_cast<off_t>(bytes)); });
     reserved_ = true;
@@ -84,6 +85,7 @@ class PosixWritableFile final : public WritableFile {
   }
 
   Status sync_and_close() override {
+    const std::lock_guard lock(reserving_);  // the file is as long as what is reserved at last
     if (!fd_) return invalid_argument("close of '" + path_ + "', which is closed");
     Status status;
     if (error_ != 0) {
@@ -143,7 +145,8 @@ class PosixWritableFile final : public WritableFile {
   bool flag_is_set_;                   // the descriptor has O_DIRECT; guarded by direct_writes_
   std::atomic<int> error_{0};          // errno of a failed write
   std::atomic<std::uint64_t> end_{0};  // of what was written
-  std::atomic<bool> reserved_{false};  // the file may be longer than that
+  std::mutex reserving_;               // held by who reserves, or closes
+  bool reserved_ = false;              // the file may be longer than that; guarded by reserving_
 };
 
 // O_NONBLOCK: opening a FIFO that somebody put here must not hang.
