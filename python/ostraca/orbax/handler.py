@@ -19,6 +19,7 @@ from . import metadata, restoring
 from .targets import mapped, names
 
 MANIFEST: Final = "manifest.json"
+MARKER: Final = "_METADATA"  # by which Orbax's v1, and flax, know trees from other items
 DIRECTORY_SECONDS: Final = 10  # within which Orbax makes the directory: it begins before it calls the handler
 _SAVE_OPTIONS: Final = ("codec", "io", "threads", "coding_bytes", "staging_bytes", "timeout", "pinned_host")
 
@@ -114,8 +115,10 @@ class Handler(ocp.AsyncCheckpointHandler):  # type: ignore[misc]
 
     def finalize(self, directory: Any) -> None:
         """Called in one process, before Orbax renames the directory: whether there is a checkpoint in it."""
-        if not (local_path(directory) / MANIFEST).exists():
+        path = local_path(directory)
+        if not (path / MANIFEST).exists():
             raise OstracaError(f"nothing was committed in {str(directory)!r}")
+        (path / MARKER).write_text("{}")
 
     def close(self) -> None:
         """Nothing stays open between calls."""
