@@ -62,7 +62,7 @@ def test_instances_ask_for_kind_shape_and_dtype(context: MakeContext, tmp_path: 
     """What has a sharding becomes a jax.Array, what has none a numpy array."""
     target = {
         "jax": Described((8, 4), np.float64),
-        "numpy": np.zeros(6, np.int64),
+        "numpy": np.zeros(0, np.int64),  # of an array of numpy's the dtype alone counts
         "int": 1.0,
         "float": 0.0,
         "str": "",
@@ -86,6 +86,8 @@ def test_other_abstract_leaves_are_refused(context: MakeContext, tmp_path: Path)
         ocp.save(tmp_path / "x", leaves())
         with pytest.raises(TypeError, match="abstract leaf"):
             ocp.load(tmp_path / "x", dict.fromkeys(leaves(), object))
+        with pytest.raises(ValueError, match="abstract leaf"):
+            ocp.load_checkpointables(tmp_path / "x", {"state": dict.fromkeys(leaves(), object)})
 
 
 def test_metadata_is_a_target(context: MakeContext, tmp_path: Path) -> None:
@@ -152,6 +154,25 @@ def test_options_of_an_inherited_context(tmp_path: Path) -> None:
         ocp.save(tmp_path / "x", state(1))
         assert_same(ocp.load(tmp_path / "x", {"step": int}), {"step": 1})
     assert ostraca.verify(tmp_path / "x" / "state").ok
+
+
+def test_a_save_that_takes_too_long(context: MakeContext, tmp_path: Path) -> None:
+    chosen = context()
+    chosen.asynchronous.timeout_secs = 0
+    with chosen, pytest.raises(TimeoutError):
+        ocp.save(tmp_path / "x", {"w": np.ones((1 << 22,), np.float32)})
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_save_is_cancelled(context: MakeContext, tmp_path: Path) -> None:
+    with ocp.training.Checkpointer(tmp_path, context=context()) as checkpointer:
+        checkpointer.save(0, state(0))
+        checkpointer.save_async(1, {"w": np.ones((1 << 24,), np.float32)})
+        checkpointer.cancel(1)
+        checkpointer.reload()
+        assert [checkpoint.step for checkpoint in checkpointer.checkpoints] == [0]
+        checkpointer.save(2, state(2))
+        assert_same(checkpointer.load(2), state(2))
 
 
 def kinds_of(run: Path) -> set[bool]:

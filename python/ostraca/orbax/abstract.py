@@ -34,24 +34,20 @@ def place_of(leaf: Any) -> Any:
 def restore_args(leaf: Any, *, strict: bool) -> Any:
     """v0's RestoreArgs of an abstract leaf. strict: no array is truncated or padded to the leaf's shape.
 
-    A class asks for a kind of leaf, an instance also for its shape, dtype and sharding. As in Orbax, what has a
-    sharding becomes a jax.Array, what has none a numpy array; None means the leaf as it was saved.
+    A class asks for a kind of leaf, an instance also for its dtype, shape and sharding. What has a sharding becomes a
+    jax.Array, what has none a numpy array. None means the leaf as it was saved.
     """
     if leaf is None or leaf is v0.PLACEHOLDER:
         return v0.RestoreArgs()
     is_class = isinstance(leaf, type)
     if not _has(leaf, "shape", "dtype"):
         return v0.RestoreArgs(restore_type=leaf if is_class else type(leaf))
-    is_sharded = _has(leaf, "sharding")
-    made = jax.Array if is_sharded else np.ndarray
+    if not _has(leaf, "sharding"):  # as in Orbax, of an array of numpy's its dtype alone counts
+        return v0.RestoreArgs(restore_type=np.ndarray, dtype=None if is_class else leaf.dtype)
     if is_class:
-        return v0.RestoreArgs(restore_type=made)
+        return v0.RestoreArgs(restore_type=jax.Array)
     return v0.ArrayRestoreArgs(
-        restore_type=made,
-        dtype=leaf.dtype,
-        sharding=leaf.sharding if is_sharded else None,
-        global_shape=leaf.shape,
-        strict=strict,
+        restore_type=jax.Array, dtype=leaf.dtype, sharding=leaf.sharding, global_shape=leaf.shape, strict=strict
     )
 
 

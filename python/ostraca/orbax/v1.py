@@ -58,14 +58,15 @@ class PyTreeHandler:
             if self.is_handleable(checkpointable):
                 raise
             raise UnsupportedError(f"{error}; {_OWN_HANDLER}") from None
-        return _Saving(running, path)
+        return _Saving(running, path, self._context.asynchronous.timeout_secs)
 
     async def load(self, directory: Any, abstract_checkpointable: Any = None) -> Awaitable[Any]:
-        """What was saved, also by Orbax itself."""
+        """What was saved, also by Orbax itself. Raises its UnregisteredTypeError for what is no abstract leaf."""
         path = local_path(directory)
         if not (path / MANIFEST).exists():
             loading: Awaitable[Any] = await self._stock.load(directory, abstract_checkpointable)
             return loading
+        self._stock.validate_abstract_leaves_handleable(abstract_checkpointable)
         return asyncio.to_thread(self._handler.restore, path, args=self._restore(abstract_checkpointable))
 
     async def metadata(self, directory: Any) -> Any:
@@ -118,16 +119,21 @@ def _mapped(function: Callable[[Any], Any], tree: Any) -> Any:
 class _Saving:
     """A save that Orbax awaits, or cancels through its `commit_futures`."""
 
-    def __init__(self, running: Any, path: Path) -> None:
+    def __init__(self, running: Any, path: Path, seconds: float | None) -> None:
         self.commit_futures = [running]
         self._running = running
         self._path = path
+        self._seconds = seconds
 
     def __await__(self) -> Generator[Any, None, None]:
         return self._finish().__await__()
 
     async def _finish(self) -> None:
-        await asyncio.to_thread(self._running.result)
+        try:
+            await asyncio.to_thread(self._running.result, self._seconds)
+        except TimeoutError:
+            self._running.cancel()
+            raise
         if jax.process_index() == 0:
             (self._path / MARKER).write_text("{}")
 
