@@ -30,10 +30,8 @@ std::size_t round_up(std::size_t value, std::size_t alignment) {
 
 }  // namespace
 
-WritePipeline::WritePipeline(WritableFile& file, const Options& options, std::function<Status()> complete)
-    : file_(file),
-      options_(options),
-      header_(encode_header(options.header)),
+WritePipeline::WritePipeline(const Options& options, std::function<Status()> complete)
+    : options_(options),
       complete_(std::move(complete)),
       blocks_(kBlockBytes, block_budget(options.coding_bytes, options.threads), BufferPool::FilledBy::kCpu) {
   const std::size_t staging_bytes =
@@ -50,12 +48,20 @@ WritePipeline::~WritePipeline() {
   join();
 }
 
+void WritePipeline::open(WritableFile& file, const FileHeader& header) {
+  const Lock lock(mutex_);
+  file_ = &file;
+  header_ = encode_header(header);
+  work_changed_.notify_all();
+  io_changed_.notify_all();
+}
+
 void WritePipeline::add(Batch batch) {
   Lock lock(mutex_);
   for (const Piece& piece : batch.pieces)
     for (const Fragment& f : piece.fragments)
       if (f.chunk == 0 && !f.source->array.immutable) ++unread_sources_;
-  expected_bytes_ += round_up(batch.decoded_bytes, file_.alignment());
+  expected_bytes_ += round_up(batch.decoded_bytes, file_ ? file_->alignment() : kAlignmentMin);
   jobs_.emplace_back().batch = std::move(batch);
   if (jobs_.size() > 1) start(options_.threads);
   work_changed_.notify_one();
@@ -128,7 +134,7 @@ bool WritePipeline::stage_one(Lock& lock) {
 }
 
 bool WritePipeline::code_one(Lock& lock, Coder& coder) {
-  if (next_to_code_ == jobs_.size()) return false;
+  if (!file_ || next_to_code_ == jobs_.size()) return false;
   Job& job = jobs_[next_to_code_];
   if (job.state != Job::State::kWaiting) return false;  // being staged; whoever does it wakes us
   // A batch is taken together with its block: the earliest batch never waits for blocks that later ones hold.
@@ -269,7 +275,7 @@ std::vector<FileRecord> WritePipeline::base_files() const {
 // Pads the block kept back and hands it to the writers; last_.offset is then where the next one goes.
 void WritePipeline::submit_last_block() {
   if (!last_.buffer) return;
-  const std::size_t padded = round_up(last_.bytes, file_.alignment());
+  const std::size_t padded = round_up(last_.bytes, file_->alignment());
   std::memset(last_.buffer.data() + last_.bytes, 0, padded - last_.bytes);
   const std::uint64_t next = last_.offset + padded;
   last_.bytes = padded;
@@ -289,8 +295,8 @@ void WritePipeline::io_loop() {
       if (grows) reserved_bytes_ = std::max(expected_bytes_, block.offset) + kReservedBeyond;
       const std::uint64_t reserve = reserved_bytes_;
       lock.unlock();
-      if (grows) file_.reserve(reserve);
-      Status status = file_.write_at(block.offset, Bytes(block.buffer.data(), block.bytes));
+      if (grows) file_->reserve(reserve);
+      Status status = file_->write_at(block.offset, Bytes(block.buffer.data(), block.bytes));
       block.buffer.reset();
       lock.lock();
       --writing_;
@@ -301,7 +307,7 @@ void WritePipeline::io_loop() {
     } else if (reserves_early() && reserved_bytes_ == 0) {
       const std::uint64_t reserve = reserved_bytes_ = expected_bytes_ + kReservedBeyond;
       lock.unlock();
-      file_.reserve(reserve);
+      file_->reserve(reserve);
       lock.lock();
     } else if (all_placed() && !completing_) {
       completing_ = true;
@@ -320,23 +326,23 @@ void WritePipeline::io_loop() {
 
 std::uint64_t WritePipeline::tail_offset(std::size_t size_max) const {
   if (last_.bytes + size_max <= last_.buffer.size()) return last_.offset + last_.bytes;
-  return last_.offset + round_up(last_.bytes, file_.alignment());
+  return last_.offset + round_up(last_.bytes, file_->alignment());
 }
 
 Status WritePipeline::write_tail(std::uint64_t offset, Bytes tail) {
   const bool fits = offset == last_.offset + last_.bytes && last_.bytes + tail.size() <= last_.buffer.size();
-  const std::size_t padded = fits ? last_.bytes + tail.size() : round_up(last_.bytes, file_.alignment());
+  const std::size_t padded = fits ? last_.bytes + tail.size() : round_up(last_.bytes, file_->alignment());
   std::byte* end = last_.buffer.data() + last_.bytes;
   if (fits) {
     std::memcpy(end, tail.data(), tail.size());
   } else if (padded > 0) {
     std::memset(end, 0, padded - last_.bytes);
   }
-  if (padded > 0) OSTRACA_RETURN_IF_ERROR(file_.write_at(last_.offset, Bytes(last_.buffer.data(), padded)));
+  if (padded > 0) OSTRACA_RETURN_IF_ERROR(file_->write_at(last_.offset, Bytes(last_.buffer.data(), padded)));
   if (!fits) {
     OSTRACA_ASSIGN_OR_RETURN(AlignedBuffer aligned, AlignedBuffer::allocate(tail.size()));
     std::memcpy(aligned.data(), tail.data(), tail.size());
-    OSTRACA_RETURN_IF_ERROR(file_.write_at(offset, aligned.bytes()));
+    OSTRACA_RETURN_IF_ERROR(file_->write_at(offset, aligned.bytes()));
   }
   Lock lock(mutex_);
   bytes_done_ += last_.decoded_bytes;

@@ -29,14 +29,13 @@ namespace ostraca {
 // their offsets in the order of the batches, so that the file depends on the data alone. I/O threads write blocks
 // as they are placed; the first that finds everything placed runs `complete`, beside the last writes.
 //
-// With a staging budget, a coding thread copies mutable memory as long as the budget lasts before it codes anything;
-// beyond it, coding a batch is what reads its memory.
+// Coding begins when there is a file. With a staging budget, a coding thread copies mutable memory as long as the
+// budget lasts before it codes anything; beyond it, coding a batch is what reads its memory.
 //
 // Thread-safe, but that add and seal are for one thread. Owns its threads; the destructor cancels and joins them.
 class WritePipeline {
  public:
   struct Options {
-    FileHeader header;
     CodecPolicy codec = CodecPolicy::kAuto;
     unsigned threads = 1;
     std::size_t coding_bytes = 0;
@@ -46,8 +45,11 @@ class WritePipeline {
   };
 
   // `complete` runs once, in an I/O thread, when all blocks have their places: it calls write_tail.
-  WritePipeline(WritableFile& file, const Options& options, std::function<Status()> complete);
+  WritePipeline(const Options& options, std::function<Status()> complete);
   ~WritePipeline();
+
+  // Where to write, once; it outlives the threads. Before, batches are staged and none is coded.
+  void open(WritableFile& file, const FileHeader& header);
 
   // From here on the memory under the batch's sources may be read. REQUIRES: before seal().
   void add(Batch batch);
@@ -123,11 +125,11 @@ class WritePipeline {
   void fail(Status status);
   bool all_placed() const { return sealed_ && next_to_place_ == jobs_.size(); }
   // While the first blocks are coded. Not where a caller waits for the stage, or where perhaps nothing will be written.
-  bool reserves_early() const { return sealed_ && jobs_.size() > 1 && !options_.staging_bytes && !options_.base; }
+  bool reserves_early() const {
+    return file_ && sealed_ && jobs_.size() > 1 && !options_.staging_bytes && !options_.base;
+  }
 
-  WritableFile& file_;
   const Options options_;
-  const std::array<std::byte, kHeaderBytes> header_;
   const std::function<Status()> complete_;
   BufferPool blocks_;
   std::shared_ptr<BufferPool> staging_;  // null: nothing is staged or kept
@@ -136,6 +138,8 @@ class WritePipeline {
   std::condition_variable work_changed_;    // for coding threads
   std::condition_variable io_changed_;      // for I/O threads
   std::condition_variable result_changed_;  // for callers
+  WritableFile* file_ = nullptr;            // set once, with the header
+  std::array<std::byte, kHeaderBytes> header_{};
   std::deque<Job> jobs_;
   std::size_t next_to_stage_ = 0, next_to_code_ = 0, next_to_place_ = 0;
   bool sealed_ = false, completing_ = false, done_ = false;

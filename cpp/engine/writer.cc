@@ -86,7 +86,8 @@ class WriterImpl final : public Writer {
     if (!finished_) abort();
   }
 
-  Status open();
+  Status prepare();
+  Status open() override;
   const CheckpointId& attempt() const override { return id_; }
   Status add(ArraySource source) override;
   void seal() override;
@@ -128,11 +129,27 @@ class WriterImpl final : public Writer {
   std::atomic<bool> finished_ = false, aborted_ = false;
   std::mutex abort_mutex_;
   FileReport report_;
-  std::unique_ptr<WritePipeline> pipeline_;  // set by open(), for good. Last: its threads use all of the above
+  std::unique_ptr<WritePipeline> pipeline_;  // set by prepare(), for good. Last: its threads use all of the above
 };
 
-Status WriterImpl::open() {
+// REQUIRES: nobody else has the writer yet.
+Status WriterImpl::prepare() {
   if (base_ && options_.keep_bytes > 0) return invalid_argument("an incremental save cannot be kept as a base");
+  WritePipeline::Options pipeline{
+      .codec = options_.codec,
+      .threads = std::min(options_.threads ? options_.threads : usable_cores(), kThreadsMax),
+      .coding_bytes = options_.coding_bytes ? options_.coding_bytes : kCodingBytesDefault,
+      .staging_bytes = options_.staging_bytes,
+      .keep_bytes = options_.keep_bytes,
+      .base = base_};
+  pipeline_ = std::make_unique<WritePipeline>(pipeline, [this] { return complete(); });
+  return options_.opens_later ? Status() : open();
+}
+
+Status WriterImpl::open() {
+  const std::lock_guard lock(abort_mutex_);  // abort() then sees all that was made
+  if (aborted_ || file_) return invalid_argument("a writer is opened once, and not after abort()");
+  OSTRACA_RETURN_IF_ERROR(pipeline_->status());
   if (!options_.overwrite) {
     Result<std::string> manifest = storage_->read_small(kManifestName, kManifestBytesMax);
     if (manifest.ok())
@@ -170,15 +187,7 @@ Status WriterImpl::open() {
              .process_index = options_.process_index,
              .process_count = options_.process_count,
              .alignment = static_cast<std::uint32_t>(file_->alignment())};
-  WritePipeline::Options pipeline{
-      .header = header_,
-      .codec = options_.codec,
-      .threads = std::min(options_.threads ? options_.threads : usable_cores(), kThreadsMax),
-      .coding_bytes = options_.coding_bytes ? options_.coding_bytes : kCodingBytesDefault,
-      .staging_bytes = options_.staging_bytes,
-      .keep_bytes = options_.keep_bytes,
-      .base = base_};
-  pipeline_ = std::make_unique<WritePipeline>(*file_, pipeline, [this] { return complete(); });
+  pipeline_->open(*file_, header_);
   return {};
 }
 
@@ -325,6 +334,7 @@ Status WriterImpl::complete() {
 
 Result<FileReport> WriterImpl::finish(const Poll& poll) {
   if (aborted_) return cancelled("the save was aborted");
+  if (!file_) return invalid_argument("a writer that opens later was not opened");
   seal();
   while (!pipeline_->wait_done(kPollInterval))
     if (poll && !poll(bytes_done(), bytes_total())) cancel();
@@ -389,7 +399,7 @@ Result<std::unique_ptr<Writer>> create_writer(std::unique_ptr<Storage> storage, 
     return invalid_argument("a save by several processes needs one attempt id that all of them share");
   const CheckpointId id = options.attempt ? *options.attempt : CheckpointId::random();
   auto writer = std::make_unique<WriterImpl>(std::move(storage), std::move(options), id);
-  OSTRACA_RETURN_IF_ERROR(writer->open());  // on failure the destructor aborts
+  OSTRACA_RETURN_IF_ERROR(writer->prepare());  // on failure the destructor aborts
   return std::unique_ptr<Writer>(std::move(writer));
 }
 

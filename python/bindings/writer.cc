@@ -142,6 +142,14 @@ class PyWriter {
       throw std::runtime_error("this writer belongs to the process that made it, not to a fork of it");
     return *writer_;
   }
+  void open() {
+    Status status;
+    {
+      const GilReleased released;
+      status = get().open();
+    }
+    raise_if_error(status);
+  }
   void add(const py::sequence& leaves, const py::object& on_copied) {
     std::shared_ptr<CopiedCallback> callback;
     Writer& writer = get();
@@ -235,7 +243,7 @@ WriterOptions writer_options(std::uint32_t process_index, std::uint32_t process_
                              const std::optional<std::string>& attempt, const std::string& codec, const std::string& io,
                              unsigned threads, std::size_t coding_bytes, std::optional<std::size_t> staging_bytes,
                              std::size_t keep_bytes, std::shared_ptr<BaseSnapshot> base, const py::object& chunk_shape,
-                             bool overwrite) {
+                             bool overwrite, bool opens_later) {
   WriterOptions options{.process_index = process_index,
                         .process_count = process_count,
                         .codec = codec_policy(codec),
@@ -246,7 +254,8 @@ WriterOptions writer_options(std::uint32_t process_index, std::uint32_t process_
                         .keep_bytes = keep_bytes,
                         .base = std::move(base),
                         .chunk_shape = dims(chunk_shape),
-                        .overwrite = overwrite};
+                        .overwrite = overwrite,
+                        .opens_later = opens_later};
   if (attempt) options.attempt = checkpoint_id(*attempt);
   return options;
 }
@@ -313,16 +322,17 @@ void bind_writer(py::module_& m) {
                        const std::optional<std::string>& attempt, const std::string& codec, const std::string& io,
                        unsigned threads, std::size_t coding_bytes, std::optional<std::size_t> staging_bytes,
                        std::size_t keep_bytes, std::shared_ptr<BaseSnapshot> base, const py::object& chunk_shape,
-                       bool overwrite) {
+                       bool overwrite, bool opens_later) {
              return std::make_unique<PyWriter>(
                  path, writer_options(process_index, process_count, attempt, codec, io, threads, coding_bytes,
-                                      staging_bytes, keep_bytes, std::move(base), chunk_shape, overwrite));
+                                      staging_bytes, keep_bytes, std::move(base), chunk_shape, overwrite, opens_later));
            }),
            arg("path"), py::kw_only(), arg("process_index") = 0, arg("process_count") = 1, arg("attempt") = py::none(),
            arg("codec") = "auto", arg("io") = "auto", arg("threads") = 0, arg("coding_bytes") = 0,
            arg("staging_bytes") = py::none(), arg("keep_bytes") = 0, arg("base") = py::none(),
-           arg("chunk_shape") = py::none(), arg("overwrite") = false)
+           arg("chunk_shape") = py::none(), arg("overwrite") = false, arg("opens_later") = false)
       .def_property_readonly("attempt", [](PyWriter& w) { return w.get().attempt().hex(); })
+      .def("open", &PyWriter::open)
       .def("add", &PyWriter::add, arg("leaves"), arg("on_copied") = py::none())
       .def(
           "seal", [](PyWriter& w) { w.get().seal(); }, py::call_guard<GilReleased>())

@@ -7,6 +7,8 @@ Keys lie below "ostraca/<n>/", where n is the number at which all processes make
   4. each says now and then how far it is (`pulse.py`), and looks whether the save has failed elsewhere;
   5. each hands in its `<p>/report` when its file is durable;
   6. process 0 waits for all reports, commits, and publishes the `outcome`, for which the others wait.
+Where somebody else makes the directory meanwhile, step 2 makes a Writer without one, and step 3 does not look; when
+process 0 has opened its files it sets `opened`, and the others then look for the intent and open theirs (`open`).
 A load has steps 1 and 4 to 6, with nothing to commit.
 
 `outcome` is set once, and whoever sets it first decides for all: a process that fails, or finds that another shows no
@@ -112,6 +114,7 @@ class Agreement:
     def __init__(self, group: Group, channel: Channel, consequence: str) -> None:
         self._group, self._channel, self._consequence = group, channel, consequence
         self._index, self._count, self._what = channel.index, channel.count, channel.what
+        self._begun: dict[str, str] = {}  # what process 0 said when it began
         self.own: frozenset[str] = frozenset()  # leaves that this process alone holds, known when the writer is opened
         self._lock = threading.Lock()  # of the next three: either this process reports, or it decides
         self._reported = False  # process 0: it has begun to commit
@@ -133,8 +136,12 @@ class Agreement:
         Meeting(self._channel, call, self._consequence).hold(self._take_number, self._leave_number)
         self._thread.start()
 
-    def begin(self, path: str, leaves: Sequence[LeafFact], open_writer: Callable[[str], Opened]) -> Opened:
+    def begin(
+        self, path: str, leaves: Sequence[LeafFact], open_writer: Callable[[str], Opened], *, opens_later: bool = False
+    ) -> Opened:
         """Returns `open_writer(attempt)`: this process's writer for the attempt id that process 0 draws.
+
+        opens_later: it has no files before `open`.
 
         Raises its error; `MismatchError` in all processes when their trees differ; `CoordinationError` when another
         process failed, or when `path` is not the same directory here as there.
@@ -147,15 +154,33 @@ class Agreement:
             self._set("leaves", zlib.compress(listing, 1))
             self._set("begin", json.dumps(begun).encode())
             return writer
-        begun = json.loads(self._wait_for("begin"))
-        if begun["tree"] != likeness.digest(listing):
+        self._begun = json.loads(self._wait_for("begin"))
+        if self._begun["tree"] != likeness.digest(listing):
             theirs = zlib.decompress(self._wait_for("leaves"))
             difference, self.own = likeness.compared(theirs, listing, self._index)
             if difference:
                 self._decide(_Outcome("mismatch", f"{self._what}: {difference}. {self._consequence}"))
                 self._raise_if_decided()
-        self._look_for_intent(Path(path), begun)
-        return open_writer(begun["attempt"])
+        if not opens_later:
+            self._look_for_intent(Path(path), self._begun)
+        return open_writer(self._begun["attempt"])
+
+    def open(self, path: str, is_ready: Callable[[], bool], open_files: Callable[[], object]) -> None:
+        """After `begin(..., opens_later=True)`: process 0 opens its files when `is_ready`, the others after it.
+
+        Raises what the two raise, and what `begin` does.
+        """
+        if self._index > 0:
+            self._wait_for("opened")
+            self._look_for_intent(Path(path), self._begun)
+            open_files()
+            return
+        for _ in self._channel.pauses():
+            if is_ready():
+                break
+            self._raise_if_decided()
+        open_files()
+        self._set("opened", b"")
 
     def writing(self, progress: Callable[[], object], on_failure: Callable[[], object] | None = None) -> None:
         """From now on this process makes progress when what `progress` returns changes.

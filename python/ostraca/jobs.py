@@ -22,7 +22,7 @@ from .errors import CancelledError, CommitUncertainError, NotFoundError, Ostraca
 from .progress import Progress, reporting
 from .reports import Manifest, SaveInfo
 
-TURN_SECONDS: Final = 0.05  # between looks whether a save that waits for an earlier one was cancelled
+TURN_SECONDS: Final = 0.05  # between looks whether a save that waits for something was cancelled
 BIRTH_SECONDS: Final = 5.0  # a thread that has not taken its job by then died at birth, for want of memory
 
 Step = Callable[[], object]
@@ -283,9 +283,15 @@ class Job:
         assert writer is not None
         try:
             with reporting(self._progress, f"saving {self.path}") as callback:
+
+                def step() -> None:
+                    self._raise_if_cancelled()
+                    if callback is not None:
+                        callback(*self.progress())
+
                 if (feed := self._feed) is not None:
                     self._feed = None  # it holds arrays
-                    feed(writer, lambda: callback and callback(*self.progress()))
+                    feed(writer, step)
                     del feed
                     self._expected_bytes = 0  # the writer knows better
                     writer.seal()

@@ -187,6 +187,7 @@ class Request:
 
 
 Opener = Callable[..., _core.Writer]  # Request.open
+Opening = Callable[["_core.Writer", Step], object]  # waits for the directory, and opens the writer's files
 
 
 def start(
@@ -196,16 +197,22 @@ def start(
     begin: Callable[[Opener], _core.Writer] = lambda opener: opener(),
     coordination: Coordination = ALONE,
     cleanups: Cleanups = NO_CLEANUPS,
+    opening: Opening | None = None,
 ) -> Job:
     """Starts a save. Everything is checked and converted by now: it begins with making the directory.
 
-    cleanups: called where the save runs when it is over and has let go of all memory; the second one after all who
-    wait for the save have been told.
+    opening: for a directory that somebody else makes. Called where the save runs, when everything that may change was
+    copied; what does not fit the staging budget waits for it. cleanups: called where the save runs when it is over and
+    has let go of all memory; the second one after all who wait for the save have been told.
     """
     request.stage(content)
-    feed, expected_bytes = None, 0
+    feed: Callable[[_core.Writer, Step], object] | None = None
+    expected_bytes = 0
     if content.feed is not None:
         feed, expected_bytes = partial(content.feed, limit=request.feed_limit), content.feed.nbytes
+    if opening is not None:
+        request.writer["opens_later"] = True
+        feed = _opened(opening, feed, first=request.unstaged is not None)
 
     def fill(writer: _core.Writer) -> None:
         if content.feed is None:
@@ -218,6 +225,23 @@ def start(
     # With other processes a signal's exception must not come into the middle of what they are told.
     job.start(partial(begin, request.open), fill, in_thread=request.asynchronous or coordination is not ALONE)
     return job
+
+
+def _opened(
+    opening: Opening, feed: Callable[[_core.Writer, Step], object] | None, *, first: bool
+) -> Callable[[_core.Writer, Step], object]:
+    """A feed whose writer has no files yet. first: what is fed waits for memory that writing frees."""
+
+    def run(writer: _core.Writer, step: Step) -> None:
+        if first:
+            opening(writer, step)
+        if feed is not None:
+            feed(writer, step)
+        writer.seal()  # it may say that all was copied
+        if not first:
+            opening(writer, step)
+
+    return run
 
 
 def result_of(job: Job) -> SaveInfo:

@@ -127,11 +127,7 @@ def test_parameters_alone(saved: tuple[Path, Any, np.ndarray], ours: bool) -> No
     assert found["params"]["dense"]["kernel"].sharding == kernel.sharding
 
 
-def test_parameters_alone_by_transforms(
-    saved: tuple[Path, Any, np.ndarray], ours: bool, request: pytest.FixtureRequest
-) -> None:
-    if ours:
-        request.applymarker(pytest.mark.xfail(strict=True, raises=TypeError, reason="no transforms={} yet"))
+def test_parameters_alone_by_transforms(saved: tuple[Path, Any, np.ndarray], ours: bool) -> None:
     directory, last, _ = saved
     abstract = example.abstract_state(mesh(1, 8)).params
     handler = ostraca.orbax.Handler() if ours else ocp.PyTreeCheckpointHandler()

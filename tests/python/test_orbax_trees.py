@@ -300,11 +300,6 @@ def test_a_target_of_another_structure_is_refused(plug: Plug, tmp_path: Path, ch
             checkpointer.restore(tmp_path / "x", target)
 
 
-def test_transforms_are_refused_with_advice(ours: Plug, tmp_path: Path) -> None:
-    with pytest.raises(ostraca.UnsupportedError, match="apply_transformations"):
-        roundtrip(ours, tmp_path / "x", state(), PyTreeRestore(item=state(), transforms={}))
-
-
 # --- Metadata -----------------------------------------------------------------------------------------------------
 
 

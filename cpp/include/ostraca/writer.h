@@ -36,6 +36,7 @@ struct WriterOptions {
   std::shared_ptr<BaseSnapshot> base;
   Dims chunk_shape;  // for arrays of this rank; empty: leading axes are cut
   bool overwrite = false;
+  bool opens_later = false;  // somebody else makes the directory meanwhile: see Writer::open
 };
 
 // One shard of one leaf: where its elements are and where they belong.
@@ -73,15 +74,19 @@ struct FileReport {
   static Result<FileReport> from_bytes(std::string_view bytes);
 };
 
-// Writes one data file. add, seal and finish are for one thread; the other members are thread-safe. Destroying a
-// Writer that neither finished nor aborted aborts it.
+// Writes one data file. add, seal and finish are for one thread at a time; the other members are thread-safe.
+// Destroying a Writer that neither finished nor aborted aborts it.
 class Writer {
  public:
-  // Creates the directory, the intent (process 0) and the data file. kExists when a checkpoint is there already.
+  // Opens it too, unless the options say later.
   static Result<std::unique_ptr<Writer>> create(const std::string& path, WriterOptions options);
   virtual ~Writer() = default;
 
   virtual const CheckpointId& attempt() const = 0;
+  // With `opens_later`, once, before finish(): creates the directory, the intent (process 0) and the data file. Until
+  // then memory is copied as far as `staging_bytes` goes, and nothing is coded. kExists when a checkpoint is there
+  // already. Thread-safe; a failure leaves everything to abort().
+  virtual Status open() = 0;
   // Checks and plans; large arrays begin to be written at once, small ones are packed at seal(). A leaf may come in
   // several shards: sources of one path, parts of one global shape.
   virtual Status add(ArraySource source) = 0;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, SupportsIndex
 
 import jax
@@ -12,13 +12,15 @@ from .. import _core
 from ..base import Base
 from ..calls import Call
 from ..handles import SaveHandle
-from ..jobs import Cleanups, Job
+from ..jobs import TURN_SECONDS, Cleanups, Job, Step
 from ..options import StrPath
 from ..progress import Progress
 from ..reports import SaveInfo
-from ..saving import Content, Opener, Request, handle_of, result_of, start
+from ..saving import Content, Opener, Opening, Request, handle_of, result_of, start
 from . import service
 from .collecting import Collector
+
+Ready = Callable[[float], bool]  # waits at most so many seconds: whether there is a directory
 
 WAIT_TRIES: Final = 10
 FREEING_SECONDS: Final = 0.05  # XLA frees what a computation held a moment after its results are ready
@@ -88,6 +90,7 @@ def save_async(
     return_early: bool = False,
     timeout: float | None = None,
     pinned_host: bool = False,
+    ready: Ready | None = None,
 ) -> SaveHandle:
     """Like `save`, but returns once the arrays were copied, or at once with `return_early=True`.
 
@@ -96,6 +99,10 @@ def save_async(
     at most half of the memory available); they must not be donated or changed before (`SaveHandle.wait_copied`). What
     is beyond waits for the disk, with a RuntimeWarning once, and `SaveInfo.stall_seconds` says so. keep_bytes: as in
     `ostraca.save_async`; of several processes each keeps what it saved itself.
+
+    ready: for other checkpointers, which make the directory while the arrays are copied. Called in the save's thread,
+    of several processes in that of process 0, with a number of seconds: it waits at most so long and returns whether
+    the directory is there; what it raises fails the save. Arrays beyond `staging_bytes` wait for that too.
     """
     job, request = _start(locals(), asynchronous=True)
     return handle_of(job, request, return_early)
@@ -127,24 +134,43 @@ def _start(arguments: Mapping[str, Any], *, asynchronous: bool = False) -> tuple
         return _start_together(arguments, asynchronous)
     request = Request(arguments, asynchronous=asynchronous)
     content = _content(request, Collector(), arguments)
-    return start(request, content, cleanups=_CLEANUPS[asynchronous]), request
+    ready: Ready | None = arguments.get("ready")
+    opening = None if ready is None else _opening(ready)
+    return start(request, content, cleanups=_CLEANUPS[asynchronous], opening=opening), request
+
+
+def _opening(ready: Ready) -> Opening:
+    def opening(writer: _core.Writer, step: Step) -> None:
+        while not ready(TURN_SECONDS):
+            step()
+        writer.open()
+
+    return opening
 
 
 def _start_together(arguments: Mapping[str, Any], asynchronous: bool) -> tuple[Job, Request]:
     started = time.monotonic()
     index, count = jax.process_index(), jax.process_count()
     collector = Collector(index, count)
+    ready: Ready | None = arguments.get("ready")
 
     def begin(opener: Opener) -> _core.Writer:
         def opened(attempt: str) -> _core.Writer:
             collector.keep(agreement.own)
             return opener(attempt=attempt, process_index=index, process_count=count)
 
-        writer = agreement.begin(request.path, collector.facts, opened)
+        writer = agreement.begin(request.path, collector.facts, opened, opens_later=ready is not None)
         committing = _core.CommitProgress()
         request.commit["progress"] = committing
         agreement.writing(lambda: (*writer.progress(), committing.files), writer.cancel)
         return writer
+
+    def opening(writer: _core.Writer, step: Step) -> None:
+        def is_ready() -> bool:
+            step()
+            return ready is None or ready(TURN_SECONDS)
+
+        agreement.open(request.path, is_ready, writer.open)
 
     # First of all, as a process that fails has to tell the others.
     agreement = service.group().meet(Call.of_save(arguments), timeout=arguments["timeout"])
@@ -152,7 +178,15 @@ def _start_together(arguments: Mapping[str, Any], asynchronous: bool) -> tuple[J
         request = Request(arguments, asynchronous=asynchronous)
         request.started = started  # to wait for the others is a part of the stall
         content = _content(request, collector, arguments)
-        return start(request, content, begin=begin, coordination=agreement, cleanups=_CLEANUPS[asynchronous]), request
+        job = start(
+            request,
+            content,
+            begin=begin,
+            coordination=agreement,
+            cleanups=_CLEANUPS[asynchronous],
+            opening=None if ready is None else opening,
+        )
+        return job, request
     except BaseException as error:
         agreement.fail(error)
         raise

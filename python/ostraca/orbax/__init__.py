@@ -7,7 +7,9 @@ Policies, metrics, asynchronous saves, retention and the commit stay Orbax's. Wh
 directory before is still restored.
 """
 
-from .handler import Handler, Restore, Save, registry
+from .arguments import Restore, Save
+from .handler import Handler
 from .metadata import TreeMetadata
+from .registry import registry
 
 __all__ = ["Handler", "Restore", "Save", "TreeMetadata", "registry"]

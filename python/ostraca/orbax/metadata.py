@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,16 @@ from jax import tree_util
 from ..lowlevel import ArrayInfo, Reader
 from ..tree import Kind, unflatten
 
+# Orbax's own handlers look into this file first, and its version 1 knows trees by it. The advice stands where they
+# expect a number, so that their error shows it.
+MARKER: Final = "_METADATA"
+_ADVICE: Final = (
+    "this item was saved by Ostraca: import ostraca.orbax, and pass handler_registry=ostraca.orbax.registry() to the"
+    " CheckpointManager, or ostraca.orbax.Handler() to a Checkpointer"
+)
+MARKER_TEXT: Final = json.dumps(
+    {"tree_metadata": {"ostraca": {"key_metadata": [{"key": "ostraca", "key_type": _ADVICE}], "value_metadata": {}}}}
+)
 _KEY: Final = "orbax"  # in the manifest's metadata
 _NOT_JAX: Final = -1
 _SHARDINGS: Final = {
@@ -25,10 +35,10 @@ _SHARDINGS: Final = {
 _SCALARS: Final = {Kind.INT: np.dtype("int64"), Kind.FLOAT: np.dtype("float64"), Kind.BOOL: np.dtype("bool")}
 
 
-def manifest_entry(leaves: Iterable[tuple[str, Any]], custom_metadata: Any) -> dict[str, Any]:
+def manifest_entry(leaves: Sequence[tuple[str, Any]], custom_metadata: Any) -> dict[str, Any]:
     """What is kept of a tree's leaves (name, value), for `Notes`.
 
-    A sharding is written once; each leaf has its number there, in the order of the names.
+    A sharding is written once; each leaf has its number there, in the order of the names. Empty namedtuples are named.
     """
     numbers: dict[str | None, int] = {}
     by_sharding: dict[Any, int] = {}
@@ -41,7 +51,15 @@ def manifest_entry(leaves: Iterable[tuple[str, Any]], custom_metadata: Any) -> d
         if number is None:
             number = by_sharding[leaf.sharding] = numbers.setdefault(_serialized(leaf.sharding), len(numbers))
         kept.append(number)
-    return {_KEY: {"shardings": list(numbers), "sharding_of": kept, "custom_metadata": custom_metadata}}
+    entry = {"shardings": list(numbers), "sharding_of": kept, "custom_metadata": custom_metadata}
+    if empty_tuples := [name for name, leaf in leaves if is_empty_tuple(type(leaf))]:
+        entry["empty_tuples"] = empty_tuples
+    return {_KEY: entry}
+
+
+def is_empty_tuple(kind: type) -> bool:
+    """Whether a class is a namedtuple without fields, as optax has some."""
+    return issubclass(kind, tuple) and getattr(kind, "_fields", None) == ()
 
 
 class Notes:
@@ -51,6 +69,7 @@ class Notes:
         entry = reader.manifest().metadata
         entry = entry.get(_KEY, {}) if isinstance(entry, dict) else {}
         self.custom_metadata = entry.get("custom_metadata")
+        self.empty_tuples = frozenset(entry.get("empty_tuples", ()))
         self._shardings: list[str | None] = entry.get("shardings", [])
         names = sorted(info.name for info in reader.arrays())
         numbers = entry.get("sharding_of", [])

@@ -15,10 +15,10 @@ from ..jax import load
 from ..lowlevel import ArrayInfo, Reader
 from ..tree import Kind, flatten, quoted, unflatten
 from .metadata import Notes
-from .targets import Target, mapped, matched, names, python_value
+from .targets import Target, is_empty, mapped, matched, names, python_value
 
 if TYPE_CHECKING:
-    from .handler import Restore
+    from .arguments import Restore
 
 _ARRAYS: Final = (Kind.ARRAY, Kind.PRNG_KEY)
 _VALUES: Final[dict[Kind, Any]] = {Kind.INT: 0, Kind.FLOAT: 0.0, Kind.BOOL: False, Kind.STR: "", Kind.BYTES: b""}
@@ -28,12 +28,13 @@ _EMPTY: Final[dict[Kind, Any]] = {Kind.NONE: None, Kind.EMPTY_DICT: {}, Kind.EMP
 def restore(path: Path, args: Restore) -> Any:
     """The tree that `args` ask for. Nothing is read before all names, shapes and dtypes were compared."""
     with Reader(path) as reader:
-        given = {info.name: None for info in reader.arrays()} if args.item is None else names(args.item)
+        given = {info.name: None for info in reader.arrays()} if args.target is None else names(args.target)
         restore_args = names(args.restore_args) if args.restore_args is not None else None
-        if args.item is None:
+        if args.target is None:
             infos = {info.name: info for info in reader.arrays()}
         else:
-            infos = matched(given, reader.arrays(), partial=args.partial_restore)
+            matching = matched(given, reader.arrays(), partial=args.partial_restore)
+            infos = {name: info for name, info in matching.items() if not is_empty(given[name])}
         notes = Notes(reader)
         targets = {
             name: _resolved(_target(name, given[name], restore_args, args), info, notes, args.fallback_sharding)
@@ -42,12 +43,11 @@ def restore(path: Path, args: Restore) -> Any:
         }
     loaded = _load(path, {name: _how(target, infos[name]) for name, target in targets.items()})
     values = {name: _finished(loaded.pop(name), target, infos[name]) for name, target in targets.items()}
-    if args.item is None:
-        values |= {info.name: _EMPTY[info.kind] for info in infos.values() if not info.has_data}
+    values |= {info.name: _EMPTY[info.kind] for info in infos.values() if not info.has_data}
+    values |= dict.fromkeys(values.keys() & notes.empty_tuples)  # which Orbax does not tell from None
+    if args.target is None:
         return unflatten([(info.path, info.name, values[info.name]) for info in infos.values()])
-    # A class in the target means: as it was saved.
-    values |= {name: _EMPTY[i.kind] for name, i in infos.items() if not i.has_data and isinstance(given[name], type)}
-    return mapped(args.item, values.get)
+    return mapped(args.target, values.get)
 
 
 def _target(name: str, value: Any, restore_args: dict[str, Any] | None, args: Restore) -> Target:
@@ -86,7 +86,8 @@ def _finished(value: Any, target: Target, info: ArrayInfo) -> Any:
     """A loaded leaf as it was asked for."""
     if info.kind in _ARRAYS and target.type in (np.ndarray, jax.Array):
         if not _is_reshaped(target, info):
-            return value
+            is_placed = target.type is np.ndarray or isinstance(value, jax.Array)
+            return value if is_placed else _placed(value, target.sharding)
         assert target.shape is not None
         value = _cut_or_padded(value, target.shape, info.name)
         value = value if target.dtype is None else value.astype(target.dtype)

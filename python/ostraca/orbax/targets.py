@@ -17,8 +17,9 @@ from ..lowlevel import ArrayInfo
 from ..matching import MAX_LISTED
 from ..tree import Flattener, Kind, flatten, quoted
 
-_ORBAX: Final = "orbax."  # what the modules' names of its classes begin with
+ORBAX: Final = "orbax."  # what the modules' names of its classes begin with
 _TYPE_NAMES: Final = {"np.ndarray": np.ndarray, "jax.Array": jax.Array, "string": str}
+_VALUE_TYPES: Final = (int, float, str, bytes, np.generic)  # bool is an int
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,9 @@ class Target:
 
     @classmethod
     def like(cls, value: Any, *, strict: bool = True, layout: bool = False) -> Target:
-        """What a leaf of a target tree describes: an array, a ShapeDtypeStruct, Orbax's metadata, a Python value."""
+        """What a leaf of a target tree describes: an array, a ShapeDtypeStruct, Orbax's metadata, a value, a class."""
+        if isinstance(value, type):
+            return cls(_wanted(value))
         if isinstance(value, ocp.metadata.StringMetadata):
             return cls(str)
         if isinstance(value, ocp.metadata.ScalarMetadata):
@@ -52,7 +55,7 @@ class Target:
         """What RestoreArgs say, or None, and a target tree's leaf beside them."""
         if not isinstance(args, ocp.RestoreArgs):
             return cls()
-        kind = _TYPE_NAMES.get(args.restore_type, None) if isinstance(args.restore_type, str) else args.restore_type
+        kind = _wanted(args.restore_type)
         if not isinstance(args, ocp.ArrayRestoreArgs):
             return cls(kind, args.dtype)
         sharding = args.sharding
@@ -65,11 +68,24 @@ class Target:
         return cls(kind, dtype, sharding, None if shape is None else tuple(shape), args.strict)
 
 
+def _wanted(kind: Any) -> Any:
+    """A `Target`'s type from a class, of which subclasses will do, or from Orbax's name for one."""
+    if isinstance(kind, str):
+        return _TYPE_NAMES.get(kind)
+    if not isinstance(kind, type):
+        return kind
+    if issubclass(kind, jax.Array | jax.ShapeDtypeStruct):
+        return jax.Array
+    if issubclass(kind, np.ndarray):
+        return np.ndarray
+    return kind if issubclass(kind, _VALUE_TYPES) else None
+
+
 class _Nodes(Registered):
     """JAX's containers; Orbax's dataclasses describe leaves."""
 
     def is_leaf(self, kind: type) -> bool:
-        return kind.__module__.startswith(_ORBAX) and kind not in self
+        return kind.__module__.startswith(ORBAX) and kind not in self
 
 
 _NODES: Final = _Nodes()
@@ -90,7 +106,7 @@ def mapped(tree: Any, function: Callable[[str, Any], Any]) -> Any:
 def matched(given: Mapping[str, Any], stored: Iterable[ArrayInfo], *, partial: bool) -> dict[str, ArrayInfo]:
     """The stored leaf of each name given. MismatchError, naming them, where there is none, or (unless `partial`) more.
 
-    Placeholders need none.
+    Placeholders need none. As for Orbax, None and an empty container may stand where there is data, and the other way.
     """
     infos = {info.name: info for info in stored}
     differences = []
@@ -100,9 +116,6 @@ def matched(given: Mapping[str, Any], stored: Iterable[ArrayInfo], *, partial: b
             continue
         if info is None:
             differences.append(f"{quoted(name)}: in the target, not stored")
-        elif not isinstance(value, type) and info.has_data != _has_data(value):
-            found = "data" if info.has_data else info.kind.name.lower().replace("_", " ")
-            differences.append(f"{quoted(name)}: expected {_expected(value)}, found {found}")
     if not partial:
         differences += [f"{quoted(name)}: stored, not in the target" for name in infos if name not in given]
     if differences:
@@ -134,12 +147,9 @@ def _converted(kind: Callable[[Any], Any], value: Any, name: str) -> Any:
         raise UnsupportedError(f"{quoted(name)} cannot be restored as {kind}: {error}") from None
 
 
-def _has_data(value: Any) -> bool:
-    return not (value is None or isinstance(value, Kind))
-
-
-def _expected(value: Any) -> str:
-    return "data" if _has_data(value) else "None" if value is None else value.name.lower().replace("_", " ")
+def is_empty(value: Any) -> bool:
+    """Whether a target's leaf asks for nothing: None, and an empty container, stay as they are."""
+    return value is None or isinstance(value, Kind)
 
 
 def _is_key(value: Any) -> bool:

@@ -17,6 +17,9 @@ options of TensorStore's formats have no meaning here.
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
+import weakref
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
@@ -27,11 +30,14 @@ import jax
 import orbax.checkpoint as v0
 import orbax.checkpoint.experimental.v1 as ocp
 
-from ..errors import UnsupportedError
+from ..errors import CancelledError, UnsupportedError
+from ..handles import SaveHandle
 from ..lowlevel import Reader
-from . import abstract
-from .handler import MANIFEST, MARKER, Handler, Restore, Save, local_path
+from . import abstract, metadata
+from .arguments import Restore, Save
+from .handler import MANIFEST, Handler, Running, local_path
 
+_COPYING_SECONDS: Final = 1.0  # after which a save is thought to wait for its directory
 _OWN_HANDLER: Final = (
     "Ostraca has no leaf handlers: a PyTreeHandler with some, as a class of its own, is registered with"
     " checkpointable_name= and saves such leaves under that name"
@@ -49,16 +55,18 @@ class PyTreeHandler:
 
     async def save(self, directory: Any, checkpointable: Any) -> Awaitable[None]:
         """Returns when the arrays may change; awaiting what it returns, when the checkpoint is durable."""
-        # Here and not later, because arrays on devices have to be staged; Orbax is making it already.
-        path = local_path(await directory.await_creation())
+        path = local_path(directory.path)
         args = Save(checkpointable, self._save_args(checkpointable))
+        made = _Made(self._context.asynchronous.timeout_secs)
         try:
-            (running,) = await self._handler.async_save(path, args=args)
+            handle = self._handler.start(path, args, made, return_early=True)
         except UnsupportedError as error:
             if self.is_handleable(checkpointable):
                 raise
             raise UnsupportedError(f"{error}; {_OWN_HANDLER}") from None
-        return _Saving(running, path, self._context.asynchronous.timeout_secs)
+        saving = _Saving(directory, made, handle)
+        await saving.copied()
+        return saving
 
     async def load(self, directory: Any, abstract_checkpointable: Any = None) -> Awaitable[Any]:
         """What was saved, also by Orbax itself. Raises its UnregisteredTypeError for what is no abstract leaf."""
@@ -116,26 +124,68 @@ def _mapped(function: Callable[[Any], Any], tree: Any) -> Any:
     return jax.tree.map(function, tree, is_leaf=lambda leaf: leaf is None)
 
 
-class _Saving:
-    """A save that Orbax awaits, or cancels through its `commit_futures`."""
+class _Made:
+    """Whether the directory of a save is there, for the save's thread; Orbax makes it in the meantime."""
 
-    def __init__(self, running: Any, path: Path, seconds: float | None) -> None:
-        self.commit_futures = [running]
-        self._running = running
-        self._path = path
+    def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self._until = time.monotonic() + seconds
+        self._event = threading.Event()
+
+    def __call__(self, seconds: float) -> bool:
+        """Waits at most so long. Raises CancelledError when the time is over."""
+        if not self._event.wait(seconds) and time.monotonic() > self._until:
+            raise CancelledError(f"the save was given up: Orbax made no directory within {self._seconds} seconds")
+        return self._event.is_set()
+
+    def remaining_seconds(self) -> float:
+        return max(0.0, self._until - time.monotonic())
+
+    def set(self) -> None:
+        self._event.set()
+
+
+class _Saving:
+    """A save that Orbax awaits, cancels through its `commit_futures`, or drops where it cannot make the directory."""
+
+    def __init__(self, directory: Any, made: _Made, handle: SaveHandle) -> None:
+        self.commit_futures = [Running(handle)]
+        self._directory = directory
+        self._made = made
+        self._handle = handle
+        weakref.finalize(self, handle.cancel).atexit = False
+
+    async def copied(self) -> None:
+        """Until the arrays may change. A save beyond its staging budget needs the directory for that."""
+        try:
+            await asyncio.to_thread(self._handle.wait_copied, _COPYING_SECONDS)
+        except TimeoutError:
+            await self._path()
+            await asyncio.to_thread(self._handle.wait_copied)
 
     def __await__(self) -> Generator[Any, None, None]:
         return self._finish().__await__()
 
     async def _finish(self) -> None:
+        path = await self._path()
+        (running,) = self.commit_futures
         try:
-            await asyncio.to_thread(self._running.result, self._seconds)
+            await asyncio.to_thread(running.result, self._made.remaining_seconds())
         except TimeoutError:
-            self._running.cancel()
+            running.cancel()
             raise
         if jax.process_index() == 0:
-            (self._path / MARKER).write_text("{}")
+            (path / metadata.MARKER).write_text(metadata.MARKER_TEXT)
+
+    async def _path(self) -> Path:
+        """The directory, which Orbax may make just for this call."""
+        try:
+            path = local_path(await self._directory.await_creation())
+        except BaseException:
+            self._handle.cancel()
+            raise
+        self._made.set()
+        return path
 
 
 def context(like: ocp.Context | None = None) -> ocp.Context:
