@@ -13,7 +13,8 @@ from ..lowlevel import ArrayInfo, Reader
 from ..tree import Kind, unflatten
 from .metadata import Notes
 
-_VALUES: Final[dict[Kind, Any]] = {Kind.INT: 0, Kind.FLOAT: 0.0, Kind.BOOL: False, Kind.STR: "", Kind.BYTES: b""}
+# As Orbax has them: of a leaf that is a value, the type counts.
+_VALUES: Final[dict[Kind, Any]] = {Kind.INT: 0, Kind.FLOAT: 0.0, Kind.BOOL: False, Kind.STR: "string", Kind.BYTES: b""}
 _LEAF: Final = object()  # data is wanted here; the class `object` instead takes what there is
 _EMPTIES: Final[dict[Kind, Any]] = {Kind.EMPTY_LIST: [], Kind.EMPTY_TUPLE: (), Kind.EMPTY_DICT: {}}
 
@@ -52,7 +53,7 @@ def restore_args(leaf: Any, *, strict: bool) -> Any:
 
 
 def metadata(reader: Reader) -> Any:
-    """The stored tree: ShapeDtypeStructs, `NumpyMetadata`, and zeros of Python's types for its values."""
+    """The stored tree: ShapeDtypeStructs, `NumpyMetadata`, and for Python's values one of their type."""
     notes = Notes(reader)
     return unflatten([(info.path, info.name, _abstract(info, notes)) for info in reader.arrays()])
 
