@@ -1,10 +1,67 @@
 """A process of a program that saves and restores through Orbax's manager (test_orbax_processes.py)."""
 
+import errno
+import os
 import resource
 import signal
 import sys
+import threading
+from collections.abc import Callable
+from typing import Any
 
 from processes import join, leave
+
+
+def before_directories(what: Callable[[str], object]) -> None:
+    """Called before Orbax makes a temporary one."""
+    makedirs = os.makedirs
+
+    def patched(name: Any, *values: Any, **named: Any) -> None:
+        if ".orbax-checkpoint-tmp" in str(name):
+            what(str(name))
+        makedirs(name, *values, **named)
+
+    os.makedirs = patched
+
+
+def save_before_there_is_a_directory(manager: Any, index: int, state: Callable[[int], dict[str, Any]]) -> None:
+    """Process 0's waits until both processes have gone on, and donated what they saved."""
+    import jax
+    import orbax.checkpoint as ocp
+    from jax.experimental import multihost_utils
+
+    go_on = threading.Event()
+    if index == 0:
+        before_directories(lambda _: go_on.wait(60))
+    tree = state(3)
+    manager.save(3, args=ocp.args.Composite(state=ocp.args.StandardSave(tree)))
+    assert not [path for path in manager.directory.iterdir() if path.name.startswith("3")]
+    tree["n"][:] = -1
+    jax.block_until_ready(jax.jit(lambda x: x + 1, donate_argnums=0)(tree["w"]))
+    multihost_utils.sync_global_devices("both went on")
+    go_on.set()
+    manager.wait_until_finished()
+
+
+def save_without_a_directory(manager: Any, index: int, state: Callable[[int], dict[str, Any]]) -> None:
+    """All processes hear of it at once, not when Orbax's barriers give up."""
+    import orbax.checkpoint as ocp
+
+    refuses = [True]
+
+    def refuse(name: str) -> None:
+        if refuses[0]:
+            raise OSError(errno.EDQUOT, "no more for you", name)
+
+    before_directories(refuse)
+    try:
+        manager.save(3, args=ocp.args.Composite(state=ocp.args.StandardSave(state(3))))
+        manager.wait_until_finished()
+    except Exception as error:
+        print("raised", type(error).__name__, str(error).replace("\n", " "))
+    refuses[0] = False
+    waiting = [thread.name for thread in threading.enumerate() if thread.name == "ostraca_directory"]
+    print("Orbax still waits" if waiting else "Orbax gave up")
 
 
 def main() -> None:
@@ -50,6 +107,15 @@ def main() -> None:
     manager.wait_until_finished()
     assert list(manager.all_steps()) == [1, 2]
     assert_restored(manager, 2)
+    if task == "late":
+        save_before_there_is_a_directory(manager, index, state)
+        assert_restored(manager, 3)
+    if task == "nowhere":
+        save_without_a_directory(manager, index, state)
+        manager.save(4, args=ocp.args.Composite(state=ocp.args.StandardSave(state(4))))
+        manager.wait_until_finished()
+        assert list(manager.all_steps()) == [2, 4]
+        assert_restored(manager, 4)
     if task == "fail":
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         if index == 1:

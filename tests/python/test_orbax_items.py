@@ -132,6 +132,45 @@ def test_one_registry_serves_several_managers(tmp_path: Path) -> None:
             item.check(manager.restore(0, args=item.restore))
 
 
+def test_several_items_of_a_kind(plug: Plug, tmp_path: Path) -> None:
+    """Orbax's handlers of keys keep state while they save."""
+    items = {f"{name}{i}": KINDS[name]() for name in ("key", "array", "json", "tree") for i in range(3)}
+    with plug.manager(tmp_path) as manager:
+        manager.save(0, args=Composite(**{name: item.save() for name, item in items.items()}))
+        manager.wait_until_finished()
+        found = manager.restore(0)
+        for name, item in items.items():
+            item.check(found[name])
+
+
+def test_arguments_for_another_kind_are_refused(plug: Plug, tmp_path: Path) -> None:
+    with plug.manager(tmp_path) as manager:
+        manager.save(0, args=Composite(state=StandardSave(state()), notes=JsonSave({"a": 1})))
+        manager.wait_until_finished()
+        for args in (Composite(state=JsonRestore()), Composite(notes=StandardRestore())):
+            with pytest.raises(ValueError, match=r"item 'state'|item 'notes'|does not match"):
+                manager.restore(0, args=args)
+        assert manager.restore(0, args=Composite(notes=None))["notes"] == {"a": 1}
+
+
+def test_without_metadata_of_the_step(plug: Plug, tmp_path: Path) -> None:
+    """Where nothing says which handler saved an item, the one that saved it knows."""
+
+    def composite() -> Any:
+        if not plug.ours:
+            return ocp.CompositeCheckpointHandler("state", "notes")
+        return ocp.CompositeCheckpointHandler(handler_registry=ostraca.orbax.registry("state", "notes"))
+
+    handler = composite()
+    checkpointer = ocp.Checkpointer(handler)
+    checkpointer.save(tmp_path / "x", args=Composite(state=StandardSave(state()), notes=JsonSave({"a": 1})))
+    (tmp_path / "x" / "_CHECKPOINT_METADATA").unlink()
+    assert handler.restore(tmp_path / "x", Composite(notes=None))["notes"] == {"a": 1}
+    assert_same(handler.restore(tmp_path / "x", Composite(state=None))["state"], state())
+    with pytest.raises(ValueError, match=r"notes.*handler|had an undetermined"):
+        composite().restore(tmp_path / "x")
+
+
 def test_metadata_of_other_items(plug: Plug, tmp_path: Path) -> None:
     with plug.manager(tmp_path) as manager:
         manager.save(0, args=Composite(state=StandardSave(state()), notes=JsonSave({"a": 1})))

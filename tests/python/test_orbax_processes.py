@@ -25,6 +25,22 @@ def test_two_processes_save_and_one_restores(tmp_path: Path) -> None:
     run(tmp_path, 1, "restore", devices=4)
 
 
+def test_saves_begin_before_there_is_a_directory(tmp_path: Path) -> None:
+    outputs = run(tmp_path, 2, "late", devices=4)
+    assert all("done" in output for output in outputs)
+    assert ostraca.verify(tmp_path / "3" / "state", deep=True).ok
+
+
+def test_a_directory_that_cannot_be_made_fails_the_save_of_all(tmp_path: Path) -> None:
+    zero, one = run(tmp_path, 2, "nowhere", devices=4)
+    assert "raised OSError" in zero
+    assert "no more for you" in zero
+    assert "raised OstracaError" in one
+    assert "process 0" in one
+    assert "failed to make the directory" in one
+    assert "Orbax still waits" in one
+
+
 def test_a_process_that_cannot_write_fails_the_save_of_all(tmp_path: Path) -> None:
     """At once, and not when Orbax's barriers give up."""
     zero, one = run(tmp_path, 2, "fail")

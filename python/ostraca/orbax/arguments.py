@@ -72,6 +72,11 @@ TREES: Final = (
 )
 
 
+def asks_nothing(args: Any) -> bool:
+    """Whether what was saved shall come back as it was, whatever it is."""
+    return args is None or (isinstance(args, Restore) and args.target is None and args.restore_args is None)
+
+
 def to_restore(args: Any) -> Restore:
     """Orbax's arguments as ours. UnsupportedError for transforms."""
     if isinstance(args, ocp.args.StandardRestore):

@@ -148,6 +148,8 @@ def _leaf_metadata(info: ArrayInfo, notes: Notes, directory: Path) -> Any:
         return ocp.metadata.StringMetadata(name=name, directory=directory)
     if info.kind is Kind.BYTES:
         return ocp.metadata.Metadata(name=name, directory=directory)
+    if info.name in notes.empty_tuples:
+        return None
     if not info.has_data:
         return {Kind.NONE: None, Kind.EMPTY_LIST: [], Kind.EMPTY_TUPLE: ()}.get(info.kind, {})
     sharding = notes.sharding_metadata(info.name)

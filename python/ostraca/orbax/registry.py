@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orbax.checkpoint as ocp
 
 from ..errors import MismatchError
 from . import stock
-from .arguments import TREES
+from .arguments import TREES, asks_nothing
 from .handler import Handler
 
 
@@ -22,33 +24,23 @@ def registry(*items: str, **options: Any) -> ocp.handlers.DefaultCheckpointHandl
     items: names of items that `metadata(step)` is to know before one of them was saved or restored; with several items
     Orbax needs that of any handler. options: as of `Handler`.
     """
-    kinds = _Kinds()
-    trees = kinds.adopted(Handler(**options))
+    Handler(**options)  # raises for what is no option
+    served = _Items()
+    trees = served.stand_in(Handler, partial(Handler, **options))
     result = ocp.handlers.DefaultCheckpointHandlerRegistry()
     for item in (None, "default", *items):
         for args in TREES:
             result.add(item, args, trees)
-    others: dict[type[Any], Any] = {}
+    others: dict[type[Any], Any] = {Handler: trees}
     for args in stock.registered():
-        kind = stock.handler_class(args)
-        if args in TREES or kind is Handler:
-            continue
-        if kind not in others:
-            others[kind] = _made(kind)
-        if others[kind] is not None:
-            result.add(None, args, kinds.adopted(others[kind]))
+        if args not in TREES:
+            kind = stock.handler_class(args)
+            others.setdefault(kind, served.stand_in(kind, kind))
+            result.add(None, args, others[kind])
     return result
 
 
-def _made(kind: type[Any]) -> Any:
-    """A handler; None where Orbax could not make one either."""
-    try:
-        return kind()
-    except TypeError:
-        return None
-
-
-class _Kinds:
+class _Items:
     """Which handler serves each item of each run.
 
     Orbax's composite handler lists all handlers of an item, finalizes with the first of them, and writes the name of
@@ -56,42 +48,57 @@ class _Kinds:
     """
 
     def __init__(self) -> None:
-        self._adopted: dict[Any, Any] = {}  # handler -> its own finalize
-        self._of: dict[tuple[str, str], Any] = {}  # (run, item) -> handler
+        self._served: dict[tuple[str, str], tuple[Any, Any]] = {}  # (run, item) -> stand-in, handler
 
-    def adopted(self, handler: Any) -> Any:
-        """The handler, which from now on asks before it saves."""
-        if handler in self._adopted:
+    def stand_in(self, kind: type[Any], make: Callable[[], Any]) -> Any:
+        """A handler as far as Orbax can see: its class tells the arguments, and the name to write beside an item.
+
+        Handlers may keep state from a save to its end, so that there is one for each item, made when it is used.
+        """
+        shown = object.__new__(kind)
+        method = "async_save" if issubclass(kind, ocp.AsyncCheckpointHandler) else "save"
+
+        def save(directory: Any, *values: Any, **named: Any) -> Any:
+            handler = self._handler(directory, shown, make, claim=True)
+            return getattr(handler, method)(directory, *values, **named)
+
+        def restore(directory: Any, *values: Any, **named: Any) -> Any:
+            if asks_nothing(named.get("args")):  # Orbax asks the first handler that it knows for the item
+                _, saved_by = self._served.get(_place(directory), (shown, None))
+                return stock.as_saved(saved_by or make(), directory)
+            handler = self._handler(directory, shown, make, claim=kind is not Handler)
+            return handler.restore(directory, *values, **named)
+
+        def metadata(directory: Any) -> Any:
+            return self._handler(directory, shown, make, claim=False).metadata(directory)
+
+        def close() -> None:
+            for each, handler in self._served.values():
+                if each is shown:
+                    handler.close()
+
+        setattr(shown, method, save)
+        shown.restore, shown.metadata, shown.finalize, shown.close = restore, metadata, self._finalize, close
+        return shown
+
+    def _handler(self, directory: Any, shown: Any, make: Callable[[], Any], *, claim: bool) -> Any:
+        run, item = place = _place(directory)
+        if place not in self._served:
+            handler = make()
+            if claim:
+                self._served[place] = shown, handler
             return handler
-        self._adopted[handler] = handler.finalize
-        name = "async_save" if isinstance(handler, ocp.AsyncCheckpointHandler) else "save"
-        save, restore = getattr(handler, name), handler.restore
-
-        def checked_save(directory: Any, *values: Any, **named: Any) -> Any:
-            self._claim(directory, handler)
-            return save(directory, *values, **named)
-
-        def noted_restore(directory: Any, *values: Any, **named: Any) -> Any:
-            self._of.setdefault(_place(directory), handler)
-            return restore(directory, *values, **named)
-
-        setattr(handler, name, checked_save)
-        handler.finalize = self._finalize
-        if not isinstance(handler, Handler):  # which restores what others saved, too
-            handler.restore = noted_restore
-        return handler
-
-    def _claim(self, directory: Any, handler: Any) -> None:
-        run, item = _place(directory)
-        first = self._of.setdefault((run, item), handler)
-        if first is not handler:
+        first, handler = self._served[place]
+        if first is not shown:
             raise MismatchError(
                 f"item {item!r} of {run!r}: expected something for {first.typestr()}, as before, found something for"
-                f" {handler.typestr()}; an item keeps its kind: save this one under another name"
+                f" {shown.typestr()}; an item keeps its kind: save this one under another name"
             )
+        return handler
 
     def _finalize(self, directory: Any) -> None:
-        self._adopted[self._of[_place(directory)]](directory)
+        _, handler = self._served[_place(directory)]
+        handler.finalize(directory)
 
 
 def _place(directory: Any) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from ..jax import load
 from ..lowlevel import ArrayInfo, Reader
 from ..tree import Kind, flatten, quoted, unflatten
 from .metadata import Notes
-from .targets import Target, is_empty, mapped, matched, names, python_value
+from .targets import Target, args_by_name, is_empty, mapped, matched, names, python_value
 
 if TYPE_CHECKING:
     from .arguments import Restore
@@ -29,7 +29,7 @@ def restore(path: Path, args: Restore) -> Any:
     """The tree that `args` ask for. Nothing is read before all names, shapes and dtypes were compared."""
     with Reader(path) as reader:
         given = {info.name: None for info in reader.arrays()} if args.target is None else names(args.target)
-        restore_args = names(args.restore_args) if args.restore_args is not None else None
+        restore_args = _restore_args(args, given, reader.arrays())
         if args.target is None:
             infos = {info.name: info for info in reader.arrays()}
         else:
@@ -48,6 +48,16 @@ def restore(path: Path, args: Restore) -> Any:
     if args.target is None:
         return unflatten([(info.path, info.name, values[info.name]) for info in infos.values()])
     return mapped(args.target, values.get)
+
+
+def _restore_args(args: Restore, given: dict[str, Any], stored: list[ArrayInfo]) -> dict[str, Any] | None:
+    """By name; None: the target's leaves say what comes back."""
+    if args.restore_args is None:
+        return None
+    if not args.restore_args:
+        return {}
+    leaves = given if args.target is not None else {info.name: info if info.has_data else None for info in stored}
+    return args_by_name("restore_args", args.restore_args, leaves, partial=args.partial_restore)
 
 
 def _target(name: str, value: Any, restore_args: dict[str, Any] | None, args: Restore) -> Target:

@@ -10,14 +10,14 @@ from ..errors import UnsupportedError
 from ..jax.nodes import Registered
 from ..tree import flatten, quoted
 from . import metadata
-from .targets import ORBAX, mapped, names
+from .targets import ORBAX, args_by_name, mapped, names
 
 
 def to_save(args: Any) -> tuple[Any, dict[str, Any]]:
     """The tree, and the manifest's metadata. UnsupportedError for leaves that a TypeHandler of the program's is for."""
     tree = args.item
     if args.save_args is not None:
-        wanted = names(args.save_args)
+        wanted = args_by_name("save_args", args.save_args, names(tree))
         tree = mapped(tree, lambda name, leaf: _cast(leaf, wanted.get(name)))
     leaves = [(name, leaf) for _, name, leaf in flatten(tree, _NODES)]
     for name, leaf in leaves:

@@ -8,8 +8,8 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
-from ..errors import NotFoundError
-from .arguments import Restore
+from ..errors import FormatError, NotFoundError
+from .arguments import TREES, Restore, asks_nothing
 
 
 def registered() -> Iterator[type[Any]]:
@@ -35,11 +35,16 @@ def restore(path: Path, directory: Any, args: Any) -> Any:
     if isinstance(args, ocp.args.StandardRestore):
         return ocp.StandardCheckpointHandler().restore(directory, args=args)
     if isinstance(args, Restore):
-        if args.target is None and args.restore_args is None and (saved_by := _saved_by(path)) is not None:
-            _, restore_args = ocp.args.get_registered_args_cls(saved_by)
-            return saved_by().restore(directory, args=restore_args())
+        if asks_nothing(args):
+            return _whatever_it_is(path, directory)
         args = _pytree_restore(args)
     return ocp.PyTreeCheckpointHandler().restore(directory, args=args)
+
+
+def as_saved(handler: Any, directory: Any) -> Any:
+    """What a handler restores when it is asked for nothing in particular."""
+    _, restore_args = ocp.args.get_registered_args_cls(handler)
+    return handler.restore(directory, args=restore_args())
 
 
 def metadata(path: Path, directory: Any) -> Any:
@@ -47,6 +52,18 @@ def metadata(path: Path, directory: Any) -> Any:
     if not path.exists():
         raise NotFoundError(f"{str(path)!r} does not exist")
     return (_saved_by(path) or ocp.PyTreeCheckpointHandler)().metadata(directory)
+
+
+def _whatever_it_is(path: Path, directory: Any) -> Any:
+    if (saved_by := _saved_by(path)) is not None:
+        return as_saved(saved_by(), directory)
+    try:
+        return as_saved(ocp.PyTreeCheckpointHandler(), directory)
+    except FileNotFoundError as error:
+        raise FormatError(
+            f"{str(path)!r}: expected a tree that Ostraca or Orbax saved, found none, and nothing beside it says which"
+            " handler saved it; restore it with that handler's arguments (ocp.args.JsonRestore, ...)"
+        ) from error
 
 
 def _handler_class(args: type[Any]) -> type[Any] | None:
@@ -58,12 +75,12 @@ def _handler_class(args: type[Any]) -> type[Any] | None:
 
 
 def _saved_by(path: Path) -> type[Any] | None:
-    """The class of the handler that saved an item, where the step's metadata say so."""
+    """The class of the handler that saved an item, where the step's metadata say so and it was no tree."""
     try:
         typestr = ocp.CompositeCheckpointHandler().metadata(path.parent).item_handlers[path.name]
     except (OSError, ValueError, KeyError):
         return None
-    handlers = (handler_class(args) for args in registered())
+    handlers = (handler_class(args) for args in registered() if args not in TREES)
     return next((each for each in handlers if each.typestr() == typestr), None)
 
 

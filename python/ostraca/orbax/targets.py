@@ -62,7 +62,7 @@ class Target:
         if args.mesh is not None and args.mesh_axes is not None:
             sharding = jax.sharding.NamedSharding(args.mesh, args.mesh_axes)
         shape, dtype = args.global_shape, args.dtype
-        if args.strict and not _is_key(value):
+        if args.strict and not isinstance(value, type) and not _is_key(value):
             shape = getattr(value, "shape", None) if shape is None else shape
             dtype = getattr(value, "dtype", None) if dtype is None else dtype
         return cls(kind, dtype, sharding, None if shape is None else tuple(shape), args.strict)
@@ -85,7 +85,8 @@ class _Nodes(Registered):
     """JAX's containers; Orbax's dataclasses describe leaves."""
 
     def is_leaf(self, kind: type) -> bool:
-        return kind.__module__.startswith(ORBAX) and kind not in self
+        is_described = kind.__module__.startswith(ORBAX) and hasattr(kind, "__dataclass_fields__")
+        return is_described and kind not in self
 
 
 _NODES: Final = _Nodes()
@@ -118,12 +119,34 @@ def matched(given: Mapping[str, Any], stored: Iterable[ArrayInfo], *, partial: b
             differences.append(f"{quoted(name)}: in the target, not stored")
     if not partial:
         differences += [f"{quoted(name)}: stored, not in the target" for name in infos if name not in given]
+    advice = "partial_restore=True restores what the target has; ocp.PLACEHOLDER stands for what is left out"
+    _check("the checkpoint and the target", differences, advice)
+    return {name: infos[name] for name, value in given.items() if value is not ocp.PLACEHOLDER}
+
+
+def args_by_name(what: str, args: Any, leaves: Mapping[str, Any], *, partial: bool = False) -> dict[str, Any]:
+    """SaveArgs or RestoreArgs by the names of `leaves`, which are those of the tree beside them.
+
+    An empty container may have some or not. MismatchError, naming them, for leaves without (None will do), and (unless
+    `partial`) for args that no leaf is for: they would have no effect.
+    """
+    found = names(args)
+    differences = [
+        f"{quoted(name)}: a leaf of the tree, not in {what}"
+        for name, leaf in leaves.items()
+        if name not in found and not is_empty(leaf)
+    ]
+    if not partial:
+        differences += [f"{quoted(name)}: in {what}, not a leaf of the tree" for name in found if name not in leaves]
+    _check(f"the tree and {what}", differences, f"{what} has the tree's structure, with one for each leaf")
+    return found
+
+
+def _check(what: str, differences: list[str], advice: str) -> None:
     if differences:
         listed = "".join(f"\n  {difference}" for difference in islice(differences, MAX_LISTED))
         more = f"\n  and {len(differences) - MAX_LISTED} more" if len(differences) > MAX_LISTED else ""
-        advice = "\n  (partial_restore=True restores what the target has; ocp.PLACEHOLDER stands for what is left out)"
-        raise MismatchError(f"the checkpoint and the target differ in {len(differences)} places:{listed}{more}{advice}")
-    return {name: infos[name] for name, value in given.items() if value is not ocp.PLACEHOLDER}
+        raise MismatchError(f"{what} differ in {len(differences)} places:{listed}{more}\n  ({advice})")
 
 
 def python_value(value: Any, target: Target, name: str) -> Any:
