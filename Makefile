@@ -23,12 +23,13 @@ CPP_SOURCES := $(shell find cpp python/bindings cmake -type f 2>/dev/null) CMake
 CPP_FORMATTED = $(shell find cpp python/bindings tests bench examples -name '*.cc' -o -name '*.h')
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-cpp test-python test-versions stress powercut lint format sanitize fuzz clean
+.PHONY: help demo test test-cpp test-python test-keras test-versions stress powercut lint format sanitize fuzz clean
 .PHONY: bench bench-full bench-incremental bench-setup
 
 help:
 	@echo "make demo      train, kill in mid-save, resume, compare bit for bit"
 	@echo "make test      C++ and Python tests        make stress    the random ones among them, for half an hour"
+	@echo "make test-keras  Keras's Orbax callback and MaxText's way with Grain; a part of make test"
 	@echo "make powercut  FS=ext4|xfs ROUNDS=2000: power cuts on that file system; as root    CONTROL=1: they must lose"
 	@echo "make bench     C++ micro-benchmarks and the quick comparison with peers    make bench-full    all of it"
 	@echo "make bench-incremental    incremental saves on training runs, by kind of array"
@@ -76,7 +77,7 @@ $(VENV)/.jax $(VENV)/.test $(VENV)/.bench: $(VENV)/.%: pyproject.toml | $(VENV)/
 demo: $(VENV)/.built $(VENV)/.jax
 	$(PY) examples/demo.py
 
-test: test-cpp test-python
+test: test-cpp test-python test-keras
 
 test-cpp:
 	$(call need,$(PACKAGES_BUILD) $(PACKAGES_TEST))
@@ -88,6 +89,21 @@ test-cpp:
 test-python: $(VENV)/.built $(VENV)/.test
 	$(call need,$(if $(filter 0,$(shell id -u)),$(PACKAGES_MOUNTS)))
 	$(PY) -m pytest
+
+# Programs of others that save through Orbax: Keras's callback, and Grain's iterators in MaxText's way. Their environment
+# sees .venv and adds to it, so that no other test can come to need them.
+KERAS := build/environments/keras
+
+$(KERAS)/.created: pyproject.toml | $(VENV)/.built $(VENV)/.test
+	$(PY) -m venv $(KERAS)
+	$(KERAS)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(PY) -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	  > $$($(KERAS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/ostraca-tests.pth
+	$(KERAS)/bin/python -m pip install --quiet --group keras
+	@touch $@
+
+test-keras: $(KERAS)/.created
+	KERAS_BACKEND=jax $(KERAS)/bin/python -m pytest tests/python/test_orbax_keras.py tests/python/test_orbax_maxtext.py
 
 # Each release in an environment of its own below build/versions; PYTHONS adds interpreters: the newest need another.
 PYTHONS ?= $(PYTHON)

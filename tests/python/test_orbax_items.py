@@ -153,6 +153,24 @@ def test_arguments_for_another_kind_are_refused(plug: Plug, tmp_path: Path) -> N
         assert manager.restore(0, args=Composite(notes=None))["notes"] == {"a": 1}
 
 
+def test_without_metadata_of_the_step(plug: Plug, tmp_path: Path) -> None:
+    """Where nothing says which handler saved an item, the one that saved it knows."""
+
+    def composite() -> Any:
+        if not plug.ours:
+            return ocp.CompositeCheckpointHandler("state", "notes")
+        return ocp.CompositeCheckpointHandler(handler_registry=ostraca.orbax.registry("state", "notes"))
+
+    handler = composite()
+    checkpointer = ocp.Checkpointer(handler)
+    checkpointer.save(tmp_path / "x", args=Composite(state=StandardSave(state()), notes=JsonSave({"a": 1})))
+    (tmp_path / "x" / "_CHECKPOINT_METADATA").unlink()
+    assert handler.restore(tmp_path / "x", Composite(notes=None))["notes"] == {"a": 1}
+    assert_same(handler.restore(tmp_path / "x", Composite(state=None))["state"], state())
+    with pytest.raises(ValueError, match=r"notes.*handler|had an undetermined"):
+        composite().restore(tmp_path / "x")
+
+
 def test_metadata_of_other_items(plug: Plug, tmp_path: Path) -> None:
     with plug.manager(tmp_path) as manager:
         manager.save(0, args=Composite(state=StandardSave(state()), notes=JsonSave({"a": 1})))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,11 +52,15 @@ class Handler(ocp.AsyncCheckpointHandler):  # type: ignore[misc]
     async def async_save(self, directory: Any, *values: Any, args: Any = None, **named: Any) -> list[Any]:
         """Returns when the arrays may change; the future when the checkpoint is durable."""
         path = local_path(directory)
-        tree, notes = to_save(args if args is not None else Save(*values, **named))
         try:
-            return [_Running(save_async(path, tree, metadata=notes, ready=Directory(path), **self._options))]
+            return [Running(self.start(path, args if args is not None else Save(*values, **named), Directory(path)))]
         except CancelledError:  # there will be no directory; why is for Orbax's own future to say, which comes first
             return []
+
+    def start(self, path: Path, args: Any, ready: Callable[[float], bool], **options: Any) -> SaveHandle:
+        """Starts a save into a directory that is made meanwhile. `ready`, `options`: as of `ostraca.jax.save_async`."""
+        tree, notes = to_save(args)
+        return save_async(path, tree, metadata=notes, ready=ready, **self._options, **options)
 
     def save(self, directory: Any, *values: Any, args: Any = None, **named: Any) -> None:
         """Returns when the checkpoint is durable."""
@@ -99,7 +104,7 @@ ocp.args.register_with_handler(Handler, for_save=True)(Save)
 ocp.args.register_with_handler(Handler, for_restore=True)(Restore)
 
 
-class _Running:
+class Running:
     """A save as Orbax's Future."""
 
     def __init__(self, handle: SaveHandle) -> None:

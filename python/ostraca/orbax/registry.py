@@ -63,8 +63,9 @@ class _Items:
             return getattr(handler, method)(directory, *values, **named)
 
         def restore(directory: Any, *values: Any, **named: Any) -> Any:
-            if kind is Handler and asks_nothing(named.get("args")):
-                return make().restore(directory, *values, **named)  # also what others saved: Orbax asks whom it knows
+            if asks_nothing(named.get("args")):  # Orbax asks the first handler that it knows for the item
+                _, saved_by = self._served.get(_place(directory), (shown, None))
+                return stock.as_saved(saved_by or make(), directory)
             handler = self._handler(directory, shown, make, claim=kind is not Handler)
             return handler.restore(directory, *values, **named)
 

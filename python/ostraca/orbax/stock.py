@@ -8,7 +8,7 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
-from ..errors import NotFoundError
+from ..errors import FormatError, NotFoundError
 from .arguments import TREES, Restore, asks_nothing
 
 
@@ -35,11 +35,16 @@ def restore(path: Path, directory: Any, args: Any) -> Any:
     if isinstance(args, ocp.args.StandardRestore):
         return ocp.StandardCheckpointHandler().restore(directory, args=args)
     if isinstance(args, Restore):
-        if asks_nothing(args) and (saved_by := _saved_by(path)) is not None:
-            _, restore_args = ocp.args.get_registered_args_cls(saved_by)
-            return saved_by().restore(directory, args=restore_args())
+        if asks_nothing(args):
+            return _whatever_it_is(path, directory)
         args = _pytree_restore(args)
     return ocp.PyTreeCheckpointHandler().restore(directory, args=args)
+
+
+def as_saved(handler: Any, directory: Any) -> Any:
+    """What a handler restores when it is asked for nothing in particular."""
+    _, restore_args = ocp.args.get_registered_args_cls(handler)
+    return handler.restore(directory, args=restore_args())
 
 
 def metadata(path: Path, directory: Any) -> Any:
@@ -47,6 +52,18 @@ def metadata(path: Path, directory: Any) -> Any:
     if not path.exists():
         raise NotFoundError(f"{str(path)!r} does not exist")
     return (_saved_by(path) or ocp.PyTreeCheckpointHandler)().metadata(directory)
+
+
+def _whatever_it_is(path: Path, directory: Any) -> Any:
+    if (saved_by := _saved_by(path)) is not None:
+        return as_saved(saved_by(), directory)
+    try:
+        return as_saved(ocp.PyTreeCheckpointHandler(), directory)
+    except FileNotFoundError as error:
+        raise FormatError(
+            f"{str(path)!r}: expected a tree that Ostraca or Orbax saved, found none, and nothing beside it says which"
+            " handler saved it; restore it with that handler's arguments (ocp.args.JsonRestore, ...)"
+        ) from error
 
 
 def _handler_class(args: type[Any]) -> type[Any] | None:
