@@ -28,15 +28,16 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, TypeVar
 
 from . import likeness
 from ._core import FileReport
 from .calls import Call
 from .channel import POLL_SECONDS_MAX, Channel
-from .errors import CommitUncertainError, CoordinationError, MismatchError
+from .errors import CommitUncertainError, CoordinationError
 from .likeness import LeafFact
 from .meeting import Meeting
+from .outcome import Outcome
 from .pulse import HUNG_SECONDS, QUICK_SECONDS, Limits, Pulse
 from .services import Service
 
@@ -118,7 +119,7 @@ class Agreement:
         self.own: frozenset[str] = frozenset()  # leaves that this process alone holds, known when the writer is opened
         self._lock = threading.Lock()  # of the next three: either this process reports, or it decides
         self._reported = False  # process 0: it has begun to commit
-        self._outcome: _Outcome | None = None  # when it is known
+        self._outcome: Outcome | None = None  # when it is known
         self._stopped = self._is_consequence = False  # by `on_failure`; the error that `fail` got was of that
         self._progress: Callable[[], object] = lambda: "begun"
         self._on_failure: Callable[[], object] | None = None
@@ -159,7 +160,7 @@ class Agreement:
             theirs = zlib.decompress(self._wait_for("leaves"))
             difference, self.own = likeness.compared(theirs, listing, self._index)
             if difference:
-                self._decide(_Outcome("mismatch", f"{self._what}: {difference}. {self._consequence}"))
+                self._decide(Outcome("mismatch", f"{self._what}: {difference}. {self._consequence}"))
                 self._raise_if_decided()
         if not opens_later:
             self._look_for_intent(Path(path), self._begun)
@@ -259,7 +260,7 @@ class Agreement:
                 return self._act(act, parts)
             self._report()
             self._set("report", part, self._index)
-            self._outcome = _Outcome.decode(self._wait_for("outcome"))
+            self._outcome = Outcome.decode(self._wait_for("outcome"))
             return self._outcome.result()
         finally:
             self._end()
@@ -274,15 +275,15 @@ class Agreement:
         try:
             text = act([part[NUMBER_BYTES:] for part in parts])
         except CommitUncertainError as error:
-            self._tell(_Outcome("uncertain", str(error)))
+            self._tell(Outcome("uncertain", str(error)))
             raise
         except Exception as error:
             self._tell(self._failed(_brief(error)))
             raise
         except BaseException:  # Ctrl-C, before or after the publication
-            self._tell(_Outcome("uncertain", f"{self._what} was interrupted in process 0 while it was committed"))
+            self._tell(Outcome("uncertain", f"{self._what} was interrupted in process 0 while it was committed"))
             raise
-        self._tell(_Outcome("done", text))
+        self._tell(Outcome("done", text))
         for number in self._group.take_deletable(min(int.from_bytes(part[:NUMBER_BYTES], "big") for part in parts)):
             with contextlib.suppress(CoordinationError):  # it is committed all the same
                 self._channel.ask(self._channel.service.delete, f"ostraca/{number}")
@@ -297,7 +298,7 @@ class Agreement:
 
     # --- Outcomes ---------------------------------------------------------------------------------------------------
 
-    def _decide(self, outcome: _Outcome) -> None:
+    def _decide(self, outcome: Outcome) -> None:
         """Decides for all that it failed, unless that is decided already, or this process has reported."""
         with self._lock:
             if self._reported or self._outcome is not None:
@@ -306,22 +307,22 @@ class Agreement:
                 outcome = self._decided() or outcome
             self._outcome = outcome
 
-    def _tell(self, outcome: _Outcome) -> None:
+    def _tell(self, outcome: Outcome) -> None:
         """Process 0's outcome, which stands even if the others cannot be told."""
         self._outcome = outcome
         with contextlib.suppress(CoordinationError):
             self._set("outcome", outcome.encode())
 
-    def _decided(self) -> _Outcome | None:
+    def _decided(self) -> Outcome | None:
         found = self._channel.get("outcome")
-        return None if found is None else _Outcome.decode(found)
+        return None if found is None else Outcome.decode(found)
 
     def _raise_if_decided(self) -> None:
         if self._outcome is not None:
             self._outcome.result()
 
-    def _failed(self, why: str) -> _Outcome:
-        return _Outcome("failed", f"{self._what} failed in process {self._index}: {why}. {self._consequence}")
+    def _failed(self, why: str) -> Outcome:
+        return Outcome("failed", f"{self._what} failed in process {self._index}: {why}. {self._consequence}")
 
     # --- Waiting and watching ---------------------------------------------------------------------------------------
 
@@ -378,25 +379,6 @@ class Agreement:
 
     def _has_reported(self, process: int) -> bool:
         return process != 0 and self._channel.get("report", process) is not None
-
-
-class _Outcome(NamedTuple):
-    kind: str  # "done", "failed", "mismatch", "uncertain"
-    text: str  # what `commit` returned, or why not
-
-    def encode(self) -> bytes:
-        return json.dumps(self).encode()
-
-    @staticmethod
-    def decode(data: bytes) -> _Outcome:
-        return _Outcome(*json.loads(data))
-
-    def result(self) -> str:
-        if self.kind == "done":
-            return self.text
-        if self.kind == "uncertain":
-            raise CommitUncertainError(self.text)
-        raise (MismatchError if self.kind == "mismatch" else CoordinationError)(self.text)
 
 
 def _is_seen(file: Path) -> bool:
