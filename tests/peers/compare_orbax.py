@@ -1,0 +1,139 @@
+"""Runs Orbax's own tests on stock and with Ostraca in its place, and compares.
+
+    python tests/peers/orbax.py --src CHECKOUT [FILE ...] [--only PATTERN]
+
+FILE is one of `files` in orbax_differences.toml, which also lists the differences that are meant to be. Exit status: 0
+where Ostraca passes all that stock passes, but for those; 1 for any other difference, or one listed in vain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent.parent / "build" / "peers-orbax" / "results"
+PACKAGE = Path("checkpoint", "orbax", "checkpoint")
+FILE_SECONDS = 1800
+
+
+@dataclass(frozen=True)
+class Outcome:
+    outcome: str  # passed, failed, skipped; unfinished where the process ended before
+    message: str
+
+
+@dataclass
+class Listed:
+    """Differences that are meant to be, and which of the patterns were of use."""
+
+    patterns: dict[str, str]  # a pattern of tests -> format or internals
+    used: set[str] = field(default_factory=set)
+
+    def kind(self, test: str) -> str | None:
+        matching = [pattern for pattern in self.patterns if fnmatch.fnmatchcase(test, pattern)]
+        self.used.update(matching)
+        return self.patterns[matching[0]] if matching else None
+
+    def in_vain(self, files: list[str]) -> list[str]:
+        return [pattern for pattern in self.patterns if pattern.split("::")[0] in files and pattern not in self.used]
+
+
+def run(checkout: Path, file: str, only: str, ostraca: bool) -> dict[str, Outcome]:
+    """The outcome of each test of a file; what the tests print goes to a log beside the outcomes."""
+    place = RESULTS / ("ostraca" if ostraca else "stock") / file
+    place.parent.mkdir(parents=True, exist_ok=True)
+    outcomes, log = place.with_suffix(".jsonl"), place.with_suffix(".log")
+    outcomes.unlink(missing_ok=True)
+    command = [sys.executable, HERE / "orbax_program.py", checkout, file, outcomes, "--only", only]
+    with tempfile.TemporaryDirectory() as scratch, log.open("w") as out:
+        environment = os.environ | {
+            "TEST_TMPDIR": scratch,
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        }
+        try:
+            subprocess.run(
+                [*command, *(["--ostraca"] if ostraca else [])],
+                env=environment,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                timeout=FILE_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            print(f"not done within {FILE_SECONDS} s", file=out)
+    if not outcomes.exists():
+        raise SystemExit(f"{file} ran no test on {'Ostraca' if ostraca else 'stock'}; {log} says why")
+    lines = [json.loads(line) for line in outcomes.read_text().splitlines()]
+    return {line["test"]: Outcome(line["outcome"], line["message"]) for line in lines}  # the last line of a test counts
+
+
+def differences(stock: dict[str, Outcome], ours: dict[str, Outcome]) -> Iterator[tuple[str, Outcome]]:
+    missing = Outcome("missing", "stock has this test, Ostraca does not")
+    for test, outcome in stock.items():
+        found = ours.get(test, missing)
+        if outcome.outcome == "passed" and found.outcome != "passed":
+            yield test, found
+
+
+def unknown_files(checkout: Path, known: list[str]) -> list[str]:
+    """Test files of the checkout that are neither chosen nor left out."""
+    root = checkout / PACKAGE
+    found = sorted(str(file.relative_to(root)) for file in root.rglob("*_test*.py"))
+    return [file for file in found if not any(fnmatch.fnmatchcase(file, pattern) for pattern in known)]
+
+
+def counted(outcomes: dict[str, Outcome]) -> str:
+    count = Counter(outcome.outcome for outcome in outcomes.values())
+    failed = len(outcomes) - count["passed"] - count["skipped"]
+    return f"{count['passed']:5} {failed:5} {count['skipped']:5}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--src", type=Path, required=True, help="a checkout of Orbax's repository")
+    parser.add_argument("--only", default="*", help="of the tests, those whose `Class.test` matches this pattern")
+    parser.add_argument("files", nargs="*", metavar="FILE", help="default: all that are chosen")
+    arguments = parser.parse_args()
+    book = tomllib.loads((HERE / "orbax_differences.toml").read_text())
+    checkout, files = arguments.src.resolve(), arguments.files or book["files"]
+    if not (checkout / PACKAGE).is_dir():
+        raise SystemExit(f"{checkout} is no checkout of Orbax's repository: it has no {PACKAGE}")
+    listed = Listed({test: entry["kind"] for entry in book["differences"] for test in entry["tests"]})
+
+    print(f"orbax-checkpoint {version('orbax-checkpoint')} (its tests were compared with {book['release']})")
+    print(f"{'':66} {'stock':^17}   {'Ostraca':^17}\n{'':66}" + "  pass  fail  skip  " * 2)
+    wrong = [
+        f"{file}: neither among the files to run nor left out"
+        for file in unknown_files(checkout, [*book["files"], *book["left_out"]])
+    ]
+    kinds: Counter[str] = Counter()
+    for file in files:
+        stock, ours = (run(checkout, file, arguments.only, ostraca) for ostraca in (False, True))
+        print(f"{file:66} {counted(stock)}   {counted(ours)}", flush=True)
+        for test, outcome in differences(stock, ours):
+            name = f"{file}::{test}"
+            kind = listed.kind(name)
+            kinds[kind or "not listed"] += 1
+            if kind is None:
+                wrong.append(f"{name}: {outcome.outcome}: {outcome.message[:300]}")
+    if arguments.only == "*":
+        wrong += [f"{pattern}: listed, and there is no such difference" for pattern in listed.in_vain(files)]
+    print("differences:", ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "none")
+    print("\n".join(wrong))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

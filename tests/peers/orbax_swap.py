@@ -1,0 +1,113 @@
+"""Puts Ostraca in the place of Orbax's tree handlers, in a process that runs Orbax's own tests.
+
+Where a test, a checkpointer or a registry constructs one of Orbax's tree handlers, it gets Ostraca's: what a user does
+who writes `ostraca.orbax.Handler()` there. A manager that is given no handler gets `ostraca.orbax.registry()`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import orbax.checkpoint as ocp
+import orbax.checkpoint.experimental.v1 as ocp1
+from orbax.checkpoint import checkpoint_args, test_utils
+from orbax.checkpoint._src.handlers import standard_checkpoint_handler_test_utils
+from orbax.checkpoint._src.serialization import type_handlers
+
+import ostraca.orbax
+import ostraca.orbax.v1
+from ostraca.orbax.handler import MANIFEST
+
+
+def install() -> None:
+    replace(ocp.StandardCheckpointHandler, ostraca.orbax.Handler)
+    replace(ocp.PyTreeCheckpointHandler, ostraca.orbax.Handler)
+    replace(ocp1.handlers.PyTreeHandler, ostraca.orbax.v1.PyTreeHandler)
+    # Handlers of Orbax's test helpers finalize after a save; with another base they do it for Ostraca.
+    test_utils.PyTreeCheckpointHandler.__bases__ = (AnyOptions,)
+    standard_checkpoint_handler_test_utils.StandardCheckpointHandler.__bases__ = (AnyOptions,)
+    give_registry()
+    answer_for_format()
+
+
+class AnyOptions(ostraca.orbax.Handler):
+    """Ostraca's handler; options of Orbax's format and of its limits have no meaning to it."""
+
+    def __new__(cls, *options: Any, **named: Any) -> AnyOptions:
+        return super().__new__(cls)
+
+    def __init__(self, *options: Any, **named: Any) -> None:
+        super().__init__()
+
+
+def replace(stock: type, ours: type) -> None:
+    """Has `stock(...)` construct `ours()`, but not for subclasses, Orbax's own parts of handlers, and Ostraca."""
+
+    def new(cls: type, *options: Any, **named: Any) -> Any:
+        caller = str(sys._getframe(1).f_globals.get("__name__"))
+        if cls is not stock or caller in OWN_PARTS or caller.startswith("ostraca."):
+            return object.__new__(cls)
+        return ours()  # no instance of `stock`: Python does not call its __init__
+
+    stock.__new__ = staticmethod(new)  # type: ignore[assignment]
+
+
+OWN_PARTS = (
+    ocp.StandardCheckpointHandler.__module__,  # has a PyTreeCheckpointHandler
+    "orbax.checkpoint.experimental.v1._src.partial.saving",  # partial saves append to Orbax's files
+)
+
+
+def give_registry() -> None:
+    """Managers and composite handlers take Ostraca's registry, unless the caller has one or no handler of Ostraca's."""
+    stock_manager, stock_composite = ocp.CheckpointManager.__init__, ocp.CompositeCheckpointHandler.__init__
+    signature = inspect.signature(stock_manager)
+
+    @functools.wraps(stock_manager)
+    def manager(*values: Any, **named: Any) -> None:
+        given = signature.bind(*values, **named).arguments
+        handlers = given.get("item_handlers")
+        if given.get("checkpointers") is None and given.get("handler_registry") is None and is_ours(handlers):
+            given.pop("item_handlers", None)
+            given["handler_registry"] = registry(given.pop("item_names", None) or (), handlers)
+        stock_manager(**given)
+
+    @functools.wraps(stock_composite)
+    def composite(
+        self: Any, *names: str, handler_registry: Any = None, composite_options: Any = None, **handlers: Any
+    ) -> None:
+        options = {} if composite_options is None else {"composite_options": composite_options}
+        if handler_registry is None and is_ours(handlers):
+            stock_composite(self, handler_registry=registry(names, handlers), **options)
+        else:
+            stock_composite(self, *names, handler_registry=handler_registry, **options, **handlers)
+
+    ocp.CheckpointManager.__init__, ocp.CompositeCheckpointHandler.__init__ = manager, composite
+
+
+def is_ours(handlers: Any) -> bool:
+    """Whether a caller's handlers are Ostraca's, some of them, or left to the default."""
+    each = handlers.values() if isinstance(handlers, dict) else [handlers]
+    return not handlers or any(isinstance(handler, ostraca.orbax.Handler) for handler in each)
+
+
+def registry(names: Iterable[str], handlers: Any) -> Any:
+    """Ostraca's, with entries for the other handlers of a caller."""
+    handlers = handlers if isinstance(handlers, dict) else {}
+    others = {name: handler for name, handler in handlers.items() if not isinstance(handler, ostraca.orbax.Handler)}
+    result = ostraca.orbax.registry(*dict.fromkeys([*names, *(handlers.keys() - others.keys())]))
+    for name, handler in others.items():
+        for args in checkpoint_args.get_registered_args_cls(handler):
+            result.add(name, args, handler)
+    return result
+
+
+def answer_for_format() -> None:
+    """Ostraca's format passes for Orbax's newest, so that tests that look at it go on to what users see."""
+    stock = type_handlers.is_ocdbt_checkpoint
+    type_handlers.is_ocdbt_checkpoint = lambda path: stock(path) or (Path(path) / MANIFEST).exists()
