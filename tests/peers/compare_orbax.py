@@ -114,10 +114,8 @@ def main() -> int:
 
     print(f"orbax-checkpoint {version('orbax-checkpoint')} (its tests were compared with {book['release']})")
     print(f"{'':66} {'stock':^17}   {'Ostraca':^17}\n{'':66}" + "  pass  fail  skip  " * 2)
-    wrong = [
-        f"{file}: neither among the files to run nor left out"
-        for file in unknown_files(checkout, [*book["files"], *book["left_out"]])
-    ]
+    unknown = unknown_files(checkout, [*book["files"], *book["left_out"]])
+    wrong = [f"{file}: neither among the files to run nor left out" for file in unknown]
     kinds: Counter[str] = Counter()
     for file in files:
         stock, ours = (run(checkout, file, arguments.only, ostraca) for ostraca in (False, True))
