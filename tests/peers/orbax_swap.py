@@ -64,8 +64,11 @@ def caller() -> str:
     return str(sys._getframe(2).f_globals.get("__name__"))
 
 
+# Modules whose handlers stay Orbax's.
 OWN_PARTS = (
     ocp.StandardCheckpointHandler.__module__,  # has a PyTreeCheckpointHandler
+    ocp.CompositeCheckpointHandler.__module__,  # asks Orbax's own table where a registry has no answer
+    ocp.handlers.DefaultCheckpointHandlerRegistry.__module__,
     "orbax.checkpoint.experimental.v1._src.partial.saving",  # partial saves append to Orbax's files
 )
 
@@ -79,20 +82,19 @@ def give_registry() -> None:
     def manager(*values: Any, **named: Any) -> None:
         given = signature.bind(*values, **named).arguments
         handlers = given.get("item_handlers")
-        if given.get("checkpointers") is None and given.get("handler_registry") is None and is_ours(handlers):
+        others = [given.get(name) for name in ("checkpointers", "handler_registry")]
+        is_refused = given.get("item_names") is not None and isinstance(handlers, ostraca.orbax.Handler)
+        if others == [None, None] and is_ours(handlers) and not is_refused:
             given.pop("item_handlers", None)
             given["handler_registry"] = registry(given.pop("item_names", None) or (), handlers)
         stock_manager(**given)
 
     @functools.wraps(stock_composite)
-    def composite(
-        self: Any, *names: str, handler_registry: Any = None, composite_options: Any = None, **handlers: Any
-    ) -> None:
-        options = {} if composite_options is None else {"composite_options": composite_options}
-        if handler_registry is None and is_ours(handlers):
-            stock_composite(self, handler_registry=registry(names, handlers), **options)
-        else:
-            stock_composite(self, *names, handler_registry=handler_registry, **options, **handlers)
+    def composite(self: Any, *names: str, handler_registry: Any = None, **named: Any) -> None:
+        options = {name: named.pop(name) for name in ("composite_options",) if name in named}
+        if handler_registry is None and is_ours(named) and caller() != ocp.CheckpointManager.__module__:
+            handler_registry, names, named = registry(names, named), (), {}
+        stock_composite(self, *names, handler_registry=handler_registry, **options, **named)
 
     ocp.CheckpointManager.__init__, ocp.CompositeCheckpointHandler.__init__ = manager, composite
 
