@@ -24,7 +24,7 @@ CPP_FORMATTED = $(shell find cpp python/bindings tests bench examples -name '*.c
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-cpp test-python test-versions stress powercut lint format sanitize fuzz clean
-.PHONY: bench bench-full bench-incremental bench-setup
+.PHONY: bench bench-full bench-incremental bench-setup peers-orbax
 
 help:
 	@echo "make demo      train, kill in mid-save, resume, compare bit for bit"
@@ -34,6 +34,7 @@ help:
 	@echo "make bench-incremental    incremental saves on training runs, by kind of array"
 	@echo "make lint      ruff, mypy, clang-format        make format    apply them"
 	@echo "make test-versions    JAX's tests with every release that is supported (PYTHONS='python3 python3.13')"
+	@echo "make peers-orbax SRC=<a checkout of Orbax>    Orbax's own tests, on stock and with Ostraca in its place"
 	@echo "make sanitize  tests under ASan + UBSan and under TSan"
 	@echo "make fuzz      each fuzzer for FUZZ_SECONDS=$(FUZZ_SECONDS)"
 
@@ -93,6 +94,19 @@ test-python: $(VENV)/.built $(VENV)/.test
 PYTHONS ?= $(PYTHON)
 test-versions: $(VENV)/.built
 	$(PY) tests/versions.py $(foreach python,$(PYTHONS),--python $(python))
+
+# Orbax's own tests, which its package leaves out, with an environment on top of the tests'; FILES chooses among them.
+PEERS_ORBAX := build/peers-orbax/venv
+$(PEERS_ORBAX)/.installed: pyproject.toml $(VENV)/.test
+	$(PY) -m venv $(PEERS_ORBAX)
+	$(PY) -c "import site, sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	  > $$($(PEERS_ORBAX)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/below.pth
+	$(PEERS_ORBAX)/bin/python -m pip install --quiet --group peers-orbax
+	@touch $@
+
+peers-orbax: $(PEERS_ORBAX)/.installed
+	@test -n "$(SRC)" || { echo "which tests? make peers-orbax SRC=<a checkout of Orbax's repository>"; exit 2; }
+	$(PEERS_ORBAX)/bin/python tests/peers/compare_orbax.py --src $(SRC) $(FILES)
 
 # Everybody against each other for ten minutes; then random saves, prunes, kills and damage, and several processes at
 # once: longer than `make test` has time for.
