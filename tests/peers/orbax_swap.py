@@ -52,23 +52,24 @@ def replace(stock: type, ours: type) -> None:
     """Has `stock(...)` construct `ours()`, but not for subclasses, Orbax's own parts of handlers, and Ostraca."""
 
     def new(cls: type, *options: Any, **named: Any) -> Any:
-        if cls is not stock or caller() in OWN_PARTS or caller().startswith("ostraca."):
+        if cls is not stock or stays_stock():
             return object.__new__(cls)
         return ours()  # no instance of `stock`: Python does not call its __init__
 
     stock.__new__ = staticmethod(new)  # type: ignore[assignment]
 
 
-def caller() -> str:
-    """The module that calls the function that calls this."""
-    return str(sys._getframe(2).f_globals.get("__name__"))
+def stays_stock() -> bool:
+    """Whether Ostraca, or a part of Orbax that has handlers of its own, calls the function that asks this."""
+    module = str(sys._getframe(2).f_globals.get("__name__"))
+    return module in OWN_PARTS or module.startswith("ostraca.")
 
 
-# Modules whose handlers stay Orbax's.
 OWN_PARTS = (
     ocp.StandardCheckpointHandler.__module__,  # has a PyTreeCheckpointHandler
     ocp.CompositeCheckpointHandler.__module__,  # asks Orbax's own table where a registry has no answer
     ocp.handlers.DefaultCheckpointHandlerRegistry.__module__,
+    ocp.CheckpointManager.__module__,  # has a composite handler
     "orbax.checkpoint.experimental.v1._src.partial.saving",  # partial saves append to Orbax's files
 )
 
@@ -92,7 +93,7 @@ def give_registry() -> None:
     @functools.wraps(stock_composite)
     def composite(self: Any, *names: str, handler_registry: Any = None, **named: Any) -> None:
         options = {name: named.pop(name) for name in ("composite_options",) if name in named}
-        if handler_registry is None and is_ours(named) and caller() != ocp.CheckpointManager.__module__:
+        if handler_registry is None and is_ours(named) and not stays_stock():
             handler_registry, names, named = registry(names, named), (), {}
         stock_composite(self, *names, handler_registry=handler_registry, **options, **named)
 
