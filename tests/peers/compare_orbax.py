@@ -3,7 +3,8 @@
     python tests/peers/orbax.py --src CHECKOUT [FILE ...] [--only PATTERN]
 
 FILE is one of `files` in orbax_differences.toml, which also lists the differences that are meant to be. Exit status: 0
-where Ostraca passes all that stock passes, but for those; 1 for any other difference, or one listed in vain.
+where Ostraca passes all that stock passes, but for those; 1 for any other difference, one listed in vain, and a test
+file of the checkout that the list does not know.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import fnmatch
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent.parent / "build" / "peers-orbax" / "results"
@@ -38,25 +41,31 @@ class Outcome:
 class Listed:
     """Differences that are meant to be, and which of the patterns were of use."""
 
-    patterns: dict[str, str]  # a pattern of tests -> format or internals
+    entries: list[dict[str, Any]]  # kind, why, says (found in the failure's message), tests (patterns)
     used: set[str] = field(default_factory=set)
 
-    def kind(self, test: str) -> str | None:
-        matching = [pattern for pattern in self.patterns if fnmatch.fnmatchcase(test, pattern)]
-        self.used.update(matching)
-        return self.patterns[matching[0]] if matching else None
+    def kind(self, test: str, outcome: Outcome) -> str | None:
+        """Of a difference, unless it is another than the one that is listed."""
+        for entry in self.entries:
+            matching = [pattern for pattern in entry["tests"] if fnmatch.fnmatchcase(test, pattern)]
+            if matching and re.search(entry["says"], outcome.message, re.DOTALL):
+                self.used.update(matching)
+                return str(entry["kind"])
+        return None
 
-    def in_vain(self, files: list[str]) -> list[str]:
-        return [pattern for pattern in self.patterns if pattern.split("::")[0] in files and pattern not in self.used]
+    def in_vain(self, files: list[str]) -> Iterator[str]:
+        for pattern in (pattern for entry in self.entries for pattern in entry["tests"]):
+            if pattern.split("::")[0] in files and pattern not in self.used:
+                yield pattern
 
 
-def run(checkout: Path, file: str, only: str, ostraca: bool) -> dict[str, Outcome]:
+def run(arguments: argparse.Namespace, file: str, ostraca: bool) -> dict[str, Outcome]:
     """The outcome of each test of a file; what the tests print goes to a log beside the outcomes."""
-    place = RESULTS / ("ostraca" if ostraca else "stock") / file
+    place = arguments.results / ("ostraca" if ostraca else "stock") / file
     place.parent.mkdir(parents=True, exist_ok=True)
     outcomes, log = place.with_suffix(".jsonl"), place.with_suffix(".log")
     outcomes.unlink(missing_ok=True)
-    command = [sys.executable, HERE / "orbax_program.py", checkout, file, outcomes, "--only", only]
+    command = [sys.executable, HERE / "orbax_program.py", arguments.src, file, outcomes, "--only", arguments.only]
     with tempfile.TemporaryDirectory() as scratch, log.open("w") as out:
         environment = os.environ | {
             "TEST_TMPDIR": scratch,
@@ -104,25 +113,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--src", type=Path, required=True, help="a checkout of Orbax's repository")
     parser.add_argument("--only", default="*", help="of the tests, those whose `Class.test` matches this pattern")
+    parser.add_argument("--book", type=Path, default=HERE / "orbax_differences.toml", help="files and differences")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where outcomes and logs go")
     parser.add_argument("files", nargs="*", metavar="FILE", help="default: all that are chosen")
     arguments = parser.parse_args()
-    book = tomllib.loads((HERE / "orbax_differences.toml").read_text())
-    checkout, files = arguments.src.resolve(), arguments.files or book["files"]
-    if not (checkout / PACKAGE).is_dir():
-        raise SystemExit(f"{checkout} is no checkout of Orbax's repository: it has no {PACKAGE}")
-    listed = Listed({test: entry["kind"] for entry in book["differences"] for test in entry["tests"]})
+    book = tomllib.loads(arguments.book.read_text())
+    files = arguments.files or book["files"]
+    if not (arguments.src / PACKAGE).is_dir():
+        raise SystemExit(f"{arguments.src} is no checkout of Orbax's repository: it has no {PACKAGE}")
+    listed = Listed(book["differences"])
 
     print(f"orbax-checkpoint {version('orbax-checkpoint')} (its tests were compared with {book['release']})")
     print(f"{'':66} {'stock':^17}   {'Ostraca':^17}\n{'':66}" + "  pass  fail  skip  " * 2)
-    unknown = unknown_files(checkout, [*book["files"], *book["left_out"]])
+    unknown = unknown_files(arguments.src, [*book["files"], *book["left_out"]])
     wrong = [f"{file}: neither among the files to run nor left out" for file in unknown]
     kinds: Counter[str] = Counter()
     for file in files:
-        stock, ours = (run(checkout, file, arguments.only, ostraca) for ostraca in (False, True))
+        stock, ours = (run(arguments, file, ostraca) for ostraca in (False, True))
         print(f"{file:66} {counted(stock)}   {counted(ours)}", flush=True)
         for test, outcome in differences(stock, ours):
             name = f"{file}::{test}"
-            kind = listed.kind(name)
+            kind = listed.kind(name, outcome)
             kinds[kind or "not listed"] += 1
             if kind is None:
                 wrong.append(f"{name}: {outcome.outcome}: {outcome.message[:300]}")
