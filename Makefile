@@ -95,18 +95,19 @@ PYTHONS ?= $(PYTHON)
 test-versions: $(VENV)/.built
 	$(PY) tests/versions.py $(foreach python,$(PYTHONS),--python $(python))
 
-# Orbax's own tests, which its package leaves out, with an environment on top of the tests'; FILES chooses among them.
-PEERS_ORBAX := build/peers-orbax/venv
-$(PEERS_ORBAX)/.installed: pyproject.toml $(VENV)/.test
-	$(PY) -m venv $(PEERS_ORBAX)
-	$(PY) -c "import site, sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
-	  > $$($(PEERS_ORBAX)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/below.pth
-	$(PEERS_ORBAX)/bin/python -m pip install --quiet --group peers-orbax
+# An environment that sees .venv and adds a dependency group, so that no other test can come to need it.
+build/environments/%/.created: pyproject.toml | $(VENV)/.built $(VENV)/.test
+	$(PY) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(PY) -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	  > $$($(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/ostraca-tests.pth
+	$(@D)/bin/python -m pip install --quiet --group $*
 	@touch $@
 
-peers-orbax: $(PEERS_ORBAX)/.installed
+# Orbax's own tests, which its package leaves out; FILES chooses among them.
+peers-orbax: build/environments/peers-orbax/.created
 	@test -n "$(SRC)" || { echo "which tests? make peers-orbax SRC=<a checkout of Orbax's repository>"; exit 2; }
-	$(PEERS_ORBAX)/bin/python tests/peers/compare_orbax.py --src $(SRC) $(FILES)
+	$(<D)/bin/python tests/peers/compare_orbax.py --src $(SRC) $(FILES)
 
 # Everybody against each other for ten minutes; then random saves, prunes, kills and damage, and several processes at
 # once: longer than `make test` has time for.

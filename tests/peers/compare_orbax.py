@@ -103,6 +103,13 @@ def unknown_files(checkout: Path, known: list[str]) -> list[str]:
     return [file for file in found if not any(fnmatch.fnmatchcase(file, pattern) for pattern in known)]
 
 
+def release(checkout: Path) -> str:
+    """The release that a checkout's tests belong to."""
+    file = checkout / PACKAGE / "version.py"
+    found = re.search(r"^__version__ = '(.*)'", file.read_text(), re.MULTILINE) if file.exists() else None
+    return found[1] if found else "no known release"
+
+
 def counted(outcomes: dict[str, Outcome]) -> str:
     count = Counter(outcome.outcome for outcome in outcomes.values())
     failed = len(outcomes) - count["passed"] - count["skipped"]
@@ -123,7 +130,8 @@ def main() -> int:
         raise SystemExit(f"{arguments.src} is no checkout of Orbax's repository: it has no {PACKAGE}")
     listed = Listed(book["differences"])
 
-    print(f"orbax-checkpoint {version('orbax-checkpoint')} (its tests were compared with {book['release']})")
+    print(f"orbax-checkpoint {version('orbax-checkpoint')} (differences are those of {book['release']}), ", end="")
+    print(f"tests of {release(arguments.src)}")
     print(f"{'':66} {'stock':^17}   {'Ostraca':^17}\n{'':66}" + "  pass  fail  skip  " * 2)
     unknown = unknown_files(arguments.src, [*book["files"], *book["left_out"]])
     wrong = [f"{file}: neither among the files to run nor left out" for file in unknown]
