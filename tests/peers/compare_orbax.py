@@ -59,8 +59,8 @@ class Listed:
                 yield pattern
 
 
-def run(arguments: argparse.Namespace, file: str, ostraca: bool) -> dict[str, Outcome]:
-    """The outcome of each test of a file; what the tests print goes to a log beside the outcomes."""
+def run(arguments: argparse.Namespace, file: str, ostraca: bool) -> tuple[dict[str, Outcome], int]:
+    """The outcome of each test of a file, and how often Ostraca saved; what the tests print is beside the outcomes."""
     place = arguments.results / ("ostraca" if ostraca else "stock") / file
     place.parent.mkdir(parents=True, exist_ok=True)
     outcomes, log = place.with_suffix(".jsonl"), place.with_suffix(".log")
@@ -85,7 +85,8 @@ def run(arguments: argparse.Namespace, file: str, ostraca: bool) -> dict[str, Ou
     if not outcomes.exists():
         raise SystemExit(f"{file} ran no test on {'Ostraca' if ostraca else 'stock'}; {log} says why")
     lines = [json.loads(line) for line in outcomes.read_text().splitlines()]
-    return {line["test"]: Outcome(line["outcome"], line["message"]) for line in lines}  # the last line of a test counts
+    found = {line["test"]: Outcome(line["outcome"], line["message"]) for line in lines if "test" in line}
+    return found, lines[-1].get("saves", 0)  # of a test's lines, the last counts
 
 
 def differences(stock: dict[str, Outcome], ours: dict[str, Outcome]) -> Iterator[tuple[str, Outcome]]:
@@ -132,13 +133,13 @@ def main() -> int:
 
     print(f"orbax-checkpoint {version('orbax-checkpoint')} (differences are those of {book['release']}), ", end="")
     print(f"tests of {release(arguments.src)}")
-    print(f"{'':66} {'stock':^17}   {'Ostraca':^17}\n{'':66}" + "  pass  fail  skip  " * 2)
+    print(f"{'':88} {'stock':^17}   {'Ostraca':^17}\n{'':88}" + "  pass  fail  skip  " * 2 + " saves")
     unknown = unknown_files(arguments.src, [*book["files"], *book["left_out"]])
     wrong = [f"{file}: neither among the files to run nor left out" for file in unknown]
     kinds: Counter[str] = Counter()
     for file in files:
-        stock, ours = (run(arguments, file, ostraca) for ostraca in (False, True))
-        print(f"{file:66} {counted(stock)}   {counted(ours)}", flush=True)
+        (stock, _), (ours, saves) = (run(arguments, file, ostraca) for ostraca in (False, True))
+        print(f"{file:88} {counted(stock)}   {counted(ours)}   {saves:5}", flush=True)
         for test, outcome in differences(stock, ours):
             name = f"{file}::{test}"
             kind = listed.kind(name, outcome)

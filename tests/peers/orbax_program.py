@@ -1,4 +1,5 @@
-"""Runs one of Orbax's test files in this process and writes each test's outcome, one JSON object a line.
+"""Runs one of Orbax's test files in this process and writes each test's outcome, one JSON object a line. The last line
+counts the saves that Ostraca began.
 
     python tests/peers/orbax_program.py CHECKOUT FILE OUTCOMES [--ostraca] [--only PATTERN]
 
@@ -136,10 +137,11 @@ def main() -> None:
     flags.FLAGS.mark_as_parsed()
     start_distributed()
     sys.meta_path.append(FromCheckout(arguments.checkout))  # type: ignore[arg-type]
+    saves: list[str] = []
     if arguments.ostraca:
         import orbax_swap
 
-        orbax_swap.install()
+        saves = orbax_swap.install()
     name = ".".join(("orbax", "checkpoint", *arguments.file.with_suffix("").parts))
     module = importlib.import_module(name)
     suite = load(module, arguments.only)
@@ -149,6 +151,7 @@ def main() -> None:
         for test in tests(suite):
             outcomes.write(named(test), "unfinished")
         suite.run(outcomes)
+        print(json.dumps({"saves": len(saves)}), file=out, flush=True)
     os._exit(0)  # threads that a failed test left behind would keep the process
 
 

@@ -78,7 +78,7 @@ def test_differences_are_listed_or_refused(checkout, tmp_path):
     done = compared(checkout, tmp_path, '"tiny_test.py::TinyTest.test_gone"')
     assert done.returncode == 1, done.stderr
     row = next(line for line in done.stdout.splitlines() if line.startswith(FILE))
-    assert row.split()[1:] == ["3", "1", "1", "1", "3", "1"]  # passes, failures, skips: stock, Ostraca
+    assert row.split()[1:] == ["3", "1", "1", "1", "3", "1", "5"]  # passes, failures, skips: stock, Ostraca; its saves
     assert "differences: 1 format, 1 not listed" in done.stdout
     assert "tiny_test.py::TinyTest.test_other_files: failed: AssertionError: False is not true" in done.stdout
     assert "tiny_test.py::TinyTest.test_gone: listed, and there is no such difference" in done.stdout
