@@ -26,7 +26,6 @@ from types import FrameType, ModuleType
 from typing import Any, NoReturn, TextIO
 
 TEST_SECONDS = 120
-PACKAGE = Path("checkpoint", "orbax", "checkpoint")
 
 
 class FromCheckout:
@@ -37,13 +36,13 @@ class FromCheckout:
 
     def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
         file = self._root.joinpath(*name.split(".")).with_suffix(".py")
-        return (
-            importlib.util.spec_from_file_location(name, file) if name.startswith("orbax.") and file.exists() else None
-        )
+        if not name.startswith("orbax.") or not file.exists():
+            return None
+        return importlib.util.spec_from_file_location(name, file)
 
 
 class Outcomes(unittest.TestResult):
-    """Writes a line when a test begins and one when it ends; a killed process leaves the first alone."""
+    """Writes a line when a test ends. Its message is that of the test's first failure, sub-tests' among them."""
 
     def __init__(self, out: TextIO) -> None:
         super().__init__()
@@ -149,7 +148,7 @@ def main() -> None:
     with arguments.outcomes.open("w") as out:
         outcomes = Outcomes(out)
         for test in tests(suite):
-            outcomes.write(named(test), "unfinished")
+            outcomes.write(named(test), "unfinished")  # which is what remains of it when the process is killed
         suite.run(outcomes)
         print(json.dumps({"saves": len(saves)}), file=out, flush=True)
     os._exit(0)  # threads that a failed test left behind would keep the process
