@@ -24,7 +24,7 @@ CPP_FORMATTED = $(shell find cpp python/bindings tests bench examples -name '*.c
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-cpp test-python test-keras test-versions stress powercut lint format sanitize fuzz clean
-.PHONY: bench bench-full bench-incremental bench-setup
+.PHONY: bench bench-full bench-incremental bench-setup peers-orbax
 
 help:
 	@echo "make demo      train, kill in mid-save, resume, compare bit for bit"
@@ -35,6 +35,7 @@ help:
 	@echo "make bench-incremental    incremental saves on training runs, by kind of array"
 	@echo "make lint      ruff, mypy, clang-format        make format    apply them"
 	@echo "make test-versions    JAX's tests with every release that is supported (PYTHONS='python3 python3.13')"
+	@echo "make peers-orbax SRC=<a checkout of Orbax>    Orbax's own tests, on stock and with Ostraca in its place"
 	@echo "make sanitize  tests under ASan + UBSan and under TSan"
 	@echo "make fuzz      each fuzzer for FUZZ_SECONDS=$(FUZZ_SECONDS)"
 
@@ -109,6 +110,20 @@ test-keras: $(KERAS)/.created
 PYTHONS ?= $(PYTHON)
 test-versions: $(VENV)/.built
 	$(PY) tests/versions.py $(foreach python,$(PYTHONS),--python $(python))
+
+# An environment that sees .venv and adds a dependency group, so that no other test can come to need it.
+build/environments/%/.created: pyproject.toml | $(VENV)/.built $(VENV)/.test
+	$(PY) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(PY) -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+	  > $$($(@D)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/ostraca-tests.pth
+	$(@D)/bin/python -m pip install --quiet --group $*
+	@touch $@
+
+# Orbax's own tests, which its package leaves out; FILES chooses among them.
+peers-orbax: build/environments/peers-orbax/.created
+	@test -n "$(SRC)" || { echo "which tests? make peers-orbax SRC=<a checkout of Orbax's repository>"; exit 2; }
+	$(<D)/bin/python tests/peers/compare_orbax.py --src $(SRC) $(FILES)
 
 # Everybody against each other for ten minutes; then random saves, prunes, kills and damage, and several processes at
 # once: longer than `make test` has time for.
