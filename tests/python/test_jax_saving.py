@@ -112,11 +112,11 @@ def test_errors_are_those_of_plain_saves(path: Path) -> None:
 def test_arguments_are_those_of_plain_saves() -> None:
     import inspect
 
-    for name in ("save", "save_async"):
+    for name, more in (("save", []), ("save_async", ["ready"])):
         plain = inspect.signature(getattr(ostraca, name)).parameters
         ours = inspect.signature(getattr(ostraca.jax, name)).parameters
         assert list(ours.values())[: len(plain)] == list(plain.values())
-        assert list(ours)[len(plain) :] == ["timeout", "pinned_host"]
+        assert list(ours)[len(plain) :] == ["timeout", "pinned_host", *more]
 
 
 def test_what_a_save_keeps(tmp_path: Path) -> None:
