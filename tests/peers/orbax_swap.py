@@ -165,6 +165,6 @@ def seen_saves() -> list[str]:
 
         return save
 
-    for name in ("save", "async_save"):
-        setattr(ostraca.orbax.Handler, name, noting(getattr(ostraca.orbax.Handler, name)))
+    v0, v1 = ostraca.orbax.Handler, ostraca.orbax.v1.PyTreeHandler
+    v0.save, v0.async_save, v1.save = noting(v0.save), noting(v0.async_save), noting(v1.save)
     return seen
