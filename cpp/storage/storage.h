@@ -15,7 +15,8 @@
 namespace ostraca {
 
 // A file being written: created by this process, front to back, at offsets the caller assigns. Thread-safe, but that
-// nothing may be written any more when it is closed. Destroying it closes the descriptor and leaves the file where it is.
+// nothing may be written any more when it is closed. Destroying it closes the descriptor and leaves the file where it
+// is.
 class WritableFile {
  public:
   virtual ~WritableFile() = default;
