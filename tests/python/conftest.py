@@ -15,6 +15,15 @@ sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves
 FAULTS = Path(__file__).parents[1] / "faults"
 
 
+@pytest.fixture(autouse=True)
+def patience_of_orbax(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a save that failed, Orbax's threads may wait so long for a directory, and hold up the exit."""
+    if request.module.__name__.rpartition(".")[2].startswith("test_orbax"):
+        from orbax.checkpoint._src.multihost import multihost
+
+        monkeypatch.setattr(multihost, "_DEFAULT_BARRIER_TIMEOUT", 20)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Where a checkpoint may be saved."""

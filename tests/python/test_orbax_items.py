@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from orbax.checkpoint._src.multihost import multihost
 
 import ostraca
 import ostraca.orbax
@@ -37,12 +36,6 @@ def plug(request: pytest.FixtureRequest) -> Plug:
 @pytest.fixture
 def ours() -> Plug:
     return Plug(True)
-
-
-@pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a save that it refused, Orbax's threads may wait so long for a directory, and hold up the exit."""
-    monkeypatch.setattr(multihost, "_DEFAULT_BARRIER_TIMEOUT", 30)
 
 
 class Kind:
