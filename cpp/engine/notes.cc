@@ -12,6 +12,10 @@
 namespace ostraca {
 namespace {
 
+// Of the notes about a checkpoint the last ones stay. A listing may miss a file that is made while it runs, and one
+// that is removed: whoever looks whether somebody was faster sees one of so many.
+constexpr std::uint64_t kNotesKept = 8;
+
 struct Numbered {
   std::uint64_t number;
   std::string name;
@@ -88,10 +92,15 @@ Status write_notes_on(Storage& storage, const Notes& after, const std::string& f
   if (status.ok()) status = storage.sync_file(name);
   // Again: `compact` copies the notes that it finds after its commit, so that one of the two sees the other.
   if (status.ok() && !ahead) status = check_place();
-  if (!status.ok()) (void)storage.remove(name);
+  // What failed stays: its number must not be taken again, as somebody may have read the notes that had it.
   if (!status.ok() || ahead) return status;
-  for (const Numbered& one : *found)
-    if (one.number <= after.last) (void)storage.remove(one.name);
+  // Those about another checkpoint stay: `compact`, which has just replaced it, may still have to carry them over.
+  for (const Numbered& one : *found) {
+    if (one.number + kNotesKept > after.last + 1) continue;
+    const Result<std::string> older = storage.read_small(one.name, kNotesBytesMax);
+    const Result<Note> note = older.ok() ? decode_note(*older) : Result<Note>(older.status());
+    if (note.ok() && note->id == after.id) (void)storage.remove(one.name);
+  }
   return {};
 }
 

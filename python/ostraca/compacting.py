@@ -123,28 +123,30 @@ def _rewrite(reader: Reader, manifest: Manifest, where: str) -> Manifest:
         for writer in reversed(writers):
             writer.abort()
         raise
-    _carry_late_notes(where, manifest.id, carried)
+    _carry_late_notes(where, manifest.id, *carried)
     return Manifest.parse(where, text)
 
 
-def _carry_notes(where: str, replaced: str, attempt: str) -> int:
-    """Notes about the checkpoint that is replaced, for the one that takes its place. Returns the former's number."""
+def _carry_notes(where: str, replaced: str, attempt: str) -> tuple[int, str]:
+    """Notes about the checkpoint that is replaced, for the one that takes its place: the former's number and facts."""
     while True:
         _, facts, number, last, _ = _core.notes_at(where, replaced)
         if not number:
-            return number
+            return number, facts
         try:
             _core.write_notes_at(where, attempt, last, facts, ahead=True)
-            return number
+            return number, facts
         except ExistsError:
             continue
 
 
-def _carry_late_notes(where: str, replaced: str, carried: int) -> None:
+def _carry_late_notes(where: str, replaced: str, number: int, carried: str) -> None:
     """What somebody noted about the replaced checkpoint between that and the commit."""
-    _, facts, number, _, _ = _core.notes_at(where, replaced)
-    if number > carried:
-        noting.changed(where, lambda _: noting.decoded(facts))
+    _, text, newest, _, _ = _core.notes_at(where, replaced)
+    if newest > number:
+        before, late = noting.decoded(carried), noting.decoded(text)
+        changes = dict.fromkeys(before) | late  # None removes what is not there any more
+        noting.changed(where, lambda noted: noted | {k: v for k, v in changes.items() if v != before.get(k)})
 
 
 def _parts(infos: list[ArrayInfo]) -> list[list[ArrayInfo]]:

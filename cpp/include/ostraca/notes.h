@@ -22,8 +22,9 @@ struct Notes {
 Result<Notes> read_notes(const std::string& path, const std::optional<CheckpointId>& about = {});
 
 // Writes `facts`, the JSON text of an object, as the notes number `after.last` + 1 about checkpoint `after.id`,
-// durably, and removes older ones. kExists: somebody else was faster; read, merge and try again. kNotFound: the
-// checkpoint is not there any more. `ahead`: it is not there yet, but about to take another's place, whose notes stay.
+// durably, and removes all but the last few about it. kExists: somebody else was faster; read, merge and try again.
+// kNotFound: the checkpoint is not there any more. `ahead`: it is not there yet, but about to take another's place,
+// whose notes stay.
 Status write_notes(const std::string& path, const Notes& after, const std::string& facts, bool ahead = false);
 
 }  // namespace ostraca
