@@ -19,6 +19,7 @@ inline constexpr std::size_t kAlignmentMin = 4 * kKiB;         // bytes; of bloc
 inline constexpr std::size_t kAlignmentMax = 64 * kKiB;
 inline constexpr std::size_t kManifestBytesMax = 64 * kMiB;
 inline constexpr std::size_t kNotesBytesMax = 1 * kMiB;
+inline constexpr std::uint64_t kNotesNumberMax = 1'000'000'000'000'000;
 inline constexpr std::size_t kDirectoryBytesMax = 2 * kGiB;  // decoded bytes of a directory
 inline constexpr std::size_t kKeyPathBytesMax = 64 * kKiB;   // encoded key path of one leaf
 inline constexpr std::size_t kNameBytesMax = 255;            // a file's name inside a checkpoint

@@ -301,7 +301,8 @@ std::uint64_t notes_number(std::string_view name) {
   const std::string_view digits = name.substr(kBegin.size(), name.size() - kBegin.size() - kEnd.size());
   std::uint64_t number = 0;
   const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), number);
-  return error == std::errc() && notes_file_name(number) == name ? number : 0;
+  const bool good = error == std::errc() && number <= kNotesNumberMax && notes_file_name(number) == name;
+  return good ? number : 0;
 }
 
 }  // namespace ostraca

@@ -83,7 +83,7 @@ std::string index_file_name(const CheckpointId& id);
 std::string intent_file_name(const CheckpointId& id);
 std::string tombstone_file_name(const CheckpointId& id);  // a removed checkpoint's manifest
 std::string notes_file_name(std::uint64_t number);
-std::uint64_t notes_number(std::string_view name);  // of a name that notes_file_name() gives; else 0
+std::uint64_t notes_number(std::string_view name);  // of a name of notes, at most kNotesNumberMax; else 0
 inline constexpr const char* kManifestName = "manifest.json";
 
 }  // namespace ostraca

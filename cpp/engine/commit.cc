@@ -227,10 +227,10 @@ Result<std::string> commit_on(Storage& storage, const std::vector<FileReport>& u
   if (status.code() == Code::kExists)  // the index is the other commit's: hands off
     return exists("attempt " + id.hex() + " was committed to '" + storage.path() + "' before, or is being committed");
   if (status.ok()) status = storage.sync_directory();
-  Published published;
-  if (status.ok()) status = publish(storage, manifest, text, options, &published);
+  std::optional<Manifest> replaced;
+  if (status.ok()) status = publish(storage, manifest, text, options, &replaced);
   if (status.ok()) {
-    remove_superseded(storage, manifest.id, published);
+    remove_superseded(storage, manifest.id, replaced);
     return text;
   }
   if (status.code() != Code::kCommitUncertain) (void)storage.remove(index_name);

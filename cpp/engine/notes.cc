@@ -71,6 +71,9 @@ Status write_notes_on(Storage& storage, const Notes& after, const std::string& f
   if (text.size() > kNotesBytesMax)
     return invalid_argument("notes may have " + std::to_string(kNotesBytesMax) + " bytes, not " +
                             std::to_string(text.size()));
+  if (after.last >= kNotesNumberMax)
+    return format_error("'" + storage.path_of(notes_file_name(after.last)) +
+                        "' has the last number that notes can have: rename it, and newer ones, to lower numbers");
   const std::string name = notes_file_name(after.last + 1);
   const auto check_place = [&]() -> Status {
     OSTRACA_ASSIGN_OR_RETURN(const CheckpointId id, id_of(storage));

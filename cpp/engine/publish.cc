@@ -39,13 +39,13 @@ Status check_replaced(Storage& storage, const InPlace& found, const std::optiona
 
 // Steps 2 and 3. REQUIRES: the lease.
 Status publish_over(Storage& storage, const Manifest& manifest, Publication publication,
-                    const std::optional<CheckpointId>& expected, Published* published) {
+                    const std::optional<CheckpointId>& expected, std::optional<Manifest>* replaced) {
   Status status;
   for (int i = 0; i < kTries; ++i) {
     OSTRACA_ASSIGN_OR_RETURN(const InPlace found, manifest_in_place(storage));
     OSTRACA_RETURN_IF_ERROR(check_replaced(storage, found, expected));
     OSTRACA_RETURN_IF_ERROR(check_base(storage, manifest));
-    published->replaced = found.manifest;
+    *replaced = found.manifest;
     publication.expected = found.expected;
     // A manifest that cannot be read leaves no tombstone: prune finds its files.
     publication.retired = found.manifest ? tombstone_file_name(found.manifest->id) : std::string();
@@ -67,11 +67,11 @@ Status make_durable(Storage& storage) {
 }  // namespace
 
 Status publish(Storage& storage, const Manifest& manifest, const std::string& text, const CommitOptions& options,
-               Published* published) {
+               std::optional<Manifest>* replaced) {
   const Publication publication{.name = kManifestName, .contents = as_bytes(text), .token = manifest.id.hex()};
   if (options.overwrite) {
     OSTRACA_ASSIGN_OR_RETURN(const std::unique_ptr<Lease> lease, storage.lease_replacing(kManifestName));
-    OSTRACA_RETURN_IF_ERROR(publish_over(storage, manifest, publication, options.replaces, published));
+    OSTRACA_RETURN_IF_ERROR(publish_over(storage, manifest, publication, options.replaces, replaced));
     OSTRACA_RETURN_IF_ERROR(make_durable(storage));
   } else {
     OSTRACA_RETURN_IF_ERROR(check_base(storage, manifest));
@@ -90,10 +90,10 @@ Status publish(Storage& storage, const Manifest& manifest, const std::string& te
                                       "): verify it, or save again without a base"};
 }
 
-void remove_superseded(Storage& storage, const CheckpointId& id, const Published& published) {
+void remove_superseded(Storage& storage, const CheckpointId& id, const std::optional<Manifest>& replaced) {
   (void)storage.remove(intent_file_name(id));
-  if (!published.replaced) return;
-  const Manifest& old = *published.replaced;
+  if (!replaced) return;
+  const Manifest& old = *replaced;
   if (old.base_directory.empty()) {
     const Result<Claim> claim = claim_on(storage, old.id);
     if (!claim.ok() || claim->unknown || !claim->by.empty()) return;

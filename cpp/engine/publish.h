@@ -11,17 +11,14 @@
 
 namespace ostraca {
 
-struct Published {
-  std::optional<Manifest> replaced;  // of the checkpoint that was overwritten: it is a tombstone now
-};
-
 // Makes `text`, which `manifest` was encoded to, the checkpoint's manifest, durably. kCommitUncertain: it may be that
-// already, or soon be unreadable. Any other failure: what was there is there.
+// already, or soon be unreadable. Any other failure: what was there is there. `replaced` is set to the manifest of the
+// checkpoint that was overwritten, which is a tombstone then.
 Status publish(Storage& storage, const Manifest& manifest, const std::string& text, const CommitOptions& options,
-               Published* published);
+               std::optional<Manifest>* replaced);
 
 // Removes the intent of attempt `id`, and what an overwritten checkpoint leaves, unless somebody has that as its base.
 // What cannot be removed stays for prune.
-void remove_superseded(Storage& storage, const CheckpointId& id, const Published& published);
+void remove_superseded(Storage& storage, const CheckpointId& id, const std::optional<Manifest>& replaced);
 
 }  // namespace ostraca

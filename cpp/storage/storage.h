@@ -61,11 +61,10 @@ class Lease {
 
 // What a store is like: the engine asks instead of knowing.
 struct StoreTraits {
-  unsigned io_threads = 1;         // calls in flight that still gain, of one reader or writer
-  unsigned small_reads = 1;        // the same of calls that read little, and wait for a server more than for bytes
-  bool has_leases = true;          // lease() and lease_replacing() keep others away
-  bool is_shared = true;           // what one process publishes others find whole; learned by the first publish()
-  bool names_need_syncing = true;  // sync_directory() and sync_file() do something
+  unsigned io_threads = 1;   // calls in flight that still gain, of one reader or writer
+  unsigned small_reads = 1;  // the same of calls that read little, and wait for a server more than for bytes
+  bool has_leases = true;    // lease() and lease_replacing() keep others away
+  bool is_shared = true;     // what one process publishes others find whole; learned by the first publish()
 };
 
 // A small file and which version of it was read.

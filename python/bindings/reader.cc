@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 
+#include "container/file_format.h"
 #include "container/manifest.h"
 #include "convert.h"
 #include "engine/lifetime.h"
@@ -255,6 +256,7 @@ void bind_reader(py::module_& m) {
   m.def("intent_of", &intent_of, arg("text"));
   m.def("manifest_of", &manifest_of, arg("text"));
   m.def("note_of", &note_of, arg("text"));
+  m.def("notes_number", [](const py::bytes& name) { return notes_number(std::string_view(name)); }, arg("name"));
   m.def("notes_at", &notes_at, arg("path"), arg("about") = py::none());
   m.def("write_notes_at", &write_notes_at, arg("path"), arg("id"), arg("after"), arg("facts"), py::kw_only(),
         arg("ahead") = false);

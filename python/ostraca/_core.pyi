@@ -157,6 +157,9 @@ def manifest_of(text: bytes) -> dict[str, Any]:
 def note_of(text: bytes) -> tuple[str, str]:
     """Decodes notes: the checkpoint's id, the facts' JSON text. Raises `CorruptionError` or `FormatError`."""
 
+def notes_number(name: bytes) -> int:
+    """The number of a file of notes, by its name; 0: it is none."""
+
 def notes_at(path: str, about: str | None = None) -> tuple[str, str, int, int, bool]:
     """The id of the checkpoint in place, or of `about`; the facts noted about it, their notes' number (0: none), the
     highest number of any notes, and whether newer ones cannot be read.

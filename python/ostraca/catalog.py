@@ -28,7 +28,6 @@ PAUSE_SECONDS: Final = 0.001  # after two scans that differ, twice as long each 
 _FILE: Final = re.compile(
     r"(?:(p)[0-9]{5,6}|(index))-([0-9a-f]{32})\.ostraca|(intent|manifest|tombstone)-([0-9a-f]{32})\.json"
 )
-_NOTES: Final = re.compile(r"notes-([1-9][0-9]{0,18})\.json")
 _PASSED_OVER: Final = "lost+found"  # a file system's own, which nobody but root can read
 
 
@@ -75,14 +74,14 @@ class Place:
     def usable(self) -> bool:
         return not self.foreign and not self.trouble
 
-    def facts(self) -> tuple[dict[str, Any], bool]:
-        """What is noted about the checkpoint that is here; and whether something newer is, that cannot be read."""
+    def facts(self, attempt: str) -> tuple[dict[str, Any], bool]:
+        """What is noted about a checkpoint that is here; and whether something newer is, that cannot be read."""
         unknown = False
         for number in sorted(self.notes, reverse=True):
             note = self.notes[number]
             if note is None:
                 unknown = True
-            elif self.manifest is not None and note[0] == self.manifest.id:
+            elif note[0] == attempt:
                 return note[1], unknown
         return {}, unknown
 
@@ -166,6 +165,12 @@ class Catalog:
             self._look(place, look)
         return place
 
+    def facts(self, name: str, fd: int, attempt: str) -> tuple[dict[str, Any], bool]:
+        """What is noted now about a checkpoint in an open child directory; see `Place.facts`."""
+        place = Place(name)
+        self._read_files(place, fd)
+        return place.facts(attempt)
+
     def _is_directory(self, link: str) -> bool:
         try:
             return stat.S_ISDIR(os.stat(link, dir_fd=self._run).st_mode)
@@ -208,9 +213,9 @@ class Catalog:
             if linked:
                 if to := self._link(f"{place.name}/{name}").place:
                     place.links.append(to)
-            elif noted := _NOTES.fullmatch(name):
+            elif name.startswith("notes-") and (number := _core.notes_number(os.fsencode(name))):
                 with contextlib.suppress(FileNotFoundError):
-                    self._read_notes(place, fd, name, int(noted[1]))
+                    self._read_notes(place, fd, name, number)
             elif (match := _FILE.fullmatch(name)) or name == LOCK:
                 with contextlib.suppress(FileNotFoundError):
                     self._read_file(place, fd, name, match)

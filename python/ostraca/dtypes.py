@@ -51,6 +51,11 @@ class Coded(NamedTuple):
     big_endian: bool
 
 
+def varies(dtype: np.dtype[Any]) -> bool:
+    """Whether its elements vary in length: numpy's strings, and objects, which all have to be bytes (strings.py)."""
+    return dtype.kind in "TO"
+
+
 def encode(dtype: np.dtype[Any]) -> Coded:
     """The code of a dtype; `UnsupportedError` (without a leaf's name) for one that has none."""
     kind = dtype.kind

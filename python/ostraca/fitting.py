@@ -132,7 +132,7 @@ def wanted(leaf: Any) -> Wanted:
         if leaves.is_torch_dtype(leaf.dtype):
             return Wanted(Kind.ARRAY, *_torch_code(leaf.dtype), shape)
         dtype = np.dtype(getattr(leaf.dtype, "as_numpy_dtype", leaf.dtype))  # tf.DType has one
-        if strings.holds(dtype):
+        if dtypes.varies(dtype):
             kind, detail = strings.described(dtype)
             return Wanted(kind, dtypes.UINT64, detail, shape)
         code, detail, _ = dtypes.encode(dtype)

@@ -12,9 +12,7 @@ from collections.abc import Iterator
 from heapq import nlargest
 from typing import TYPE_CHECKING, Final
 
-from . import run_directory
 from .errors import OstracaError
-from .run_directory import MANIFEST
 
 if TYPE_CHECKING:
     from .lowlevel import Reader
@@ -64,6 +62,8 @@ def created_last(place: str) -> int:
 
     A save is later than that even if this machine's clock is behind. Manifests that changed last are read, no others.
     """
+    from .run_directory import MANIFEST  # late, for the sake of import time
+
     run, found = os.path.dirname(place), []  # noqa: PTH120
     with contextlib.suppress(OSError), os.scandir(run) as entries:
         for entry in entries:
@@ -74,12 +74,13 @@ def created_last(place: str) -> int:
 
 
 def _created(manifest: str) -> int:
+    from . import run_directory
     from .catalog import parse
 
     with contextlib.suppress(OSError, OstracaError, ValueError):
         directory = os.open(os.path.dirname(manifest), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # noqa: PTH120
         try:
-            return parse(run_directory.read(directory, MANIFEST)).created_ns
+            return parse(run_directory.read(directory, run_directory.MANIFEST)).created_ns
         finally:
             os.close(directory)
     return 0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from . import dtypes, strings
+from . import dtypes
 from .errors import FormatError, UnsupportedError
 from .tree import MAX_PATH_BYTES, Kind, Leaf, quoted
 
@@ -49,6 +49,8 @@ class Piece(NamedTuple):
         """What the engine stores for it, at a key path."""
         specs: list[LeafSpec] = [(path, self.description, self.memory, None, None, None)]
         if self.data is not None:
+            from . import strings
+
             below = path + strings.DATA_PART
             if len(below) > MAX_PATH_BYTES:
                 raise UnsupportedError(f"the key path of its data takes more than {MAX_PATH_BYTES} bytes")
@@ -196,7 +198,9 @@ def _without_data(leaf: Kind | None) -> Piece:
 
 
 def _array(memory: NDArray[Any], *, immutable: bool = False) -> Piece:
-    if strings.holds(memory.dtype):
+    if dtypes.varies(memory.dtype):
+        from . import strings  # late, for the sake of import time
+
         kind, detail, ends, data = strings.taken_apart(memory)
         return Piece(kind, dtypes.UINT64, detail, False, ends, True, data)
     return Piece(Kind.ARRAY, *_encode(memory.dtype), memory, immutable=immutable)

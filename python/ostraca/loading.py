@@ -152,12 +152,12 @@ def _read(
     """The leaves' values; arrays are read into `places` where there are some."""
     placed = sum(info.nbytes for info, place in zip(infos, places, strict=True) if place is not None)
     reader.allow(sum(map(_nbytes, infos)) - placed)
-    requests: list[Any] = []
-    for info, place in zip(infos, places, strict=True):
-        if info.kind is not Kind.ARRAY:
-            requests += info.requests()
-        elif info.nbytes:
-            requests.append((info.number, None, info.dtype if place is None else place))
+    requests = [
+        (part.number, None, part.dtype if place is None or info.kind is not Kind.ARRAY else place)
+        for info, place in zip(infos, places, strict=True)
+        for part in ((info,) if info.kind is Kind.ARRAY else info.parts)
+        if part.nbytes
+    ]
     try:
         arrays = reader.fill(requests, deep=deep, progress=callback)
     except BaseException as error:

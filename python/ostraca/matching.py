@@ -79,6 +79,8 @@ def paths_below(root: str | None, stored: Sequence[ArrayInfo]) -> list[Path]:
 
 def tree_below(root: str | None, stored: Sequence[ArrayInfo], values: Sequence[Any]) -> Any:
     """The plain tree of leaves below the root."""
+    if root is None:
+        return unflatten([(info.path, info.name, value) for info, value in zip(stored, values, strict=True)])
     return unflatten(list(zip(paths_below(root, stored), [info.name for info in stored], values, strict=True)))
 
 

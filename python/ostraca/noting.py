@@ -6,7 +6,6 @@ about, and are never needed to read data.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -67,6 +66,8 @@ def changed(path: StrPath, change: Callable[[dict[str, Any]], dict[str, Any]]) -
 
 def decoded(text: str) -> dict[str, Any]:
     """The facts of a note's JSON text."""
+    import json  # late, for the sake of a process's first save, which looks at what lies beside it
+
     facts = metadata.decode(json.loads(text))
     if not isinstance(facts, dict):
         raise FormatError(f"notes hold no facts by name: {text:.80}")
@@ -89,4 +90,4 @@ def _checked(facts: Mapping[str, Any]) -> dict[str, Any]:
     named = isinstance(tags, list | tuple) and all(isinstance(tag, str) and tag for tag in tags)
     if tags is not None and not named:
         raise TypeError(f'facts["{TAGS}"] must be a list of names, not {tags!r:.80}')
-    return dict(metadata.decode(json.loads(metadata.encode(dict(facts)) or "{}")))
+    return decoded(metadata.encode(dict(facts)) or "{}")

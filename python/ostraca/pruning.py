@@ -19,7 +19,7 @@ import errno
 import math
 import os
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from . import catalog, options, run_directory
 from .catalog import Catalog, Claims, File, Listing, Place
@@ -112,7 +112,7 @@ class _Prune:
         links = listing.kept_by_links()
         reasons |= {r.name: f"the link {links[r.name]!r} leads to it" for r in records if r.name in links}
         by_name = {place.name: place for place in listing.places}
-        reasons |= {r.name: why for r in records if (why := _protection(by_name[r.name]))}
+        reasons |= {r.name: why for r in records if (why := _protection(by_name[r.name].facts(r.id)))}
         # The oldest first, and deltas before keyframes, so that as few as can be wait for each other.
         deltas_first = records[::-1]
         deltas_first.sort(key=lambda record: record.base is None)
@@ -186,7 +186,7 @@ class _Prune:
                     self._keep(place.name, manifest.id, "it was overwritten meanwhile", manifest.info.step)
                     return False
                 if not self._dry_run:
-                    self._rename(fd, record.id, lease)
+                    self._rename(fd, place, record.id, lease)
         except Busy as busy:
             self._keep(place.name, record.id, str(busy), record.step)
             return False
@@ -197,21 +197,25 @@ class _Prune:
         self._removed[place.name, record.id] = Removed(place.name, record.step, record.id, "not kept", 0)
         return False
 
-    def _rename(self, fd: int, attempt: str, lease: int) -> None:
+    def _rename(self, fd: int, place: Place, attempt: str, lease: int) -> None:
         tombstone = f"tombstone-{attempt}.json"
         os.utime(lease)  # by the server's clock; first, so that no tombstone ever looks older than it is
         os.rename(MANIFEST, tombstone, src_dir_fd=fd, dst_dir_fd=fd)
         if not run_directory.same_file(fd, tombstone, lease):
             # There are no leases here, and an overwrite came between: what was renamed is the new manifest.
-            with contextlib.suppress(FileExistsError):
-                os.link(tombstone, MANIFEST, src_dir_fd=fd, dst_dir_fd=fd)
-            os.unlink(tombstone, dir_fd=fd)
+            _put_back(fd, tombstone)
             raise OSError(errno.EAGAIN, "it is being overwritten", MANIFEST)
+        # Looked for after the rename, as whoever notes something looks after that whether the manifest is there.
+        why = _protection(self._catalog.facts(place.name, fd, attempt))
+        if why:
+            _put_back(fd, tombstone)
         try:
             run_directory.sync(fd)
         except OSError:
             self._durable = False
             raise
+        if why:
+            raise Busy(why)
 
     # --- 3 to 5: bytes
 
@@ -350,9 +354,16 @@ class _Prune:
             raise OSError(errno.EBUSY, f"it cannot be used now: {error}", MANIFEST) from None
 
 
-def _protection(place: Place) -> str:
-    """Why a checkpoint stays whatever `keep` says."""
-    facts, unknown = place.facts()
+def _put_back(fd: int, tombstone: str) -> None:
+    """Gives a manifest its name again, unless another one has it."""
+    with contextlib.suppress(FileExistsError):
+        os.link(tombstone, MANIFEST, src_dir_fd=fd, dst_dir_fd=fd)
+    os.unlink(tombstone, dir_fd=fd)
+
+
+def _protection(noted: tuple[dict[str, Any], bool]) -> str:
+    """Why a checkpoint about which that is noted stays, whatever `keep` says."""
+    facts, unknown = noted
     if PROTECTED in tags_of(facts):
         return f"it has the tag {PROTECTED!r}"
     return f"its newest notes cannot be read, and may have the tag {PROTECTED!r}" if unknown else ""

@@ -47,13 +47,8 @@ class Strings(NamedTuple):
     data: NDArray[np.uint8]
 
 
-def holds(dtype: np.dtype[Any]) -> bool:
-    """Whether the elements of a dtype vary in length: numpy's strings, and objects, which all have to be bytes."""
-    return dtype.kind in "TO"
-
-
 def described(dtype: np.dtype[Any]) -> tuple[Kind, str]:
-    """Kind and detail of a dtype that `holds`. `UnsupportedError` where it has a missing value but None and nan."""
+    """Kind and detail of a dtype that varies. `UnsupportedError` where it has a missing value but None and nan."""
     if dtype.kind == "O":
         return Kind.BYTE_STRINGS, ""
     words = [] if getattr(dtype, "coerce", True) else ["strict"]

@@ -11,9 +11,9 @@
 #include <thread>
 #include <vector>
 
-#include "publication.h"
 #include "scratch_directory.h"
 #include "storage/storage.h"
+#include "storage_helpers.h"
 
 namespace ostraca {
 namespace {

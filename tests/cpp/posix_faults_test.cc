@@ -15,9 +15,9 @@
 #include "../faults/fault_storage.h"
 #include "base/buffer.h"
 #include "base/limits.h"
-#include "publication.h"
 #include "scratch_directory.h"
 #include "storage/posix/calls.h"
+#include "storage_helpers.h"
 
 namespace ostraca {
 namespace {

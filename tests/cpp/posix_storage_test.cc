@@ -14,13 +14,16 @@
 #include "base/limits.h"
 #include "scratch_directory.h"
 #include "storage/storage.h"
+#include "storage_helpers.h"
 
 namespace ostraca {
 namespace {
 
 namespace fs = std::filesystem;
 using testing::pattern;
+using testing::read_text;
 using testing::ScratchDirectory;
+using testing::write_text;
 
 // The parameter is the directory under which the test works.
 class PosixStorageTest : public ::testing::TestWithParam<const char*> {
@@ -29,14 +32,8 @@ class PosixStorageTest : public ::testing::TestWithParam<const char*> {
     EXPECT_TRUE(storage_->create_directory().ok());
   }
 
-  void write(const std::string& name, const std::string& text) {
-    const Status status = storage_->write_small(name, as_bytes(text));
-    ASSERT_TRUE(status.ok()) << status.message();
-  }
-  std::string read(const std::string& name) {
-    auto text = storage_->read_small(name, kMiB);
-    return text.ok() ? *text : "error: " + text.status().message();
-  }
+  void write(const std::string& name, const std::string& text) { write_text(*storage_, name, text); }
+  std::string read(const std::string& name) { return read_text(*storage_, name); }
 
   ScratchDirectory scratch_;
   std::unique_ptr<Storage> storage_;

@@ -25,7 +25,7 @@ from orbax.checkpoint._src.serialization import type_handlers
 import ostraca.orbax
 import ostraca.orbax.v1
 from ostraca.errors import OstracaError
-from ostraca.orbax.handler import MANIFEST
+from ostraca.run_directory import MANIFEST
 
 
 def install() -> list[str]:

@@ -5,8 +5,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from orbax_plugs import Plug
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")  # before anything imports jax
 
@@ -22,6 +26,21 @@ def patience_of_orbax(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
         from orbax.checkpoint._src.multihost import multihost
 
         monkeypatch.setattr(multihost, "_DEFAULT_BARRIER_TIMEOUT", 20)
+
+
+@pytest.fixture(params=["stock", "ours"])
+def plug(request: pytest.FixtureRequest) -> "Plug":
+    """Stock Orbax, or Orbax on Ostraca."""
+    from orbax_plugs import Plug
+
+    return Plug(request.param == "ours")
+
+
+@pytest.fixture
+def ours() -> "Plug":
+    from orbax_plugs import Plug
+
+    return Plug(True)
 
 
 @pytest.fixture

@@ -112,6 +112,22 @@ def test_protected_is_kept_by_every_prune_and_notes_go_with_their_checkpoint(run
     assert names(run) == []
 
 
+def test_what_is_protected_while_it_is_pruned_stays(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Acknowledged after prune has looked, and before it removes the manifest."""
+    rename = os.rename
+
+    def annotated(source: str, to: str, **directories: int) -> None:
+        ostraca.annotate(run / "0", {"tags": ["protected"]})
+        rename(source, to, **directories)
+
+    monkeypatch.setattr(os, "rename", annotated)
+    report = ostraca.prune(run, keep=["2"], grace_seconds=0)
+    assert report.ok and [removed.name for removed in report.removed] == ["1"]
+    assert "protected" in next(kept.reason for kept in report.kept if kept.name == "0")
+    assert (ostraca.load(run / "0")["w"] == TREE["w"]).all()
+    assert not list((run / "0").glob("tombstone*"))
+
+
 @pytest.mark.parametrize("damage", ["cut", "flip", "directory", "fifo", "link"])
 def test_notes_that_cannot_be_read_protect(run: Path, damage: str) -> None:
     """The newest may say so. Older ones still tell what is known; nothing is written over what would be lost."""
@@ -139,6 +155,16 @@ def test_notes_that_cannot_be_read_protect(run: Path, damage: str) -> None:
     assert (ostraca.load(place)["w"] == TREE["w"]).all()
 
 
+def test_the_last_number_is_an_error_not_a_loss(run: Path) -> None:
+    place = run / "0"
+    ostraca.annotate(place, {"a": 1, "tags": ["protected"]})
+    (place / "notes-1.json").rename(place / f"notes-{10**15}.json")
+    assert ostraca.notes(place)["a"] == 1
+    with pytest.raises(ostraca.FormatError, match="the last number"):
+        ostraca.annotate(place, {"b": 1})
+    assert ostraca.prune(run, keep=0, dry_run=True).kept[0].name == "0"
+
+
 def test_hostile_names_and_ids_are_no_notes(run: Path) -> None:
     place = run / "0"
     ostraca.annotate(place, {"a": 1})
@@ -148,11 +174,15 @@ def test_hostile_names_and_ids_are_no_notes(run: Path) -> None:
         "notes-0.json",
         "notes--1.json",
         "notes-2.json.json",
-        "notes-99999999999999999999.json",
+        "notes-1000000000000001.json",
+        "notes-18446744073709551615.json",
+        "notes-18446744073709551617.json",
+        "notes-\udcff.json",
     ):
         (place / name).write_text(text.replace('"a": 1', '"a": 9'))
     assert ostraca.notes(place) == {"a": 1}
     assert json.loads(text)["id"] == ostraca.open(place).info.id
+    assert ostraca.prune(run, keep=["2"], grace_seconds=0).ok
 
 
 def test_compact_carries_notes_to_its_new_id(run: Path) -> None:

@@ -26,11 +26,6 @@ PATIENCE_SECONDS = 60.0
 ORBAXS_PATIENCE_SECONDS = 10  # in place of 300: its threads, which wait so long for a directory, hold up the exit
 
 
-@pytest.fixture(params=["stock", "ours"])
-def plug(request: pytest.FixtureRequest) -> Plug:
-    return Plug(request.param == "ours")
-
-
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multihost, "_DEFAULT_BARRIER_TIMEOUT", ORBAXS_PATIENCE_SECONDS)

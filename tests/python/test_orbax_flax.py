@@ -10,12 +10,6 @@ from flax.training.train_state import TrainState
 
 from orbax_plugs import Plug, assert_same, sharded, state
 
-
-@pytest.fixture(params=["stock", "ours"])
-def plug(request: pytest.FixtureRequest) -> Plug:
-    return Plug(request.param == "ours")
-
-
 OPTIMIZER = optax.adam(1e-3)
 
 

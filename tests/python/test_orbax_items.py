@@ -28,16 +28,6 @@ from orbax_plugs import (
 ARRAY = np.arange(12.0, dtype=np.float32).reshape(3, 4)
 
 
-@pytest.fixture(params=["stock", "ours"])
-def plug(request: pytest.FixtureRequest) -> Plug:
-    return Plug(request.param == "ours")
-
-
-@pytest.fixture
-def ours() -> Plug:
-    return Plug(True)
-
-
 class Kind:
     """A kind of item: what is saved, the arguments, and whether what came back is that."""
 

@@ -24,11 +24,6 @@ from orbax_plugs import (
 )
 
 
-@pytest.fixture(params=["stock", "ours"])
-def plug(request: pytest.FixtureRequest) -> Plug:
-    return Plug(request.param == "ours")
-
-
 def saved(manager: ocp.CheckpointManager, steps: Any, **further: Any) -> None:
     for step in steps:
         manager.save(step, args=StandardSave(state(step)), **further)

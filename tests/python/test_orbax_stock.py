@@ -19,16 +19,6 @@ from orbax_plugs import Plug, PyTreeRestore, PyTreeSave, StandardRestore, Standa
 ARRAY = np.arange(8.0, dtype=np.float32)
 
 
-@pytest.fixture(params=["stock", "ours"])
-def plug(request: pytest.FixtureRequest) -> Plug:
-    return Plug(request.param == "ours")
-
-
-@pytest.fixture
-def ours() -> Plug:
-    return Plug(True)
-
-
 def saved(plug: Plug, path: Path, tree: Any, save_args: Any = None) -> Any:
     checkpointer = plug.checkpointer()
     checkpointer.save(path, args=PyTreeSave(tree, save_args))

@@ -34,16 +34,6 @@ from orbax_plugs import (
 )
 
 
-@pytest.fixture(params=["stock", "ours"])
-def plug(request: pytest.FixtureRequest) -> Plug:
-    return Plug(request.param == "ours")
-
-
-@pytest.fixture
-def ours() -> Plug:
-    return Plug(True)
-
-
 def roundtrip(plug: Plug, path: Path, saved: Any, restored: Any = None) -> Any:
     checkpointer = plug.checkpointer()
     if not path.exists():

@@ -13,6 +13,7 @@ import pytest
 import ostraca
 import ostraca.orbax.v1
 from orbax_plugs import assert_same, sharded, state
+from ostraca.handles import SaveHandle
 
 MakeContext = Callable[[], ocp.Context]
 
@@ -178,11 +179,14 @@ def test_a_save_that_takes_too_long(context: MakeContext, tmp_path: Path) -> Non
     assert not (tmp_path / "x").exists()
 
 
-def test_a_save_is_cancelled(context: MakeContext, tmp_path: Path) -> None:
+def test_a_save_is_cancelled(context: MakeContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cancel, told = SaveHandle.cancel, []
+    monkeypatch.setattr(SaveHandle, "cancel", lambda handle: told.append(handle) or cancel(handle))
     with ocp.training.Checkpointer(tmp_path, context=context()) as checkpointer:
         checkpointer.save(0, state(0))
         checkpointer.save_async(1, {"w": np.ones((1 << 24,), np.float32)})
         checkpointer.cancel(1)
+        assert bool(told) == (context is ostraca.orbax.v1.context)  # the engine's save, too
         checkpointer.reload()
         assert [checkpoint.step for checkpoint in checkpointer.checkpoints] == [0]
         checkpointer.save(2, state(2), force=True)  # the cancelled one may be ending still

@@ -1,4 +1,4 @@
-// What an object store must do for checkpoints to live in it: eight calls. Whoever embeds the engine brings their own.
+// What an object store must do for checkpoints to live in it: seven calls. Whoever embeds the engine brings their own.
 #pragma once
 
 #include <cstddef>

@@ -99,10 +99,7 @@ class ObjectStorage final : public Storage {
         run_(std::move(run)),
         name_(std::move(name)),
         path_(run_ + "/" + name_),
-        traits_{.io_threads = client_->concurrency(),
-                .small_reads = 4 * client_->concurrency(),
-                .has_leases = false,
-                .names_need_syncing = false} {}
+        traits_{.io_threads = client_->concurrency(), .small_reads = 4 * client_->concurrency(), .has_leases = false} {}
 
   StoreTraits traits() const override { return traits_; }
   const std::string& path() const override { return path_; }

@@ -80,8 +80,9 @@ def _entries(path: Path, place: Place) -> list[Entry]:
     """The checkpoint in a directory, if there is one, and the attempts that are not part of it."""
     entries, committed = [], ""
     if place.manifest is not None or not place.usable:
-        entries.append(_checkpoint(path) | {"tags": tags_of(place.facts()[0])})
-        committed = entries[0]["id"]
+        entry = _checkpoint(path)
+        committed = entry["id"]
+        entries.append(entry | {"tags": tags_of(place.facts(committed)[0]) if committed else []})
         if committed is None:  # which of the files are its own is not known
             return entries
     return entries + [_attempt(path, place, attempt) for attempt in place.attempts if attempt != committed]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import UnsupportedError
+from ..run_directory import MANIFEST
 
-_MANIFEST: Final = "manifest.json"
 _TREE_FILE: Final = "_METADATA"
 _SHOWN_NAMES: Final = 5
 
@@ -17,7 +17,7 @@ _SHOWN_NAMES: Final = 5
 def is_orbax(path: Path) -> bool:
     """Whether stock Orbax wrote this: a tree, or a step with one."""
     places = [path, *path.iterdir()] if path.is_dir() else []
-    return any((place / _TREE_FILE).is_file() and not (place / _MANIFEST).exists() for place in places)
+    return any((place / _TREE_FILE).is_file() and not (place / MANIFEST).exists() for place in places)
 
 
 def load(source: Path, destination: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def load(source: Path, destination: Path, arguments: argparse.Namespace) -> dict
 
 def export(source: Path, destination: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Ostraca's checkpoint, or a step of such, to Orbax's."""
-    if not any((place / _MANIFEST).exists() for place in [source, *(source.iterdir() if source.is_dir() else [])]):
+    if not any((place / MANIFEST).exists() for place in [source, *(source.iterdir() if source.is_dir() else [])]):
         raise ValueError(f"{source} is neither a checkpoint nor a step that holds one")
     skipped: list[dict[str, Any]] = []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import jax
@@ -89,8 +89,7 @@ def to_restore(args: Any) -> Restore:
     if isinstance(args, ocp.args.PyTreeRestore):
         return Restore(args.item, args.restore_args or {}, partial_restore=_is_partial(args, args.item))
     assert isinstance(args, Restore)
-    args.partial_restore = _is_partial(args, args.target)
-    return args
+    return replace(args, partial_restore=_is_partial(args, args.target))
 
 
 def _is_partial(args: Any, item: Any) -> bool:

@@ -18,8 +18,8 @@ from ..errors import FormatError
 from ..lowlevel import ArrayInfo, Reader
 from ..matching import below, named_from
 from ..reports import SaveInfo
+from ..run_directory import MANIFEST
 from ..tree import Kind, flatten
-from .handler import MANIFEST
 from .metadata import Notes
 
 TREE_FILE: Final = "_METADATA"  # in Orbax's directory of a tree

@@ -13,13 +13,13 @@ from ..handles import SaveHandle
 from ..jax import save, save_async
 from ..lowlevel import Reader
 from ..options import checked_path
+from ..run_directory import MANIFEST
 from . import metadata, restoring, stock
 from .arguments import Restore as Restore
 from .arguments import Save, to_restore
 from .directory import Directory
 from .saving import to_save
 
-MANIFEST: Final = "manifest.json"
 _SAVE_OPTIONS: Final = ("codec", "io", "threads", "coding_bytes", "staging_bytes", "timeout", "pinned_host")
 
 

@@ -33,9 +33,10 @@ import orbax.checkpoint.experimental.v1 as ocp
 from ..errors import CancelledError, UnsupportedError
 from ..handles import SaveHandle
 from ..lowlevel import Reader
+from ..run_directory import MANIFEST
 from . import abstract, metadata
 from .arguments import Restore, Save
-from .handler import MANIFEST, Handler, Running, local_path
+from .handler import Handler, Running, local_path
 
 _COPYING_SECONDS: Final = 1.0  # after which a save is thought to wait for its directory
 _OWN_HANDLER: Final = (

@@ -1,10 +1,13 @@
-// What tests publish.
+// What tests of storages write, publish and read.
 #pragma once
+
+#include <gtest/gtest.h>
 
 #include <atomic>
 #include <cstdio>
 #include <string>
 
+#include "base/limits.h"
 #include "storage/storage.h"
 
 namespace ostraca::testing {
@@ -16,6 +19,16 @@ inline Publication publication(std::string name, const std::string& text, Expect
   char token[33];
   std::snprintf(token, sizeof(token), "%032x", ++number);
   return {std::move(name), as_bytes(text), std::move(expected), token, std::move(retired)};
+}
+
+inline void write_text(Storage& storage, const std::string& name, const std::string& text) {
+  const Status status = storage.write_small(name, as_bytes(text));
+  ASSERT_TRUE(status.ok()) << status.message();
+}
+
+inline std::string read_text(Storage& storage, const std::string& name) {
+  const Result<std::string> text = storage.read_small(name, kMiB);
+  return text.ok() ? *text : "error: " + text.status().message();
 }
 
 }  // namespace ostraca::testing
