@@ -73,22 +73,10 @@ LONG_FILES: Final = {
 }
 LONG_FUNCTIONS: Final[dict[str, str]] = {}
 TOUCH_PATHS: Final = {
-    "run_directory.py": "the private door of those who delete, until the engine's serves them",
-    "catalog.py": "through run_directory",
-    "pruning.py": "through run_directory",
-    "lineage.py": "through run_directory",
-    "history.py": "through run_directory",
-    "compacting.py": "through run_directory",
     "agreement.py": "asks a file server anew",
-    "keeping.py": "through run_directory",
-    "base.py": "where the base is, by its real name",
-    "writing.py": "the real name of where a save goes",
-    "jobs.py": "which saves go to one place, by its real name",
-    "instead.py": "what a directory that is no checkpoint holds",
     "cli/__init__.py": "standard output",
     "cli/bench.py": "measures a disk",
     "cli/convert.py": "other projects' files",
-    "cli/listing.py": "through run_directory",
     "cli/orbax.py": "other projects' files",
     "cli/safetensors.py": "other projects' files",
     "orbax/converting.py": "other projects' files",

@@ -24,6 +24,7 @@
 #include "engine/on_storage.h"
 #include "engine/publish.h"
 #include "engine/stored_file.h"
+#include "engine/stores.h"
 
 namespace ostraca {
 namespace {
@@ -239,7 +240,7 @@ Result<std::string> commit_on(Storage& storage, const std::vector<FileReport>& u
 
 Result<std::string> commit(const std::string& path, const std::vector<FileReport>& reports,
                            const CommitOptions& options) {
-  return commit_on(*make_posix_storage(path), reports, options);
+  return commit_on(*open_storage(path), reports, options);
 }
 
 }  // namespace ostraca

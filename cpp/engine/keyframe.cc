@@ -9,6 +9,7 @@
 #include "base/limits.h"
 #include "checksum/crc32c.h"
 #include "engine/lifetime.h"
+#include "engine/stores.h"
 
 namespace ostraca {
 namespace {
@@ -154,7 +155,7 @@ Result<Bytes> Keyframe::read(const DataFile& file, const Extent& extent, Scratch
 }
 
 Result<std::shared_ptr<BaseSnapshot>> BaseSnapshot::open(const std::string& path, std::uint64_t budget_bytes) {
-  OSTRACA_ASSIGN_OR_RETURN(std::shared_ptr<Keyframe> keyframe, Keyframe::open(make_posix_storage(path), budget_bytes));
+  OSTRACA_ASSIGN_OR_RETURN(std::shared_ptr<Keyframe> keyframe, Keyframe::open(open_storage(path), budget_bytes));
   return std::shared_ptr<BaseSnapshot>(std::move(keyframe));
 }
 

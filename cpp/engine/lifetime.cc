@@ -11,54 +11,50 @@
 #include "base/limits.h"
 #include "container/file_format.h"
 #include "container/manifest.h"
+#include "engine/catalog.h"
 
 namespace ostraca {
 namespace {
 
-// A neighbour, and what it may hold that concerns us.
-struct Neighbour {
-  const Run::Child& child;
-  std::unique_ptr<Storage> storage;
-
-  bool has_our_files() const {
-    return !child.status.ok() ||
-           std::ranges::any_of(child.files, [](const std::string& name) { return name.ends_with(".ostraca"); });
-  }
-};
-
-// A neighbour's small file, if there is one; what cannot be read, but for want of permission, may say anything.
-std::optional<std::string> read_if_there(const Neighbour& neighbour, const std::string& name, Claim* claim) {
-  Result<std::string> text = neighbour.storage->read_small(name, kManifestBytesMax);
-  if (text.ok()) return text.take();
-  const bool is_closed = text.status().code() == Code::kNotFound || text.status().os_error() == EACCES;
-  claim->unknown |= !is_closed && neighbour.has_our_files();
-  return std::nullopt;
+bool has_our_files(const Run::Child& child) {
+  return !child.status.ok() ||
+         std::ranges::any_of(child.files, [](const ScannedFile& file) { return file.name.ends_with(".ostraca"); });
 }
 
-// Of the running saves to a neighbour.
-void add_claims_of_intents(const Neighbour& neighbour, const CheckpointId& id, Claim* claim) {
-  const Status& listed = neighbour.child.status;
-  claim->unknown |= !listed.ok() && listed.os_error() != EACCES;
-  for (const std::string& file : neighbour.child.files) {
-    if (!file.starts_with("intent-")) continue;
-    const std::optional<std::string> text = read_if_there(neighbour, file, claim);
-    const Result<Intent> intent = text ? decode_intent(*text) : Result<Intent>(not_found(file));
+// When an attempt's files last changed.
+std::int64_t changed_ns(const Run::Child& child, const CheckpointId& attempt) {
+  std::int64_t newest = 0;
+  for (const ScannedFile& file : child.files)
+    if (file.name.find(attempt.hex()) != std::string::npos) newest = std::max(newest, file.changed_ns);
+  return newest;
+}
+
+// Of the saves to a neighbour that may go on.
+void add_claims_of_intents(Run& run, const Run::Child& child, const CheckpointId& id, Claim* claim) {
+  claim->unknown |= !child.status.ok() && child.status.os_error() != EACCES;
+  for (const ScannedFile& file : child.files) {
+    if (!file.name.starts_with("intent-")) continue;
+    const Result<Intent> intent = file.contents ? decode_intent(*file.contents) : Result<Intent>(not_found(file.name));
     claim->unknown |= !intent.ok();
-    if (intent.ok() && !intent->base_directory.empty() && intent->base_id == id && saver_of(*intent) != Saver::kGone)
-      claim->by = "a save to '" + neighbour.child.name + "', by process " + std::to_string(intent->pid) + " on " +
-                  intent->host + "; let it end, or prune what it left if it is dead";
+    if (!intent.ok() || intent->base_directory.empty() || intent->base_id != id) continue;
+    const Result<std::int64_t> now = run.now(false);
+    const std::int64_t age_ns = now.ok() ? *now - changed_ns(child, intent->id) : 0;
+    const Life life = life_of(&*intent, age_ns, kGraceNs);
+    if (life == Life::kRuns || life == Life::kRecent)
+      claim->by = "a save to '" + child.name + "', by process " + std::to_string(intent->pid) + " on " + intent->host +
+                  "; let it end, or prune what it left if it is dead";
   }
 }
 
 // Of the checkpoint there. A manifest that is damaged, or of a later release, may name anything; one that is another
-// program's does not.
-void add_claim_of_manifest(const Neighbour& neighbour, const CheckpointId& id, Claim* claim) {
-  const std::optional<std::string> text = read_if_there(neighbour, kManifestName, claim);
-  if (!text) return;
-  const Result<BaseName> base = decode_base(*text);
-  claim->unknown |= !base.ok() && neighbour.has_our_files();
+// program's, or in a directory that is closed to us, does not.
+void add_claim_of_manifest(const Run& run, const Run::Child& child, const CheckpointId& id, Claim* claim) {
+  const ScannedFile& file = child.last;
+  if (file.status.code() == Code::kNotFound || file.status.os_error() == EACCES) return;
+  const Result<BaseName> base = file.contents ? decode_base(*file.contents) : Result<BaseName>(not_found(file.name));
+  claim->unknown |= !base.ok() && has_our_files(child);
   if (base.ok() && !base->directory.empty() && base->id == id)
-    claim->by = "'" + neighbour.storage->path() + "'; save to another path, or remove that one first";
+    claim->by = "'" + run.path() + "/" + child.name + "'; save to another path, or remove that one first";
 }
 
 }  // namespace
@@ -92,17 +88,16 @@ Status check_live_base(Storage& storage, const std::string& name, const Checkpoi
 Result<Claim> claim_on(Storage& storage, const CheckpointId& id) {
   OSTRACA_ASSIGN_OR_RETURN(const std::string own, storage.name());
   const std::unique_ptr<Run> run = storage.run();
-  const Result<std::vector<Run::Child>> children = run->scan();
+  const Result<std::vector<Run::Child>> children = run->scan(scan_of_intents());
   if (!children.ok() && children.status().os_error() != EACCES) return children.status();
   Claim claim{.unknown = !children.ok()};
   if (!children.ok()) return claim;
-  std::vector<Neighbour> neighbours;
-  for (const Run::Child& child : *children)
-    if (child.name != own) neighbours.push_back({child, run->checkpoint(child.name)});
-  // Intents first: a save publishes its manifest before it removes its intent, so that one of them is seen. The id
-  // alone decides: the base may have been renamed.
-  for (const Neighbour& neighbour : neighbours) add_claims_of_intents(neighbour, id, &claim);
-  for (const Neighbour& neighbour : neighbours) add_claim_of_manifest(neighbour, id, &claim);
+  // The id alone decides: the base may have been renamed.
+  for (const Run::Child& child : *children) {
+    if (child.name == own || !child.is_directory) continue;
+    add_claims_of_intents(*run, child, id, &claim);
+    add_claim_of_manifest(*run, child, id, &claim);
+  }
   return claim;
 }
 
@@ -133,6 +128,13 @@ Saver saver_of(const Intent& intent) {
   // Without /proc the number has to do.
   const bool gone = start_ticks(::getpid()) || (::kill(static_cast<pid_t>(intent.pid), 0) != 0 && errno == ESRCH);
   return gone ? Saver::kGone : Saver::kRuns;
+}
+
+Life life_of(const Intent* intent, std::int64_t age_ns, std::int64_t grace_ns) {
+  const Saver saver = intent != nullptr ? saver_of(*intent) : Saver::kUnknown;
+  if (saver == Saver::kRuns) return Life::kRuns;
+  if (age_ns >= grace_ns) return Life::kOver;
+  return saver == Saver::kGone ? Life::kGone : Life::kRecent;
 }
 
 }  // namespace ostraca

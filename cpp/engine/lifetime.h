@@ -71,4 +71,16 @@ Result<InPlace> manifest_in_place(Storage& storage);
 enum class Saver { kRuns, kGone, kUnknown };
 Saver saver_of(const Intent& intent);
 
+// Whether an attempt to save may go on: the one answer. By its intent (null: it has none that can be read), and the age
+// of the newest of its files by the store's clock.
+enum class Life {
+  kRuns,    // its process runs, on this machine
+  kRecent,  // somebody wrote to it, or its files came here, within the grace period
+  kGone,    // the same, but its process is gone
+  kOver,    // none of it
+};
+Life life_of(const Intent* intent, std::int64_t age_ns, std::int64_t grace_ns);
+// Longer than any save is silent, and than readers go on that the server gives no lease: nanoseconds.
+inline constexpr std::int64_t kGraceNs = 3'600'000'000'000;
+
 }  // namespace ostraca

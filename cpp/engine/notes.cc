@@ -6,8 +6,10 @@
 #include "base/limits.h"
 #include "container/file_format.h"
 #include "container/manifest.h"
+#include "engine/catalog.h"
 #include "engine/on_storage.h"
 #include "engine/stored_file.h"
+#include "engine/stores.h"
 
 namespace ostraca {
 namespace {
@@ -42,27 +44,21 @@ Result<CheckpointId> id_of(Storage& storage) {
 
 Result<Notes> read_notes_on(Storage& storage, const std::optional<CheckpointId>& about) {
   while (true) {
-    Notes notes;
-    if (about) {
-      notes.id = *about;
-    } else {
-      OSTRACA_ASSIGN_OR_RETURN(notes.id, id_of(storage));
-    }
+    const Result<CheckpointId> id = about ? Result<CheckpointId>(*about) : id_of(storage);
+    if (!id.ok()) return id.status();
+    NotesAbout notes(*id);
     OSTRACA_ASSIGN_OR_RETURN(const std::vector<Numbered> found, all_notes(storage));
-    if (!found.empty()) notes.last = found.front().number;
     bool vanished = false;  // newer ones have taken the place of one, so that it was removed
-    for (std::size_t i = 0; i < found.size() && notes.number == 0 && !vanished; ++i) {
-      const Result<std::string> text = storage.read_small(found[i].name, kNotesBytesMax);
+    for (const Numbered& one : found) {
+      const Result<std::string> text = storage.read_small(one.name, kNotesBytesMax);
       if (text.status().code() == Code::kSystem) return text.status();
       vanished = text.status().code() == Code::kNotFound;
-      Result<Note> note = text.ok() ? decode_note(*text) : Result<Note>(text.status());
-      if (note.ok() && note->id == notes.id) {
-        notes.facts = std::move(note->facts);
-        notes.number = found[i].number;
-      }
-      notes.unknown |= !note.ok();
+      if (vanished || notes.take(one.number, text.ok() ? decode_note(*text) : Result<Note>(text.status()))) break;
     }
-    if (!vanished) return notes;
+    if (vanished) continue;
+    Notes result = notes.notes();
+    if (!found.empty()) result.last = found.front().number;
+    return result;
   }
 }
 
@@ -108,11 +104,11 @@ Status write_notes_on(Storage& storage, const Notes& after, const std::string& f
 }
 
 Result<Notes> read_notes(const std::string& path, const std::optional<CheckpointId>& about) {
-  return read_notes_on(*make_posix_storage(path), about);
+  return read_notes_on(*open_storage(path), about);
 }
 
 Status write_notes(const std::string& path, const Notes& after, const std::string& facts, bool ahead) {
-  return write_notes_on(*make_posix_storage(path), after, facts, ahead);
+  return write_notes_on(*open_storage(path), after, facts, ahead);
 }
 
 }  // namespace ostraca

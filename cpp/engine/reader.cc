@@ -16,6 +16,7 @@
 #include "engine/read_pipeline.h"
 #include "engine/read_plan.h"
 #include "engine/stored_file.h"
+#include "engine/stores.h"
 
 namespace ostraca {
 namespace {
@@ -390,7 +391,7 @@ Result<std::unique_ptr<Reader>> open_reader(std::unique_ptr<Storage> storage, Re
 }
 
 Result<std::unique_ptr<Reader>> Reader::open(const std::string& path, ReaderOptions options) {
-  return open_reader(make_posix_storage(path), options);
+  return open_reader(open_storage(path), options);
 }
 
 }  // namespace ostraca

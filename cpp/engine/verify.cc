@@ -12,6 +12,7 @@
 #include "engine/on_storage.h"
 #include "engine/read_pipeline.h"
 #include "engine/stored_file.h"
+#include "engine/stores.h"
 
 namespace ostraca {
 namespace {
@@ -372,7 +373,7 @@ Result<VerifyReport> verify_on(Storage& storage, bool deep, unsigned threads, co
 }
 
 Result<VerifyReport> verify(const std::string& path, bool deep, unsigned threads, const Poll& poll) {
-  return verify_on(*make_posix_storage(path), deep, threads, poll);
+  return verify_on(*open_storage(path), deep, threads, poll);
 }
 
 }  // namespace ostraca

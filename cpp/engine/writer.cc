@@ -23,6 +23,7 @@
 #include "engine/leaf_table.h"
 #include "engine/lifetime.h"
 #include "engine/on_storage.h"
+#include "engine/stores.h"
 #include "engine/write_pipeline.h"
 #include "engine/write_plan.h"
 
@@ -358,7 +359,7 @@ void WriterImpl::abort() {
 }  // namespace
 
 Result<std::unique_ptr<Writer>> Writer::create(const std::string& path, WriterOptions options) {
-  return create_writer(make_posix_storage(path), std::move(options));
+  return create_writer(open_storage(path), std::move(options));
 }
 
 Result<std::unique_ptr<Writer>> create_writer(std::unique_ptr<Storage> storage, WriterOptions options) {

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -136,6 +138,12 @@ class Storage {
   // say that a directory is synced, but not that a file is.
   virtual Status sync_file(const std::string& name) = 0;
   virtual Status remove(const std::string& name) = 0;  // absent is ok
+  // Takes the name from exactly this version of a file, which has another one from then on, and is dated now: first, so
+  // that it never looks older than that. kExists: the version is not there any more, and nothing changed. A file that
+  // has the other name is replaced.
+  virtual Status retire(const std::string& name, const std::string& version, const std::string& retired) = 0;
+  // Gives a retired file its name again, unless another has it: then the retired one goes.
+  virtual Status restore(const std::string& retired, const std::string& name) = 0;
   // Removes the directories that create_directory made, those of them that are empty. Best effort.
   virtual void remove_created_directories() = 0;
   virtual Result<std::vector<std::string>> list() = 0;  // names of plain files, sorted; no directory: kNotFound
@@ -146,22 +154,71 @@ class Storage {
   // For who replaces or removes what has this name, or puts something there: exclusive among those, and nothing to
   // readers. It is on the name: there need not be a file. Waits for whoever has it; after a minute kSystem, ETIMEDOUT.
   virtual Result<std::unique_ptr<Lease>> lease_replacing(const std::string& name) = 0;
+  // The two for who removes: they never wait, and somebody else's lease is kSystem, EWOULDBLOCK. The first is exclusive
+  // against those who read the file. The second is lease_replacing(), but that it holds nothing on a full disk: what is
+  // to be removed makes room.
+  virtual Result<std::unique_ptr<Lease>> lease_exclusive(const std::string& name) = 0;
+  virtual Result<std::unique_ptr<Lease>> lease_removing(const std::string& name) = 0;
+};
+
+// A file that a scan saw.
+struct ScannedFile {
+  enum class Kind { kPlain, kLink, kOther };  // kOther: a directory, a pipe, a device
+
+  std::string name;
+  Kind kind = Kind::kPlain;
+  std::uint64_t bytes = 0;
+  std::int64_t changed_ns = 0;          // since 1970, by the store's clock: the later of modification and change
+  std::int64_t modified_ns = 0;         // which copying tools bring along
+  std::string version;                  // of a document
+  std::optional<std::string> contents;  // of a document whose version was not known
+  Status status;                        // why it, or its contents, could not be read
+};
+
+// What a scan reads beside names, sizes and dates.
+struct ScanOptions {
+  std::function<bool(const std::string& name)> is_document;  // whose contents are wanted; null: of none
+  std::function<bool(const std::string& name, const std::string& version)> is_known;  // and are had; null: none is
+  std::size_t document_bytes_max = 0;                                                 // a larger one is kFormat
+  // A document that is looked at after all others of its directory were read, listed or not, and through a link.
+  std::string last = {};
+  bool last_only = false;  // nothing else is looked at; of `last` its date, no contents
 };
 
 // A directory, or prefix, of checkpoints. Thread-safe.
 class Run {
  public:
-  // A directory in the run, or a symbolic link to one; and the plain files in it, sorted.
+  // A directory in the run, or a symbolic link.
   struct Child {
     std::string name;
-    std::vector<std::string> files;
-    Status status;  // why `files` could not be listed
+    bool is_link = false;
+    std::string leads_to = {};    // of a link: the child to which or into which it leads; empty: elsewhere, or nowhere
+    bool leads_to_whole = false;  // to that child itself
+    bool is_directory = true;     // false: a link that leads into the run, or to no directory; then there are no files
+    std::string identity = {};    // which directory it is, for child()
+    std::int64_t changed_ns = 0;  // the directory itself
+    std::vector<ScannedFile> files = {};  // sorted by name, without links and `last`
+    std::vector<std::string> links = {};  // the children to which symbolic links in it lead, or into which
+    ScannedFile last = {.status = not_found({})};
+    Status status = {};  // why not all of this is known
   };
 
   virtual ~Run() = default;
   virtual const std::string& path() const = 0;  // for messages
   virtual std::unique_ptr<Storage> checkpoint(const std::string& name) = 0;
-  virtual Result<std::vector<Child>> scan() = 0;  // sorted by name; in one listing where the store can
+  // The same of a directory that a scan saw, and of no other that has its name now: kNotFound.
+  virtual Result<std::unique_ptr<Storage>> child(const std::string& name, const std::string& identity) = 0;
+  // All children, sorted by name; in one listing where the store can. A file that vanishes meanwhile is left out.
+  virtual Result<std::vector<Child>> scan(const ScanOptions& options) = 0;
+  // When a child last came, went or was renamed, nanoseconds since 1970; 0 where the store does not say.
+  virtual Result<std::int64_t> changed_ns() = 0;
+  // The run itself, as if it were a child.
+  virtual Child itself(const ScanOptions& options) = 0;
+  // The time, nanoseconds since 1970, of the clock that dates what changes here. Where it takes a write to learn it,
+  // and there may be none, this machine's.
+  virtual Result<std::int64_t> now(bool may_write) = 0;
+  // Removes a child's directory if it is empty; otherwise it stays, and that is ok.
+  virtual Status remove_directory(const std::string& name) = 0;
 };
 
 // A file's name: one path component of at most kNameBytesMax bytes.
@@ -171,5 +228,7 @@ std::string temporary_name(const std::string& token);
 
 std::unique_ptr<Storage> make_posix_storage(const std::string& directory);
 std::unique_ptr<Run> make_posix_run(const std::string& directory);
+// Links followed as far as they lead; what is not there is taken as it is.
+std::string posix_real_path(const std::string& path);
 
 }  // namespace ostraca

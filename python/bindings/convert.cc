@@ -50,6 +50,8 @@ py::str text(const std::string& engine_text) {
   return py::module_::import("ostraca.printing").attr("escaped")(py::reinterpret_steal<py::str>(decoded));
 }
 
+py::object exception_or_none(const Status& status) { return status.ok() ? py::none() : exception_of(status); }
+
 void raise_if_error(const Status& status) {
   if (status.ok()) return;
   const py::object exception = in_python([&status] { return exception_of(status); });

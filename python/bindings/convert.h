@@ -26,6 +26,9 @@ struct SystemPath {
 // What the engine says, for people: what of its names and paths is no printable text is escaped.
 py::str text(const std::string& engine_text);
 
+// The Python exception of a status; None if it is ok.
+py::object exception_or_none(const Status& status);
+
 // Raises the Python exception of a status that is not ok. REQUIRES: the GIL.
 void raise_if_error(const Status& status);
 
@@ -68,6 +71,7 @@ bool is_big_endian(const py::array& array);
 
 void bind_writer(py::module_& module);
 void bind_reader(py::module_& module);
+void bind_run(py::module_& module);
 
 }  // namespace ostraca::python
 

@@ -68,6 +68,7 @@ PYBIND11_MODULE(_core, m) {
   m.attr("VERSION") = OSTRACA_VERSION;
   bind_writer(m);
   bind_reader(m);
+  bind_run(m);
   m.def("allocate", &allocate, py::arg("nbytes"));
   m.def("content_hash", &hash_of, py::arg("array"));
   m.def("release_free_memory", &release_free_memory, py::call_guard<GilReleased>());

@@ -141,6 +141,72 @@ def verify(
 ) -> tuple[int, int, list[Place], list[Place]]:
     """Returns chunks, bytes, the damage found, and the places that the system did not let be read."""
 
+# Name, kind ("plain", "link", "other"), bytes, when it changed (nanoseconds since 1970, by the store's clock), version
+# and contents of a document that was not seen before, why it could not be read.
+ScannedFile = tuple[str, str, int, int, bytes, bytes | None, Exception | None]
+# Name, whether it is a link, the child to which or into which that leads, whether to that itself, whether it can hold
+# files, identity, when the directory itself changed, files without links and manifest, the children that links in it
+# lead to, the manifest, why not all of this is known.
+Child = tuple[
+    str, bool, str, bool, bool, bytes, int, list[ScannedFile], list[str], ScannedFile | None, Exception | None
+]
+
+class Lease:
+    """Held in a with block."""
+
+    def __enter__(self) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
+
+class Storage:
+    """A checkpoint's directory that a scan saw. Errors are `OSError`, and BlockingIOError where another has a lease."""
+
+    def read(self, name: str) -> tuple[bytes, bytes]: ...  # contents and version
+    def facts(self, id: str) -> tuple[str, bool]: ...  # noted about a checkpoint: see facts_among
+    def retire(self, name: str, version: bytes, retired: str) -> None: ...  # ExistsError: another version is there
+    def restore(self, retired: str, name: str) -> None: ...
+    def remove(self, name: str) -> None: ...  # absent is fine
+    def sync(self) -> None: ...  # names
+    def lease_exclusive(self, name: str) -> Lease: ...  # against readers
+    def lease_removing(self, name: str) -> Lease: ...  # against those who replace it
+
+class Run:
+    """A directory of checkpoints. Remembers which documents it has handed over: those come without contents again."""
+
+    def __init__(self, path: str) -> None: ...
+    @property
+    def path(self) -> str: ...
+    def scan(self) -> list[Child]: ...  # by name
+    def changed_ns(self) -> int: ...  # when a child last came, went or was renamed; 0: the store does not say
+    def itself(self) -> Child: ...  # as if it were a child
+    def now(self, may_write: bool) -> int: ...  # nanoseconds since 1970, by the store's clock
+    def child(self, name: str, identity: bytes) -> Storage: ...  # NotFoundError: another has its name now
+    def remove_directory(self, name: str) -> None: ...  # if it is empty
+    def created_last(self) -> int: ...  # when its newest checkpoint was, nanoseconds since 1970; 0: there is none
+    # What `check` says, for each name and identity; many at a time.
+    def check(self, children: Sequence[tuple[str, bytes]]) -> list[Exception | None]: ...
+
+MANIFEST: str  # the name of a manifest
+GRACE_SECONDS: float  # longer than any save is silent, and than readers go on that the server gives no lease
+
+def real_path(path: str) -> str:
+    """Links followed as far as they lead; the place need not be there."""
+
+def check(path: str) -> Exception | None:
+    """Why a checkpoint's manifest or index cannot be used, or its files are not there in their sizes."""
+
+def facts_among(documents: Sequence[tuple[int, bytes | None]], id: str) -> tuple[str, bool]:
+    """The facts, as JSON text, in the newest numbered notes about a checkpoint; whether a newer one is unreadable."""
+
+def life(intent: bytes | None, age_seconds: float, grace_seconds: float) -> str:
+    """Whether an attempt to save may go on, by its intent and the age of its newest file: the one answer.
+
+    "runs": its process does, here. "recent": somebody wrote to it, or it came here, within the grace period. "gone":
+    the same, but its process is gone. "over": none of it.
+    """
+
+def wrap_stores(wrapper: int) -> None:
+    """For tests: the address of a StoreWrapper (cpp/engine/stores.h), in which all stores are from now on. 0: none."""
+
 def base_of(text: bytes) -> tuple[str, str] | None:
     """Verifies a manifest or an intent of any features, and returns the base it names: directory and id.
 

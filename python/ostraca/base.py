@@ -6,7 +6,7 @@ import os
 from typing import Final, Self, SupportsIndex
 
 from . import _core, options
-from .errors import MismatchError
+from .errors import MismatchError, NotFoundError
 from .instead import explained
 from .options import StrPath
 from .uncopied import Uncopied
@@ -87,7 +87,7 @@ def for_save(base: Base, path: str) -> _core.BaseSnapshot | None:
     if base is None:
         return None
     found = base.core() if isinstance(base, BaseSnapshot) else _opened(base, 0)
-    keyframe, target = os.path.realpath(found.path), os.path.realpath(path)
+    keyframe, target = _core.real_path(found.path), _core.real_path(path)
     if keyframe == target:
         raise MismatchError(f"base: {path!r} cannot be overwritten by a checkpoint that needs it; save beside it")
     beside, place = os.path.dirname(keyframe), os.path.dirname(target)  # noqa: PTH120
@@ -111,7 +111,7 @@ def _opened(path: StrPath, budget_bytes: int) -> _core.BaseSnapshot:
         raise TypeError(f"a base is a path or a BaseSnapshot, not {type(path).__name__}")
     where = options.checked_path(path)
     with explained(where):
-        # Its own name goes into the manifest: a link may lead elsewhere later. Of one that leads nowhere the engine
-        # says so.
-        real = os.path.realpath(where)
-        return _core.BaseSnapshot(real if os.path.exists(real) else where, budget_bytes)  # noqa: PTH110
+        try:  # its own name goes into the manifest: a link may lead elsewhere later
+            return _core.BaseSnapshot(_core.real_path(where), budget_bytes)
+        except NotFoundError:
+            return _core.BaseSnapshot(where, budget_bytes)  # which says where a link leads

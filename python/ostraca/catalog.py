@@ -6,23 +6,22 @@ checkpoint, and an id or a name that was not checked becomes part of no path.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import os
 import re
-import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from . import _core, noting, run_directory
+from . import _core, noting
+from ._core import MANIFEST
 from .errors import CorruptionError, OstracaError
 from .reports import Manifest
-from .run_directory import LOCK, MANIFEST
 from .upkeep_reports import CheckpointRecord
 
+LOCK: Final = MANIFEST + ".lock"  # is there while somebody replaces or removes the manifest
 SCANS_MAX: Final = 8  # of a directory that does not hold still
 PAUSE_SECONDS: Final = 0.001  # after two scans that differ, twice as long each time
 _FILE: Final = re.compile(
@@ -44,6 +43,7 @@ class Intent(NamedTuple):
     """A save that was begun. `readable` is False where the file is cut off, or is no intent."""
 
     readable: bool = False
+    text: bytes | None = None
     base_id: str = ""
     created: str = ""  # UTC
     host: str = ""
@@ -56,15 +56,16 @@ class Place:
     """One child of the directory."""
 
     name: str
-    inode: tuple[int, int] = (0, 0)  # and device
+    identity: bytes = b""  # which directory it is
     changed: float = 0.0  # the directory itself
     attempts: dict[str, list[File]] = field(default_factory=dict)  # by id
     intents: dict[str, Intent] = field(default_factory=dict)
     tombstones: dict[str, Manifest | None] = field(default_factory=dict)  # None: it cannot be read
-    notes: dict[int, tuple[str, dict[str, Any]] | None] = field(default_factory=dict)  # by number: about whom, and what
+    notes: dict[int, bytes | None] = field(default_factory=dict)  # by number; None: they cannot be read
     manifest: Manifest | None = None
     links: list[str] = field(default_factory=list)  # other places that symbolic links in this one lead to
     lock: float | None = None  # when the lease's file last changed
+    absent: bool = False  # there is no such directory
     foreign: bool = False  # its manifest.json is another program's
     trouble: str = ""  # why it cannot be known what it holds: then nothing in it may go
     refused_base: str = ""  # the base's id in a manifest that can be trusted for nothing else
@@ -76,14 +77,10 @@ class Place:
 
     def facts(self, attempt: str) -> tuple[dict[str, Any], bool]:
         """What is noted about a checkpoint that is here; and whether something newer is, that cannot be read."""
-        unknown = False
-        for number in sorted(self.notes, reverse=True):
-            note = self.notes[number]
-            if note is None:
-                unknown = True
-            elif note[0] == attempt:
-                return note[1], unknown
-        return {}, unknown
+        if not self.notes:
+            return {}, False
+        facts, unknown = _core.facts_among(list(self.notes.items()), attempt)
+        return noting.decoded(facts), unknown
 
     def holds(self, attempt: str) -> bool:
         """Whether this checkpoint is here, perhaps removed."""
@@ -112,7 +109,7 @@ class Listing:
         """Equal for two scans between which nothing came, went or was renamed."""
         files = [{attempt: [file.name for file in some] for attempt, some in p.attempts.items()} for p in self.places]
         places = self.places + self.elsewhere
-        whole = [(p.name, p.inode, p.trouble, p.manifest and p.manifest.id, p.intents) for p in places]
+        whole = [(p.name, p.identity, p.trouble, p.manifest and p.manifest.id, p.intents) for p in places]
         return [self.changed, self.links, whole, files]
 
     def kept_by_links(self) -> dict[str, str]:
@@ -122,12 +119,11 @@ class Listing:
 
 
 class Catalog:
-    """An open directory of checkpoints. Documents that did not change are decoded once."""
+    """A directory of checkpoints. Documents that did not change are read and decoded once."""
 
-    def __init__(self, run: int, path: str) -> None:
-        self._run = run
-        self._path = os.path.realpath(path)
-        self._decoded: dict[tuple[Any, ...], Any] = {}
+    def __init__(self, path: str) -> None:
+        self.run = _core.Run(path)
+        self._decoded: dict[tuple[str, bytes], _Decoded] = {}
 
     def settled(self) -> tuple[Listing, str]:
         """A scan during which nothing was renamed; or the last of some, and why it may have missed something."""
@@ -143,150 +139,114 @@ class Catalog:
         return listing, "the directory did not hold still while it was read"
 
     def scan(self) -> Listing:
-        """All child directories, by name. Intents are read first, then manifests: a save publishes its manifest before
-        it removes its intent, so that one of them is seen."""
-        about = os.fstat(self._run)
-        with os.scandir(self._run) as entries:
-            found = sorted((entry.name, *_kind(entry)) for entry in entries if entry.name != _PASSED_OVER)
-        places = [Place(name) for name, linked, directory in found if directory and not linked]
-        links = [self._link(name) for name, linked, _ in found if linked]
-        elsewhere = [Place(link.name) for link in links if not link.place and self._is_directory(link.name)]
-        for look in (self._read_files, self._read_manifest):
-            for place in places:
-                self._look(place, look)
-            for place in elsewhere:
-                self._look(place, look, follow=True)
-        return Listing(places, links, elsewhere, about.st_mtime_ns)
+        """All child directories, by name. Of each, intents are read first, then the manifest: a save publishes its
+        manifest before it removes its intent, so that one of them is seen."""
+        changed = self.run.changed_ns()
+        places: list[Place] = []
+        links: list[Link] = []
+        elsewhere: list[Place] = []
+        for child in self.run.scan():
+            name, is_link, leads_to, whole, is_directory, *_, error = child
+            if name == _PASSED_OVER:
+                continue
+            if is_link:
+                trouble = f"it cannot be followed: {_said(error)}" if error and not is_directory else ""
+                links.append(Link(name, leads_to, leads_to if whole else "", trouble))
+            if is_directory:
+                (elsewhere if is_link else places).append(self._place(child))
+        return Listing(places, links, elsewhere, changed)
 
     def itself(self) -> Place:
         """The directory, which may be a checkpoint."""
-        place = Place(".")
-        for look in (self._read_files, self._read_manifest):
-            self._look(place, look)
+        return self._place(self.run.itself())
+
+    def _place(self, child: _core.Child) -> Place:
+        name, _, _, _, _, identity, changed_ns, files, links, manifest, error = child
+        place = Place(name, identity, changed_ns / 1e9, links=links)
+        for file in files:
+            self._add(place, file)
+        if manifest is not None:
+            self._add_manifest(place, manifest)
+        if error is not None and not place.trouble:
+            place.trouble = place.unknown = _trouble(name, error)
+            place.absent = not identity and isinstance(error, FileNotFoundError | NotADirectoryError)
         return place
 
-    def facts(self, name: str, fd: int, attempt: str) -> tuple[dict[str, Any], bool]:
-        """What is noted now about a checkpoint in an open child directory; see `Place.facts`."""
-        place = Place(name)
-        self._read_files(place, fd)
-        return place.facts(attempt)
-
-    def _is_directory(self, link: str) -> bool:
-        try:
-            return stat.S_ISDIR(os.stat(link, dir_fd=self._run).st_mode)
-        except OSError:
-            return False
-
-    def _look(self, place: Place, look: Callable[[Place, int], None], *, follow: bool = False) -> None:
-        try:
-            fd = run_directory.open_child(self._run, place.name, follow=follow)
-        except OSError as error:
-            vanished = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
-            why = "it vanished while it was looked at" if vanished else error.strerror or str(error)
-            place.trouble = place.unknown = why
-            return
-        try:
-            look(place, fd)
-        except OSError as error:
-            place.trouble = place.unknown = f"{error.filename or place.name}: {error.strerror}"
-        finally:
-            os.close(fd)
-
-    def _link(self, name: str) -> Link:
-        """Where a link, given by its path in the directory, leads to."""
-        try:
-            real = os.path.realpath(os.path.join(self._path, name), strict=True)  # noqa: PTH118
-        except OSError as error:
-            nowhere = error.errno in (errno.ENOENT, errno.ENOTDIR)
-            return Link(name, trouble="" if nowhere else f"it cannot be followed: {error.strerror}")
-        inside = real.startswith(self._path.rstrip("/") + "/")
-        parts = os.path.relpath(real, self._path).split("/") if inside else [""]
-        is_place = len(parts) == 1 and os.path.isdir(real)  # noqa: PTH112
-        return Link(name, parts[0], parts[0] if is_place else "")
-
-    def _read_files(self, place: Place, fd: int) -> None:
-        about = os.fstat(fd)
-        place.inode, place.changed = (about.st_dev, about.st_ino), run_directory.changed(about)
-        with os.scandir(fd) as entries:
-            names = sorted((entry.name, entry.is_symlink()) for entry in entries)
-        for name, linked in names:
-            if linked:
-                if to := self._link(f"{place.name}/{name}").place:
-                    place.links.append(to)
-            elif name.startswith("notes-") and (number := _core.notes_number(os.fsencode(name))):
-                with contextlib.suppress(FileNotFoundError):
-                    self._read_notes(place, fd, name, number)
-            elif (match := _FILE.fullmatch(name)) or name == LOCK:
-                with contextlib.suppress(FileNotFoundError):
-                    self._read_file(place, fd, name, match)
-
-    def _read_file(self, place: Place, fd: int, name: str, match: re.Match[str] | None) -> None:
-        about = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        plain, changed = stat.S_ISREG(about.st_mode), run_directory.changed(about)
-        if match is None:
+    def _add(self, place: Place, file: _core.ScannedFile) -> None:
+        name, kind, nbytes, changed_ns, *_ = file
+        plain, changed = kind == "plain", changed_ns / 1e9
+        if match := _FILE.fullmatch(name):
+            kind, attempt = match[1] or match[2] or match[4], match[3] or match[5]
+            if kind == "intent":
+                place.intents[attempt] = self._decode(file, lambda text: _intent(text, attempt)).value or Intent()
+            elif kind == "tombstone" and plain:
+                place.tombstones[attempt] = self._decode(file, parse).value
+            if plain:  # what is not is none of ours, whatever it is called
+                place.attempts.setdefault(attempt, []).append(File(name, kind, nbytes, changed))
+        elif name == LOCK:
             place.lock = changed if plain else None
+        elif name.startswith("notes-") and (number := _core.notes_number(os.fsencode(name))):
+            note = self._decode(file, _note).value
+            place.notes[number] = note and note[1]
+            if note:
+                place.attempts.setdefault(note[0], []).append(File(name, "notes", nbytes, changed))
+
+    def _add_manifest(self, place: Place, file: _core.ScannedFile) -> None:
+        _, kind, *_, error = file
+        if kind == "link" and isinstance(error, FileNotFoundError):
+            place.trouble = place.unknown = f"{MANIFEST} is a symbolic link that leads nowhere"
             return
-        kind, attempt = match[1] or match[2] or match[4], match[3] or match[5]
-        if kind == "intent":
-            place.intents[attempt] = self._decode(fd, name, lambda text: _intent(text, attempt)) if plain else Intent()
-        elif kind == "tombstone" and plain:
-            place.tombstones[attempt] = self._decode(fd, name, _manifest_or_none)
-        if plain:  # what is not is none of ours, whatever it is called
-            place.attempts.setdefault(attempt, []).append(File(name, kind, about.st_size, changed))
-
-    def _read_notes(self, place: Place, fd: int, name: str, number: int) -> None:
-        about = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        plain = stat.S_ISREG(about.st_mode)
-        note = place.notes[number] = self._decode(fd, name, _note_or_none) if plain else None
-        if note is not None:
-            file = File(name, "notes", about.st_size, run_directory.changed(about))
-            place.attempts.setdefault(note[0], []).append(file)
-
-    def _read_manifest(self, place: Place, fd: int) -> None:
-        try:
-            place.manifest = self._decode(fd, MANIFEST, parse)
-        except FileNotFoundError:
-            if is_link(fd, MANIFEST):
-                place.trouble = place.unknown = f"{MANIFEST} is a symbolic link that leads nowhere"
-        except run_directory.NotPlainError as error:
+        if isinstance(error, OSError):
+            return  # it is the place's trouble
+        if kind == "other":
             place.foreign = not place.attempts
             if not place.foreign:
-                place.trouble = place.unknown = f"{MANIFEST}: {error.strerror}"
-        except (OstracaError, ValueError) as error:
+                place.trouble = place.unknown = f"{MANIFEST}: it is not a plain file"
+            return
+        manifest, error, text = self._decode(file, parse)
+        if error is not None:
             place.foreign = not place.attempts and isinstance(error, CorruptionError)
             if not place.foreign:
                 place.trouble = f"its manifest cannot be used: {error}"
-                place.refused_base, place.unknown = _refused_base(run_directory.read(fd, MANIFEST), place.trouble)
+                place.refused_base, place.unknown = _refused_base(text, place.trouble)
+        elif kind == "link":  # to another checkpoint's, perhaps
+            place.trouble = place.unknown = f"{MANIFEST} is a symbolic link"
+            place.refused_base = manifest.base[1] if manifest.base else ""
         else:
-            if is_link(fd, MANIFEST):  # to another checkpoint's, perhaps
-                place.trouble = place.unknown = f"{MANIFEST} is a symbolic link"
-                place.refused_base = place.manifest.base[1] if place.manifest and place.manifest.base else ""
-                place.manifest = None
+            place.manifest = manifest
 
-    def _decode(self, fd: int, name: str, decode: Callable[[bytes], Any]) -> Any:
-        file = run_directory.open_plain(fd, name)
-        with os.fdopen(file, "rb") as stream:
-            about = os.fstat(file)
-            key = (name, about.st_dev, about.st_ino, about.st_mtime_ns, about.st_ctime_ns, about.st_size)
-            if key not in self._decoded:
-                self._decoded[key] = decode(stream.read(run_directory.DOCUMENT_BYTES_MAX + 1))
-        return self._decoded[key]
-
-
-def _kind(entry: os.DirEntry[str]) -> tuple[bool, bool]:
-    """Whether it is a symbolic link, and whether a directory, or may be one."""
-    try:
-        return entry.is_symlink(), entry.is_dir(follow_symlinks=False)
-    except OSError:
-        return False, True
+    def _decode(self, file: _core.ScannedFile, decode: Callable[[bytes], Any]) -> _Decoded:
+        name, _, _, _, version, contents, error = file
+        if contents is None:
+            return self._decoded.get((name, version), _Decoded(None, error, b""))
+        try:
+            decoded = _Decoded(decode(contents), None, b"")
+        except (OstracaError, ValueError) as raised:
+            decoded = _Decoded(None, raised, contents)
+        self._decoded[name, version] = decoded
+        return decoded
 
 
-def is_link(fd: int, name: str) -> bool:
-    """Whether a file of an open directory is a symbolic link."""
-    try:
-        return stat.S_ISLNK(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
-    except FileNotFoundError:
-        return False
+class _Decoded(NamedTuple):
+    """A document: what it says, or why it cannot be used, and its text then."""
+
+    value: Any
+    error: Exception | None
+    text: bytes
+
+
+def _said(error: Exception) -> str:
+    code = error.errno if isinstance(error, OSError) else None
+    return os.strerror(code) if code else str(error)
+
+
+def _trouble(place: str, error: Exception) -> str:
+    """Why it is not known what a place, or a file in it, holds."""
+    file = os.fsdecode(error.filename) if isinstance(error, OSError) and error.filename else ""
+    if file not in ("", place):
+        return f"{file}: {_said(error)}"
+    vanished = isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, None)
+    return "it vanished while it was looked at" if vanished else _said(error)
 
 
 def parse(text: bytes) -> Manifest:
@@ -294,27 +254,15 @@ def parse(text: bytes) -> Manifest:
     return Manifest.parse(MANIFEST, text)
 
 
-def _manifest_or_none(text: bytes) -> Manifest | None:
-    try:
-        return parse(text)
-    except (OstracaError, ValueError):
-        return None
-
-
-def _note_or_none(text: bytes) -> tuple[str, dict[str, Any]] | None:
-    try:
-        attempt, facts = _core.note_of(text)
-        return attempt, noting.decoded(facts)
-    except (OstracaError, ValueError):
-        return None
+def _note(text: bytes) -> tuple[str, bytes]:
+    attempt, facts = _core.note_of(text)
+    noting.decoded(facts)
+    return attempt, text
 
 
 def _intent(text: bytes, attempt: str) -> Intent:
-    try:
-        own, base, created, host, pid, process = _core.intent_of(text)
-    except (OstracaError, ValueError):
-        return Intent()  # cut off: it is being written, or its save was killed there
-    return Intent(own == attempt, base[1] if base else "", created, host, pid, process)
+    own, base, created, host, pid, process = _core.intent_of(text)  # fails if it is cut off: being written, or killed
+    return Intent(own == attempt, text, base[1] if base else "", created, host, pid, process)
 
 
 def _refused_base(text: bytes, why: str) -> tuple[str, str]:
@@ -381,10 +329,11 @@ def claims(listing: Listing, unsettled: str, now: float, grace: float) -> Claims
 def is_live(place: Place, attempt: str, now: float, grace: float) -> str:
     """Why an attempt to save may still be going on, or be on its way here; empty if it cannot."""
     intent = place.intents.get(attempt)
-    if intent is not None and intent.process == "runs":
-        return f"process {intent.pid} is saving it"
     seconds = age(_newest(place, attempt), now)
-    return f"a save wrote to it, or it came here, {seconds:.0f} seconds ago" if seconds < grace else ""
+    life = _core.life(intent and intent.text, seconds, grace)
+    if intent is not None and life == "runs":
+        return f"process {intent.pid} is saving it"
+    return "" if life == "over" else f"a save wrote to it, or it came here, {seconds:.0f} seconds ago"
 
 
 def age(changed: float, now: float) -> float:

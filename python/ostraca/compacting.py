@@ -61,7 +61,7 @@ def compact(path: StrPath, *, dry_run: bool = False) -> CompactReport:
         base = lineage.base_state(where, manifest.base)
         if base is None:
             return CompactReport(where, bool(dry_run), None, before, before, 0, [], time.monotonic() - started)
-        own = os.path.basename(os.path.realpath(where))  # noqa: PTH119
+        own = os.path.basename(_core.real_path(where))  # noqa: PTH119
         others = [name for name in lineage.deltas_of(where, base.id) if name != own]
         after = _most_bytes(reader, manifest) if dry_run else _rewrite(reader, manifest, where).info.stored_bytes
     base_bytes = base.manifest.info.stored_bytes if base.manifest else 0

@@ -9,15 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from heapq import nlargest
 from typing import TYPE_CHECKING, Final
 
+from . import _core
 from .errors import OstracaError
 
 if TYPE_CHECKING:
     from .lowlevel import Reader
-
-_LOOKED_AT: Final = 3  # manifests that changed last, one of which was created last unless somebody copied them about
 
 _DIRECTORIES_MAX: Final = 64  # that are remembered: Orbax makes a new one for each step
 
@@ -47,7 +45,7 @@ def failed(place: str, attempt: str, parent: str | None) -> None:
 def loading(reader: Reader) -> Iterator[None]:
     """Notes what was loaded, once it is."""
     yield
-    _note(os.path.dirname(os.path.realpath(reader.path)), reader.manifest().id)  # noqa: PTH120
+    _note(os.path.dirname(_core.real_path(reader.path)), reader.manifest().id)  # noqa: PTH120
 
 
 def _note(run: str, attempt: str) -> None:
@@ -60,27 +58,8 @@ def _note(run: str, attempt: str) -> None:
 def created_last(place: str) -> int:
     """When the newest checkpoint beside `place` was created, in nanoseconds since 1970; 0: there is none.
 
-    A save is later than that even if this machine's clock is behind. Manifests that changed last are read, no others.
+    A save is later than that even if this machine's clock is behind.
     """
-    from .run_directory import MANIFEST  # late, for the sake of import time
-
-    run, found = os.path.dirname(place), []  # noqa: PTH120
-    with contextlib.suppress(OSError), os.scandir(run) as entries:
-        for entry in entries:
-            with contextlib.suppress(OSError):
-                manifest = os.path.join(entry.path, MANIFEST)  # noqa: PTH118
-                found.append((os.stat(manifest).st_mtime_ns, manifest))  # noqa: PTH116
-    return max((_created(manifest) for _, manifest in nlargest(_LOOKED_AT, found)), default=0)
-
-
-def _created(manifest: str) -> int:
-    from . import run_directory
-    from .catalog import parse
-
-    with contextlib.suppress(OSError, OstracaError, ValueError):
-        directory = os.open(os.path.dirname(manifest), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)  # noqa: PTH120
-        try:
-            return parse(run_directory.read(directory, run_directory.MANIFEST)).created_ns
-        finally:
-            os.close(directory)
+    with contextlib.suppress(OSError, OstracaError):
+        return _core.Run(os.path.dirname(place)).created_last()  # noqa: PTH120
     return 0

@@ -1,7 +1,6 @@
 """What lies where a checkpoint was looked for."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -30,10 +29,6 @@ def _checkpoints(directory: str) -> "list[CheckpointRecord]":
     from .recency import newest
 
     with contextlib.suppress(OSError):
-        run = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            listing = Catalog(run, directory).scan()
-        finally:
-            os.close(run)
+        listing = Catalog(directory).scan()
         return newest(records(listing.places + listing.elsewhere, directory))
     return []

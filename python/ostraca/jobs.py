@@ -87,7 +87,7 @@ class Job:
         self.abandoned = False  # no handle is left that could be asked
         self._writer: _core.Writer | None = None  # before the job has started, and when the save is done
         self._commit = commit
-        self._place = os.path.realpath(self._directory)
+        self._place = _core.real_path(self._directory)
         self._attempt = ""  # the writer's
         self._parent: str | None = None  # of the checkpoint to be, unless the caller named one
         self._before: Job | None = None  # an earlier save to the same path: it commits first

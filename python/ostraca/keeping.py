@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import SupportsIndex
 
-from . import options
+from . import _core, options
 from .catalog import Listing
 from .errors import NotFoundError
 from .options import StrPath
@@ -53,5 +53,5 @@ def _name(wanted: StrPath, where: str) -> str:
     text = os.fsdecode(wanted)
     is_name = os.path.basename(text) == text  # noqa: PTH119
     path = os.path.join(where, text) if is_name else options.checked_path(text)  # noqa: PTH118
-    parent, name = os.path.split(os.path.realpath(path))
-    return name if parent == os.path.realpath(where) else ""
+    parent, name = os.path.split(_core.real_path(path))
+    return name if parent == _core.real_path(where) else ""

@@ -18,21 +18,25 @@ import contextlib
 import errno
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
-from . import catalog, options, run_directory
+from . import _core, catalog, options
+from ._core import MANIFEST
 from .catalog import Catalog, Claims, File, Listing, Place
-from .errors import NotFoundError, OstracaError
+from .errors import ExistsError, NotFoundError, OstracaError
 from .keeping import Keep, check_keep, chosen
-from .noting import PROTECTED, tags_of
+from .noting import PROTECTED, decoded, tags_of
 from .options import StrPath
 from .recency import disagreements, newest
 from .reports import Manifest
-from .run_directory import MANIFEST, Busy
 from .upkeep_reports import CheckpointRecord, Kept, PruneReport, Removed
 
-GRACE_SECONDS: Final = 3600.0  # longer than any save is silent, and than readers go on that the server gives no lease
+GRACE_SECONDS: Final = _core.GRACE_SECONDS
+
+
+class Busy(Exception):
+    """Somebody holds a lease; says what for."""
 
 
 def prune(
@@ -65,14 +69,7 @@ def prune(
     where = options.checked_path(directory)
     grace = _seconds(grace_seconds)
     check_keep(keep)
-    try:
-        run = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise NotFoundError(f"there is no directory {where!r}") from None
-    try:
-        return _Prune(run, where, bool(dry_run), grace).run(keep)
-    finally:
-        os.close(run)
+    return _Prune(where, bool(dry_run), grace).run(keep)
 
 
 def _seconds(value: float) -> float:
@@ -95,10 +92,11 @@ class _Item(NamedTuple):
 class _Prune:
     """One run."""
 
-    def __init__(self, run: int, where: str, dry_run: bool, grace: float) -> None:
-        self._run, self._where, self._dry_run, self._grace = run, where, dry_run, grace
-        self._now = _now(run, where, write=not dry_run)
-        self._catalog = Catalog(run, where)
+    def __init__(self, where: str, dry_run: bool, grace: float) -> None:
+        self._where, self._dry_run, self._grace = where, dry_run, grace
+        self._catalog = Catalog(where)
+        self._run = self._catalog.run
+        self._now = server_time(self._run, where, write=not dry_run)
         self._removed: dict[tuple[str, str], Removed] = {}
         self._kept: list[Kept] = []
         self._errors: list[tuple[str, str]] = []
@@ -142,54 +140,44 @@ class _Prune:
 
     def _attempt(self, action: Callable[..., bool], place: Place, *arguments: object) -> None:
         """Runs a step on one place; what fails there is noted, and the rest goes on. Where it removed something, the
-        directory goes if that has left it empty: now, as leases over some file systems keep their files until here."""
+        directory goes if that has left it empty."""
         try:
-            fd = run_directory.open_child(self._run, place.name)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        except OSError as error:
-            self._fail(place, error)
-            return
-        removed = False
-        try:
-            about = os.fstat(fd)
-            if (about.st_dev, about.st_ino) == place.inode:  # else another has its name now
-                removed = action(fd, place, *arguments)
+            storage = self._run.child(place.name, place.identity)
+            removed = action(storage, place, *arguments)
+            del storage  # leases over some file systems keep their files until here
+            if removed and not self._dry_run:
+                self._run.remove_directory(place.name)
         except FileNotFoundError:
             pass  # somebody else prunes or overwrites: it is done, or another's
         except OSError as error:
             self._fail(place, error)
-        finally:
-            os.close(fd)
-        if removed and not self._dry_run:
-            try:
-                os.rmdir(place.name, dir_fd=self._run)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
-                    self._fail(place, error)
 
     def _fail(self, place: Place, error: OSError) -> None:
-        file = f"{error.filename}: " if error.filename is not None else ""
+        file = f"{error.filename}: " if error.filename is not None and error.filename not in str(error.strerror) else ""
         self._errors.append((place.name, f"{file}{error.strerror or error}"))
 
-    def _replacing(self, fd: int) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext() if self._dry_run else run_directory.replacing(fd)
+    def _replacing(self, storage: _core.Storage) -> contextlib.AbstractContextManager[None]:
+        if self._dry_run:
+            return contextlib.nullcontext()
+        return _leased(lambda: storage.lease_removing(MANIFEST), "it is being overwritten")
 
     # --- 2: tombstones
 
-    def _bury(self, fd: int, place: Place, record: CheckpointRecord) -> bool:
+    def _bury(self, storage: _core.Storage, place: Place, record: CheckpointRecord) -> bool:
         try:
-            with run_directory.exclusive(fd, MANIFEST) as lease, self._replacing(fd):
-                text = run_directory.read(fd, MANIFEST)
+            with _exclusive(storage, MANIFEST), self._replacing(storage):
+                text, version = storage.read(MANIFEST)
                 manifest = catalog.parse(text)
                 if manifest.id != record.id:
                     self._keep(place.name, manifest.id, "it was overwritten meanwhile", manifest.info.step)
                     return False
                 if not self._dry_run:
-                    self._rename(fd, place, record.id, lease)
+                    self._retire(storage, record.id, version)
         except Busy as busy:
             self._keep(place.name, record.id, str(busy), record.step)
             return False
+        except FileNotFoundError:
+            raise
         except (OstracaError, ValueError):
             self._keep(place.name, record.id, "it was overwritten meanwhile", record.step)
             return False
@@ -197,23 +185,28 @@ class _Prune:
         self._removed[place.name, record.id] = Removed(place.name, record.step, record.id, "not kept", 0)
         return False
 
-    def _rename(self, fd: int, place: Place, attempt: str, lease: int) -> None:
+    def _retire(self, storage: _core.Storage, attempt: str, version: bytes) -> None:
         tombstone = f"tombstone-{attempt}.json"
-        os.utime(lease)  # by the server's clock; first, so that no tombstone ever looks older than it is
-        os.rename(MANIFEST, tombstone, src_dir_fd=fd, dst_dir_fd=fd)
-        if not run_directory.same_file(fd, tombstone, lease):
-            # There are no leases here, and an overwrite came between: what was renamed is the new manifest.
-            _put_back(fd, tombstone)
-            raise OSError(errno.EAGAIN, "it is being overwritten", MANIFEST)
-        # Looked for after the rename, as whoever notes something looks after that whether the manifest is there.
-        why = _protection(self._catalog.facts(place.name, fd, attempt))
-        if why:
-            _put_back(fd, tombstone)
         try:
-            run_directory.sync(fd)
+            storage.retire(MANIFEST, version, tombstone)
+        except ExistsError:  # there are no leases here, and an overwrite came between
+            raise OSError(errno.EAGAIN, "it is being overwritten", MANIFEST) from None
+        # Looked for after that, as whoever notes something looks after that whether the manifest is there.
+        why, failure = "", None
+        try:
+            facts, unknown = storage.facts(attempt)
+            why = _protection((decoded(facts), unknown))
+        except (OstracaError, OSError) as error:
+            failure = error
+        if why or failure:
+            storage.restore(tombstone, MANIFEST)
+        try:
+            storage.sync()
         except OSError:
             self._durable = False
             raise
+        if failure:
+            raise failure
         if why:
             raise Busy(why)
 
@@ -224,7 +217,7 @@ class _Prune:
         places = listing.places
         if self._dry_run:
             places[:] = [self._as_if(place) for place in places]
-        self._now = _now(self._run, self._where, write=not self._dry_run)
+        self._now = server_time(self._run, self._where, write=not self._dry_run)
         claims = catalog.claims(listing, unsettled, self._now, self._grace)
         self._check_bases(listing)
         own = [place for place in places if place.usable]
@@ -268,21 +261,17 @@ class _Prune:
         """What a prune or an overwrite that was killed changed must be durable before what it let go of is."""
         for place in places:
             try:
-                fd = run_directory.open_child(self._run, place.name)
+                self._run.child(place.name, place.identity).sync()
             except FileNotFoundError:
                 continue
-            try:
-                run_directory.sync(fd)
             except OSError as error:
                 self._durable = False
                 self._fail(place, error)
-            finally:
-                os.close(fd)
 
-    def _free_item(self, fd: int, place: Place, item: _Item, claims: Claims) -> bool:
+    def _free_item(self, storage: _core.Storage, place: Place, item: _Item, claims: Claims) -> bool:
         tombstone = next((file for file in item.files if file.kind == "tombstone" and not item.live), None)
         if tombstone is None:
-            return self._sweep(fd, place, item, claims)
+            return self._sweep(storage, place, item, claims)
         manifest, _ = self._gone.get((place.name, item.id), (place.tombstones.get(item.id), 0))
         step = manifest.info.step if manifest else None
         left = self._grace - catalog.age(tombstone.changed, self._now)
@@ -297,13 +286,13 @@ class _Prune:
             earlier = Removed(place.name, step, item.id, "removed before; nobody needs its bytes now", 0)
             removed = self._removed.get((place.name, item.id), earlier)
             try:
-                with run_directory.exclusive(fd, tombstone.name):
-                    return self._remove(fd, item, tombstone, removed)
+                with _exclusive(storage, tombstone.name):
+                    return self._remove(storage, item, tombstone, removed)
             except Busy as busy:
                 self._keep(place.name, item.id, f"removed, but its bytes stay: {busy}", step)
         return False
 
-    def _sweep(self, fd: int, place: Place, item: _Item, claims: Claims) -> bool:
+    def _sweep(self, storage: _core.Storage, place: Place, item: _Item, claims: Claims) -> bool:
         why = catalog.is_live(place, item.id, self._now, self._grace)
         intent = next((file for file in item.files if file.kind == "intent"), None)
         # Where there is no intent it may have been a keyframe once, that was overwritten.
@@ -314,29 +303,28 @@ class _Prune:
         what = "an unfinished save" if intent else "files that no checkpoint names"
         removed = Removed(place.name, None, item.id, "left over from its save" if item.live else what, 0)
         try:
-            return self._remove(fd, item, intent or item.files[-1], removed)
+            return self._remove(storage, item, intent or item.files[-1], removed)
         except Busy as busy:
             self._keep(place.name, item.id, str(busy))
             return False
 
-    def _sweep_lock(self, fd: int, place: Place) -> bool:
+    def _sweep_lock(self, storage: _core.Storage, place: Place) -> bool:
         """A killed process left it. Who takes the lease removes the file on letting go."""
-        with contextlib.suppress(Busy), run_directory.replacing(fd):
+        with contextlib.suppress(Busy), self._replacing(storage):
             return not place.attempts and place.manifest is None
         return False
 
-    def _remove(self, fd: int, item: _Item, last: File, removed: Removed) -> bool:
+    def _remove(self, storage: _core.Storage, item: _Item, last: File, removed: Removed) -> bool:
         """Unlinks an item's files, `last` after all others. Whether there were any. Raises `Busy`."""
         freed = 0
         # The lease comes last, when all else speaks for it: its file changes the directory, whose age counts.
-        with self._replacing(fd):
-            if not self._dry_run and (self._committed(fd) == item.id) != item.live:
+        with self._replacing(storage):
+            if not self._dry_run and (self._committed(storage) == item.id) != item.live:
                 return False  # it was put back, overwritten or committed at the last moment
             try:
                 for file in [*(file for file in item.files if file != last), last]:
                     if not self._dry_run:
-                        with contextlib.suppress(FileNotFoundError):
-                            os.unlink(file.name, dir_fd=fd)
+                        storage.remove(file.name)
                     freed += file.bytes
             finally:
                 key = item.place.name, item.id
@@ -344,21 +332,29 @@ class _Prune:
                     self._removed[key] = Removed(removed.name, removed.step, removed.id, removed.reason, freed)
         return True
 
-    def _committed(self, fd: int) -> str:
+    def _committed(self, storage: _core.Storage) -> str:
         """The id of the checkpoint that is there now; nothing can go where that cannot be told."""
         try:
-            return catalog.parse(run_directory.read(fd, MANIFEST)).id
+            return catalog.parse(storage.read(MANIFEST)[0]).id
         except FileNotFoundError:
             return ""
         except (OstracaError, ValueError) as error:
             raise OSError(errno.EBUSY, f"it cannot be used now: {error}", MANIFEST) from None
 
 
-def _put_back(fd: int, tombstone: str) -> None:
-    """Gives a manifest its name again, unless another one has it."""
-    with contextlib.suppress(FileExistsError):
-        os.link(tombstone, MANIFEST, src_dir_fd=fd, dst_dir_fd=fd)
-    os.unlink(tombstone, dir_fd=fd)
+@contextlib.contextmanager
+def _leased(take: Callable[[], _core.Lease], holder: str) -> Iterator[None]:
+    """Holds a lease. Raises `Busy`."""
+    try:
+        lease = take()
+    except BlockingIOError:
+        raise Busy(holder) from None
+    with lease:
+        yield
+
+
+def _exclusive(storage: _core.Storage, name: str) -> contextlib.AbstractContextManager[None]:
+    return _leased(lambda: storage.lease_exclusive(name), "a reader has it open")
 
 
 def _protection(noted: tuple[dict[str, Any], bool]) -> str:
@@ -369,11 +365,15 @@ def _protection(noted: tuple[dict[str, Any], bool]) -> str:
     return f"its newest notes cannot be read, and may have the tag {PROTECTED!r}" if unknown else ""
 
 
-def _now(run: int, where: str, *, write: bool) -> float:
+def server_time(run: _core.Run, where: str, *, write: bool) -> float:
+    """Now, in seconds, by the clock that dates the directory's files; without `write` perhaps this machine's."""
     try:
-        return run_directory.server_time(run, write=write)
+        return run.now(write) / 1e9
+    except NotFoundError:
+        raise NotFoundError(f"there is no directory {where!r}") from None
     except OSError as error:
-        raise OSError(error.errno, f"{error.strerror}: what lies in it cannot be removed", where) from None
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(error.errno, f"{why}: what lies in it cannot be removed", where) from None
 
 
 def _items(place: Place) -> Iterable[_Item]:

@@ -8,7 +8,6 @@ commit(path, [writer.finish()])
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -149,7 +148,7 @@ def commit(
     }
     found = list(reports)
     attempt = found[0].attempt if found else ""
-    place = os.path.realpath(where)
+    place = _core.real_path(where)
     before = history.saving(place, attempt)
     try:
         arguments["parent"] = arguments["parent"] or before

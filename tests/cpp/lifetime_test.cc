@@ -122,17 +122,17 @@ TEST(RunTest, IsWhereALinkLeadsTo) {
   std::filesystem::create_directory_symlink("absent", scratch.path() + "/dangling");
   const auto storage = make_posix_storage(scratch.path() + "/link");
   EXPECT_EQ(*storage->name(), "a");
-  const auto children = storage->run()->scan();
+  const auto children = storage->run()->scan({});
   ASSERT_TRUE(children.ok());
   std::vector<std::string> names, files;
   for (const Run::Child& child : *children) {
-    names.push_back(child.name);
-    for (const std::string& file : child.files) files.push_back(child.name + "/" + file);
+    names.push_back(child.name + (child.is_link ? " to " + child.leads_to : ""));
+    for (const ScannedFile& file : child.files) files.push_back(child.name + "/" + file.name);
   }
-  EXPECT_EQ(names, (std::vector<std::string>{"a", "b", "c", "link"}));
+  EXPECT_EQ(names, (std::vector<std::string>{"a", "b", "c", "dangling to ", "link to a"}));
   EXPECT_EQ(files, (std::vector<std::string>{"b/file"}));
   EXPECT_EQ(make_posix_storage(scratch.path() + "/absent")->name().status().code(), Code::kNotFound);
-  EXPECT_EQ(make_posix_run(scratch.path() + "/absent")->scan().status().code(), Code::kNotFound);
+  EXPECT_EQ(make_posix_run(scratch.path() + "/absent")->scan({}).status().code(), Code::kNotFound);
   EXPECT_EQ(storage->run()->checkpoint("b")->path(), std::filesystem::canonical(scratch.path()).string() + "/b");
 }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <functional>
 #include <thread>
@@ -52,6 +53,11 @@ class StorageConformanceTest : public ::testing::TestWithParam<Kind> {
 
   void write(const std::string& name, const std::string& text) { write_text(*storage_, name, text); }
   std::string read(const std::string& name) { return read_text(*storage_, name); }
+  static std::vector<std::string> names_of(const Run::Child& child) {
+    std::vector<std::string> names;
+    for (const ScannedFile& file : child.files) names.push_back(file.name);
+    return names;
+  }
   std::string version(const std::string& name) { return storage_->read_document(name, kMiB)->version; }
 
   const Store store_;
@@ -160,6 +166,11 @@ TEST_P(StorageConformanceTest, NamesAreOneComponent) {
     EXPECT_EQ(storage_->publish(publication(name, "a")).code(), Code::kInvalidArgument) << name;
     EXPECT_EQ(storage_->lease(name).status().code(), Code::kInvalidArgument) << name;
     EXPECT_EQ(storage_->lease_replacing(name).status().code(), Code::kInvalidArgument) << name;
+    EXPECT_EQ(storage_->lease_exclusive(name).status().code(), Code::kInvalidArgument) << name;
+    EXPECT_EQ(storage_->lease_removing(name).status().code(), Code::kInvalidArgument) << name;
+    EXPECT_EQ(storage_->retire(name, "1", "b").code(), Code::kInvalidArgument) << name;
+    EXPECT_EQ(storage_->retire("a", "1", name).code(), Code::kInvalidArgument) << name;
+    EXPECT_EQ(storage_->restore("a", name).code(), Code::kInvalidArgument) << name;
   }
 }
 
@@ -307,21 +318,144 @@ TEST_P(StorageConformanceTest, ReplacersWaitForEachOther) {
   EXPECT_TRUE(storage_->list()->empty());
 }
 
+// --- Runs -------------------------------------------------------------------------------------------------------
+
 TEST_P(StorageConformanceTest, ARunListsItsCheckpointsAndTheirFiles) {
   EXPECT_EQ(*storage_->name(), "0001");
-  for (const char* name : {"b", "a"}) write(name, "");
+  for (const char* name : {"b", "a"}) write(name, "12");
   const auto other = store_.run->checkpoint("0000");
   ASSERT_TRUE(other->create_directory().ok());
   ASSERT_TRUE(other->publish(publication("m.json", "one")).ok());
   for (const auto& run : {store_.run->checkpoint("0001")->run(), store_.run->checkpoint("0000")->run()}) {
-    const auto children = run->scan();
+    const auto children = run->scan({});
     ASSERT_TRUE(children.ok()) << children.status().message();
     ASSERT_EQ(children->size(), 2u);
-    EXPECT_EQ(children->front().name, "0000");
-    EXPECT_EQ(children->front().files, std::vector<std::string>{"m.json"});
-    EXPECT_EQ(children->back().name, "0001");
-    EXPECT_EQ(children->back().files, (std::vector<std::string>{"a", "b"}));
-    EXPECT_TRUE(children->front().status.ok() && children->back().status.ok());
+    EXPECT_EQ(names_of(children->front()), std::vector<std::string>{"m.json"});
+    EXPECT_EQ(names_of(children->back()), (std::vector<std::string>{"a", "b"}));
+    EXPECT_EQ(children->back().files.front().bytes, 2u);
+    const std::int64_t now = *run->now(true);
+    for (const Run::Child& child : *children) {
+      EXPECT_TRUE(child.status.ok() && child.is_directory && !child.is_link && child.links.empty());
+      EXPECT_EQ(child.last.status.code(), Code::kNotFound);
+      EXPECT_NEAR(static_cast<double>(child.changed_ns), static_cast<double>(now), 60e9);
+      EXPECT_NEAR(static_cast<double>(child.files.front().changed_ns), static_cast<double>(now), 60e9);
+    }
+    EXPECT_EQ(children->front().name + children->back().name, "00000001");
+  }
+}
+
+TEST_P(StorageConformanceTest, AScanReadsDocumentsWhoseVersionIsNotKnown) {
+  write("intent", "begun");
+  write("large", std::string(101, 'x'));
+  write("other", "data");
+  ASSERT_TRUE(storage_->publish(publication("m.json", "one")).ok());
+  const std::string known = version("m.json");
+  ScanOptions options{.is_document = [](const std::string& name) { return name == "intent" || name == "large"; },
+                      .document_bytes_max = 100,
+                      .last = "m.json"};
+  for (const bool is_known : {false, true}) {
+    const Run::Child child = store_.run->scan(options)->front();
+    EXPECT_EQ(names_of(child), (std::vector<std::string>{"intent", "large", "other"}));
+    EXPECT_EQ(child.files[0].contents, "begun");
+    EXPECT_EQ(child.files[1].status.code(), Code::kFormat);
+    EXPECT_FALSE(child.files[2].contents);
+    EXPECT_TRUE(child.last.status.ok());
+    EXPECT_EQ(child.last.version, known);
+    EXPECT_EQ(child.last.contents, is_known ? std::nullopt : std::optional<std::string>("one"));
+    options.is_known = [&](const std::string& name, const std::string& v) { return name == "m.json" && v == known; };
+  }
+  options = {.last = "m.json", .last_only = true};
+  const Run::Child child = store_.run->scan(options)->front();
+  EXPECT_TRUE(child.files.empty() && child.last.status.ok() && !child.last.contents);
+  EXPECT_GT(child.last.modified_ns, 0);
+}
+
+TEST_P(StorageConformanceTest, AChildIsTheOneThatWasScanned) {
+  write("file", "12");
+  const Run::Child child = store_.run->scan({})->front();
+  const auto same = store_.run->child(child.name, child.identity);
+  ASSERT_TRUE(same.ok()) << same.status().message();
+  EXPECT_EQ(read_text(**same, "file"), "12");
+  if (!GetParam().has_directories) return;
+  EXPECT_EQ(store_.run->child("absent", child.identity).status().code(), Code::kNotFound);
+}
+
+TEST_P(StorageConformanceTest, OnlyAnEmptyDirectoryGoes) {
+  write("file", "12");
+  EXPECT_TRUE(store_.run->remove_directory("0001").ok());
+  EXPECT_EQ(read("file"), "12");
+  ASSERT_TRUE(storage_->remove("file").ok());
+  EXPECT_TRUE(store_.run->remove_directory("0001").ok());
+  EXPECT_TRUE(store_.run->remove_directory("0001").ok());
+  EXPECT_TRUE(store_.run->scan({})->empty());
+}
+
+// --- Removing ---------------------------------------------------------------------------------------------------
+
+TEST_P(StorageConformanceTest, OnlyTheVersionThatIsMeantIsRetired) {
+  ASSERT_TRUE(storage_->publish(publication("m.json", "one")).ok());
+  const std::string first = version("m.json");
+  ASSERT_TRUE(storage_->publish(publication("m.json", "two", Expected::any())).ok());
+  EXPECT_EQ(storage_->retire("m.json", first, "tombstone").code(), Code::kExists);
+  EXPECT_EQ(storage_->retire("absent", first, "tombstone").code(), Code::kExists);
+  EXPECT_EQ(*storage_->list(), std::vector<std::string>{"m.json"});
+  const std::int64_t before = store_.run->scan({})->front().files.front().changed_ns;
+  ASSERT_TRUE(storage_->retire("m.json", version("m.json"), "tombstone").ok());
+  EXPECT_EQ(*storage_->list(), std::vector<std::string>{"tombstone"});
+  EXPECT_EQ(read("tombstone"), "two");
+  EXPECT_GE(store_.run->scan({})->front().files.front().changed_ns, before);
+}
+
+TEST_P(StorageConformanceTest, WhatIsRetiredIsRestoredUnlessAnotherHasItsName) {
+  for (const bool is_taken : {false, true}) {
+    ASSERT_TRUE(storage_->publish(publication("m.json", "one", Expected::any())).ok());
+    ASSERT_TRUE(storage_->retire("m.json", version("m.json"), "tombstone").ok());
+    if (is_taken) write("m.json", "two");
+    ASSERT_TRUE(storage_->restore("tombstone", "m.json").ok());
+    EXPECT_EQ(*storage_->list(), std::vector<std::string>{"m.json"});
+    EXPECT_EQ(read("m.json"), is_taken ? "two" : "one");
+  }
+}
+
+// Of an overwrite that was killed between its two steps.
+TEST_P(StorageConformanceTest, AFileThatHasTheOtherNameAlreadyIsRetired) {
+  ASSERT_TRUE(storage_->publish(publication("m.json", "one")).ok());
+  write("tombstone", "one");
+  ASSERT_TRUE(storage_->retire("m.json", version("m.json"), "tombstone").ok());
+  EXPECT_EQ(*storage_->list(), std::vector<std::string>{"tombstone"});
+}
+
+TEST_P(StorageConformanceTest, ReadersAndRemoversKeepEachOtherAway) {
+  if (!storage_->traits().has_leases) GTEST_SKIP() << "this store has no leases";
+  EXPECT_EQ(storage_->lease_exclusive("m.json").status().code(), Code::kNotFound);
+  ASSERT_TRUE(storage_->publish(publication("m.json", "one")).ok());
+  auto reader = storage_->lease("m.json");
+  ASSERT_TRUE(reader.ok());
+  EXPECT_EQ(storage_->lease_exclusive("m.json").status().os_error(), EWOULDBLOCK);
+  reader->reset();
+  auto remover = storage_->lease_exclusive("m.json");
+  ASSERT_TRUE(remover.ok());
+  EXPECT_EQ(storage_->lease_exclusive("m.json").status().os_error(), EWOULDBLOCK);
+  std::atomic<Code> found{Code::kOk};
+  std::thread waits([&] { found = store_.run->checkpoint("0001")->lease("m.json").status().code(); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  ASSERT_TRUE(storage_->retire("m.json", version("m.json"), "tombstone").ok());
+  EXPECT_FALSE((*remover)->current());
+  remover->reset();
+  waits.join();
+  EXPECT_EQ(found, Code::kNotFound);
+  EXPECT_TRUE(storage_->lease("tombstone").ok());
+}
+
+TEST_P(StorageConformanceTest, RemoversDoNotWaitForReplacers) {
+  if (!storage_->traits().has_leases) GTEST_SKIP() << "this store has no leases";
+  for (const bool removing : {false, true}) {
+    auto first = removing ? storage_->lease_removing("m.json") : storage_->lease_replacing("m.json");
+    ASSERT_TRUE(first.ok());
+    EXPECT_EQ(storage_->lease_removing("m.json").status().os_error(), EWOULDBLOCK);
+    first->reset();
+    EXPECT_TRUE(storage_->lease_removing("m.json").ok());
+    EXPECT_TRUE(storage_->list()->empty());
   }
 }
 
@@ -333,7 +467,7 @@ TEST_P(StorageConformanceTest, TheDirectoryGoesOnlyIfItWasMadeHereAndIsEmpty) {
   EXPECT_EQ(*made->list(), std::vector<std::string>{"file"});
   ASSERT_TRUE(made->remove("file").ok());
   made->remove_created_directories();
-  EXPECT_EQ(store_.run->scan()->size(), GetParam().has_directories ? 1u : 0u);
+  EXPECT_EQ(store_.run->scan({})->size(), GetParam().has_directories ? 1u : 0u);
   storage_->remove_created_directories();
 }
 

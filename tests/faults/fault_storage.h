@@ -173,8 +173,18 @@ class FaultRun final : public Run {
 
   const std::string& path() const override { return inner_->path(); }
   std::unique_ptr<Storage> checkpoint(const std::string& name) override;
-  Result<std::vector<Child>> scan() override {
-    return with_faults(*plan_, "scan", path(), "", 0, 0, [&] { return inner_->scan(); });
+  Result<std::unique_ptr<Storage>> child(const std::string& name, const std::string& identity) override;
+  Result<std::vector<Child>> scan(const ScanOptions& options) override {
+    return with_faults(*plan_, "scan", path(), "", 0, 0, [&] { return inner_->scan(options); });
+  }
+  Result<std::int64_t> changed_ns() override { return inner_->changed_ns(); }
+  Child itself(const ScanOptions& options) override { return inner_->itself(options); }
+  Result<std::int64_t> now(bool may_write) override {
+    return with_faults(*plan_, "now", path(), "", 0, 0, [&] { return inner_->now(may_write); });
+  }
+  Status remove_directory(const std::string& name) override {
+    return with_faults(*plan_, "remove_directory", path() + "/" + name, name, 0, 0,
+                       [&] { return inner_->remove_directory(name); });
   }
 
  private:
@@ -230,6 +240,12 @@ class FaultStorage final : public Storage {
   Status remove(const std::string& name) override {
     return call("remove", name, 0, [&] { return inner_->remove(name); });
   }
+  Status retire(const std::string& name, const std::string& version, const std::string& retired) override {
+    return call("retire", name, 0, [&] { return inner_->retire(name, version, retired); });
+  }
+  Status restore(const std::string& retired, const std::string& name) override {
+    return call("restore", name, 0, [&] { return inner_->restore(retired, name); });
+  }
   void remove_created_directories() override {
     (void)call("remove_created_directories", "", 0, [&] { return inner_->remove_created_directories(), Status(); });
   }
@@ -242,6 +258,12 @@ class FaultStorage final : public Storage {
   }
   Result<std::unique_ptr<Lease>> lease_replacing(const std::string& name) override {
     return call("lease_replacing", name, 0, [&] { return inner_->lease_replacing(name); });
+  }
+  Result<std::unique_ptr<Lease>> lease_exclusive(const std::string& name) override {
+    return call("lease_exclusive", name, 0, [&] { return inner_->lease_exclusive(name); });
+  }
+  Result<std::unique_ptr<Lease>> lease_removing(const std::string& name) override {
+    return call("lease_removing", name, 0, [&] { return inner_->lease_removing(name); });
   }
 
  private:
@@ -257,6 +279,13 @@ class FaultStorage final : public Storage {
 
 inline std::unique_ptr<Storage> FaultRun::checkpoint(const std::string& name) {
   return std::make_unique<FaultStorage>(inner_->checkpoint(name), plan_);
+}
+
+inline Result<std::unique_ptr<Storage>> FaultRun::child(const std::string& name, const std::string& identity) {
+  return with_faults(*plan_, "child", path() + "/" + name, name, 0, 0, [&]() -> Result<std::unique_ptr<Storage>> {
+    OSTRACA_ASSIGN_OR_RETURN(auto storage, inner_->child(name, identity));
+    return std::unique_ptr<Storage>(std::make_unique<FaultStorage>(std::move(storage), plan_));
+  });
 }
 
 }  // namespace ostraca::testing

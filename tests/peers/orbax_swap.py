@@ -24,8 +24,8 @@ from orbax.checkpoint._src.serialization import type_handlers
 
 import ostraca.orbax
 import ostraca.orbax.v1
+from ostraca._core import MANIFEST
 from ostraca.errors import OstracaError
-from ostraca.run_directory import MANIFEST
 
 
 def install() -> list[str]:

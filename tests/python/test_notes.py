@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ostraca
-from ostraca import cli
+from ostraca import _core, cli
 
 TREE = {"w": np.arange(1000, dtype="f4")}
 VALUES = st.recursive(
@@ -114,13 +114,13 @@ def test_protected_is_kept_by_every_prune_and_notes_go_with_their_checkpoint(run
 
 def test_what_is_protected_while_it_is_pruned_stays(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Acknowledged after prune has looked, and before it removes the manifest."""
-    rename = os.rename
+    retire = _core.Storage.retire
 
-    def annotated(source: str, to: str, **directories: int) -> None:
+    def annotated(self: _core.Storage, *arguments: Any) -> None:
         ostraca.annotate(run / "0", {"tags": ["protected"]})
-        rename(source, to, **directories)
+        retire(self, *arguments)
 
-    monkeypatch.setattr(os, "rename", annotated)
+    monkeypatch.setattr(_core.Storage, "retire", annotated)
     report = ostraca.prune(run, keep=["2"], grace_seconds=0)
     assert report.ok and [removed.name for removed in report.removed] == ["1"]
     assert "protected" in next(kept.reason for kept in report.kept if kept.name == "0")

@@ -9,8 +9,8 @@ import ostraca
 
 # What a stub cannot say, or says for people only: aliases, pybind11's metaclass and the constructor it never offers.
 ALLOWED = r"""
-ostraca\._core\.(ChunkInfo|Description|Dims|LeafInfo|LeafSpec|Place|ProgressCallback)
-ostraca\._core\.(BaseSnapshot|CommitProgress|FileReport|Reader|Writer)
+ostraca\._core\.(Child|ChunkInfo|Description|Dims|LeafInfo|LeafSpec|Place|ProgressCallback|ScannedFile)
+ostraca\._core\.(BaseSnapshot|CommitProgress|FileReport|Lease|Reader|Run|Storage|Writer)
 ostraca\._core\.FileReport\.__init__
 """
 

@@ -39,7 +39,8 @@ class ObjectClient {
                      std::span<std::byte> out) = 0;
   virtual Result<ObjectInfo> head(const std::string& key) = 0;                  // absent: kNotFound
   virtual Result<std::vector<ObjectInfo>> list(const std::string& prefix) = 0;  // sorted by key
-  virtual Status remove(const std::string& key) = 0;                            // absent is ok
+  // Of a version, if it is not empty: another one is kExists, and stays. Absent is ok.
+  virtual Status remove(const std::string& key, const std::string& version) = 0;
   virtual Status copy(const std::string& from, const std::string& version, const std::string& to) = 0;
   virtual Result<std::int64_t> now() = 0;              // nanoseconds since 1970, by the clock of `changed_ns`
   virtual unsigned concurrency() const { return 16; }  // calls in flight that still gain, of one reader or writer

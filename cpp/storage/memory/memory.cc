@@ -10,26 +10,8 @@
 namespace ostraca {
 namespace {
 
-constexpr auto kReplacingWait = std::chrono::seconds(60);
+constexpr auto kReplacingWait = std::chrono::seconds(60), kReaderWait = std::chrono::seconds(5);
 constexpr StoreTraits kTraits = {};
-
-class MemoryRun final : public Run {
- public:
-  explicit MemoryRun(std::shared_ptr<MemoryTree> tree) : tree_(std::move(tree)) {}
-
-  const std::string& path() const override { return tree_->path(); }
-  std::unique_ptr<Storage> checkpoint(const std::string& name) override {
-    return std::make_unique<MemoryStorage>(tree_, name);
-  }
-  Result<std::vector<Child>> scan() override {
-    std::vector<Child> children;
-    for (const std::string& name : tree_->names()) children.push_back({name, tree_->at(name)->names(), {}});
-    return children;
-  }
-
- private:
-  const std::shared_ptr<MemoryTree> tree_;
-};
 
 }  // namespace
 
@@ -47,30 +29,16 @@ std::vector<std::string> MemoryDirectory::names() const {
   return out;
 }
 
+void MemoryDirectory::remove_if_empty() {
+  std::lock_guard lock(mutex_);
+  exists_ &= !names_.empty();
+}
+
 std::shared_ptr<MemoryDirectory::File> MemoryDirectory::add(const std::string& name) {
   auto file = std::make_shared<File>();
   file->version = ++versions_;
+  file->changed_ns = changed_ns_ = memory_clock_ns();
   return names_[name] = file;
-}
-
-std::shared_ptr<MemoryDirectory> MemoryTree::at(const std::string& name) {
-  std::lock_guard lock(mutex_);
-  std::shared_ptr<MemoryDirectory>& directory = directories_[name];
-  if (directory == nullptr) directory = std::make_shared<MemoryDirectory>();
-  return directory;
-}
-
-void MemoryTree::put(const std::string& name, std::shared_ptr<MemoryDirectory> directory) {
-  std::lock_guard lock(mutex_);
-  directories_[name] = std::move(directory);
-}
-
-std::vector<std::string> MemoryTree::names() const {
-  std::lock_guard lock(mutex_);
-  std::vector<std::string> out;
-  for (const auto& [name, directory] : directories_)
-    if (directory->exists()) out.push_back(name);
-  return out;
 }
 
 // --- Files ------------------------------------------------------------------------------------------------------
@@ -155,11 +123,20 @@ class MemoryDirectory::Readable final : public ReadableFile {
   const std::uint64_t size_;
 };
 
-// Nobody takes exclusive ones here: it only tells whether the name moved on.
 class MemoryDirectory::Leased final : public Lease {
  public:
-  Leased(std::shared_ptr<MemoryDirectory> directory, std::string name, std::shared_ptr<File> file)
-      : directory_(std::move(directory)), name_(std::move(name)), file_(std::move(file)) {}
+  // REQUIRES: the directory's mutex held.
+  Leased(std::shared_ptr<MemoryDirectory> directory, std::string name, std::shared_ptr<File> file, bool is_exclusive)
+      : directory_(std::move(directory)), name_(std::move(name)), file_(std::move(file)), is_exclusive_(is_exclusive) {
+    file_->is_exclusive |= is_exclusive_;
+    file_->readers += !is_exclusive_;
+  }
+  ~Leased() override {
+    std::lock_guard lock(directory_->mutex_);
+    if (is_exclusive_) file_->is_exclusive = false;
+    file_->readers -= !is_exclusive_;
+    directory_->let_go_.notify_all();
+  }
   bool current() const override {
     std::lock_guard lock(directory_->mutex_);
     const auto it = directory_->names_.find(name_);
@@ -170,6 +147,7 @@ class MemoryDirectory::Leased final : public Lease {
   const std::shared_ptr<MemoryDirectory> directory_;
   const std::string name_;
   const std::shared_ptr<File> file_;
+  const bool is_exclusive_;
 };
 
 // One for all names of a directory.
@@ -179,7 +157,7 @@ class MemoryDirectory::Replacing final : public Lease {
   ~Replacing() override {
     std::lock_guard lock(directory_->mutex_);
     directory_->is_replacing_ = false;
-    directory_->replaced_.notify_one();
+    directory_->let_go_.notify_all();
   }
   bool current() const override { return true; }
 
@@ -286,6 +264,28 @@ Status MemoryStorage::remove(const std::string& name) {
   return {};
 }
 
+Status MemoryStorage::retire(const std::string& name, const std::string& version, const std::string& retired) {
+  OSTRACA_RETURN_IF_ERROR(check_name(retired));
+  std::lock_guard lock(directory_->mutex_);
+  const auto file = find(name);
+  if (file.status().code() == Code::kInvalidArgument) return file.status();
+  if (!file.ok() || std::to_string((*file)->version) != version)
+    return exists("'" + path_of(name) + "' changed meanwhile");
+  (*file)->changed_ns = memory_clock_ns();
+  directory_->names_[retired] = *file;
+  directory_->names_.erase(name);
+  return {};
+}
+
+Status MemoryStorage::restore(const std::string& retired, const std::string& name) {
+  OSTRACA_RETURN_IF_ERROR(check_name(name));
+  std::lock_guard lock(directory_->mutex_);
+  OSTRACA_ASSIGN_OR_RETURN(const auto file, find(retired));
+  directory_->names_.emplace(name, file);
+  directory_->names_.erase(retired);
+  return {};
+}
+
 void MemoryStorage::remove_created_directories() {
   std::lock_guard lock(directory_->mutex_);
   if (created_ && directory_->names_.empty()) directory_->exists_ = false;
@@ -297,22 +297,37 @@ Result<std::vector<std::string>> MemoryStorage::list() {
 }
 
 Result<std::unique_ptr<Lease>> MemoryStorage::lease(const std::string& name) {
+  std::unique_lock lock(directory_->mutex_);
+  const auto give_up = std::chrono::steady_clock::now() + kReaderWait;
+  OSTRACA_ASSIGN_OR_RETURN(auto file, find(name));
+  while (file->is_exclusive && directory_->let_go_.wait_until(lock, give_up) == std::cv_status::no_timeout) {
+    OSTRACA_ASSIGN_OR_RETURN(file, find(name));
+  }
+  return std::unique_ptr<Lease>(std::make_unique<MemoryDirectory::Leased>(directory_, name, std::move(file), false));
+}
+
+Result<std::unique_ptr<Lease>> MemoryStorage::lease_exclusive(const std::string& name) {
   std::lock_guard lock(directory_->mutex_);
   OSTRACA_ASSIGN_OR_RETURN(auto file, find(name));
-  return std::unique_ptr<Lease>(std::make_unique<MemoryDirectory::Leased>(directory_, name, std::move(file)));
+  if (file->readers != 0 || file->is_exclusive) return Status::system(EWOULDBLOCK, "lock", path_of(name));
+  return std::unique_ptr<Lease>(std::make_unique<MemoryDirectory::Leased>(directory_, name, std::move(file), true));
 }
 
 Result<std::unique_ptr<Lease>> MemoryStorage::lease_replacing(const std::string& name) {
   OSTRACA_RETURN_IF_ERROR(check_name(name));
   std::unique_lock lock(directory_->mutex_);
-  if (!directory_->replaced_.wait_for(lock, kReplacingWait, [&] { return !directory_->is_replacing_; }))
+  if (!directory_->let_go_.wait_for(lock, kReplacingWait, [&] { return !directory_->is_replacing_; }))
     return Status::system(ETIMEDOUT, "wait for another thread to let go of", path_of(name));
   directory_->is_replacing_ = true;
   return std::unique_ptr<Lease>(std::make_unique<MemoryDirectory::Replacing>(directory_));
 }
 
-std::unique_ptr<Run> make_memory_run(std::shared_ptr<MemoryTree> tree) {
-  return std::make_unique<MemoryRun>(std::move(tree));
+Result<std::unique_ptr<Lease>> MemoryStorage::lease_removing(const std::string& name) {
+  OSTRACA_RETURN_IF_ERROR(check_name(name));
+  std::lock_guard lock(directory_->mutex_);
+  if (directory_->is_replacing_) return Status::system(EWOULDBLOCK, "lock", path_of(name));
+  directory_->is_replacing_ = true;
+  return std::unique_ptr<Lease>(std::make_unique<MemoryDirectory::Replacing>(directory_));
 }
 
 }  // namespace ostraca

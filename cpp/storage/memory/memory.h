@@ -21,12 +21,17 @@ class MemoryDirectory {
   virtual ~MemoryDirectory() = default;
   bool exists() const;
   std::vector<std::string> names() const;  // sorted
+  void look(const ScanOptions& options, Run::Child* child) const;
+  void remove_if_empty();
 
  protected:
   struct File {
     std::shared_ptr<Content> bytes = std::make_shared<Content>();
     std::shared_ptr<Content> durable = std::make_shared<Content>();  // `bytes` itself once it is synced
     std::uint64_t version = 0;
+    std::int64_t changed_ns = 0;
+    int readers = 0;  // who have leases, as one who removes has an exclusive one
+    bool is_exclusive = false;
 
     bool synced() const { return bytes == durable; }
   };
@@ -48,8 +53,9 @@ class MemoryDirectory {
   class Replacing;
 
   std::uint64_t versions_ = 0;
-  bool is_replacing_ = false;  // somebody has that lease
-  std::condition_variable replaced_;
+  std::int64_t changed_ns_ = 0;
+  bool is_replacing_ = false;       // somebody has that lease
+  std::condition_variable let_go_;  // of any lease
 };
 
 // The directories of a run, by name. Thread-safe.
@@ -86,10 +92,14 @@ class MemoryStorage : public Storage {
   Status sync_directory() override;
   Status sync_file(const std::string& /*name*/) override { return {}; }
   Status remove(const std::string& name) override;
+  Status retire(const std::string& name, const std::string& version, const std::string& retired) override;
+  Status restore(const std::string& retired, const std::string& name) override;
   void remove_created_directories() override;
   Result<std::vector<std::string>> list() override;
   Result<std::unique_ptr<Lease>> lease(const std::string& name) override;
   Result<std::unique_ptr<Lease>> lease_replacing(const std::string& name) override;
+  Result<std::unique_ptr<Lease>> lease_exclusive(const std::string& name) override;
+  Result<std::unique_ptr<Lease>> lease_removing(const std::string& name) override;
 
  private:
   Result<std::shared_ptr<MemoryDirectory::File>> find(const std::string& name) const;
@@ -101,6 +111,7 @@ class MemoryStorage : public Storage {
   bool created_ = false;  // guarded by the directory's mutex
 };
 
+std::int64_t memory_clock_ns();  // since 1970
 std::unique_ptr<Run> make_memory_run(std::shared_ptr<MemoryTree> tree);
 
 }  // namespace ostraca

@@ -40,9 +40,12 @@ class MemoryClient final : public ObjectClient {
       out.push_back({it->first, it->second.content->size(), it->second.version, it->second.changed_ns});
     return out;
   }
-  Status remove(const std::string& key) override {
+  Status remove(const std::string& key, const std::string& version) override {
     std::lock_guard lock(mutex_);
-    objects_.erase(key);
+    const auto there = objects_.find(key);
+    if (there != objects_.end() && !version.empty() && there->second.version != version)
+      return exists("object '" + key + "' is not what was expected");
+    if (there != objects_.end()) objects_.erase(there);
     return {};
   }
   Status copy(const std::string& from, const std::string& version, const std::string& to) override {

@@ -12,5 +12,7 @@ namespace ostraca {
 
 // The checkpoints under `prefix`, which is not empty and has no '/' at its end.
 std::unique_ptr<Run> make_object_run(std::shared_ptr<ObjectClient> client, std::string prefix);
+// The checkpoint `name` under the prefix `run`.
+std::unique_ptr<Storage> make_object_storage(std::shared_ptr<ObjectClient> client, std::string run, std::string name);
 
 }  // namespace ostraca

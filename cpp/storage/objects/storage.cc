@@ -118,12 +118,17 @@ class ObjectStorage final : public Storage {
   Status write_small(const std::string& name, Bytes data) override;
   Status publish(const Publication& publication) override;
   Status remove(const std::string& name) override;
+  Status retire(const std::string& name, const std::string& version, const std::string& retired) override;
+  Status restore(const std::string& retired, const std::string& name) override;
   Result<std::vector<std::string>> list() override;
   Result<std::unique_ptr<Lease>> lease(const std::string& name) override;
   Result<std::unique_ptr<Lease>> lease_replacing(const std::string& name) override;
+  // There are none: whoever replaces something compares versions.
+  Result<std::unique_ptr<Lease>> lease_exclusive(const std::string& name) override { return lease(name); }
+  Result<std::unique_ptr<Lease>> lease_removing(const std::string& name) override { return lease_replacing(name); }
 
  private:
-  Status retire(const Publication& publication);
+  Status keep_replaced(const Publication& publication);
   Status outcome(const std::string& name, Bytes contents);
 
   const Client client_;
@@ -175,7 +180,7 @@ Status ObjectStorage::outcome(const std::string& name, Bytes contents) {
 }
 
 // Keeps what is to be replaced under another name. One that is there is what an earlier attempt left.
-Status ObjectStorage::retire(const Publication& publication) {
+Status ObjectStorage::keep_replaced(const Publication& publication) {
   OSTRACA_RETURN_IF_ERROR(check_name(publication.retired));
   const Result<ObjectInfo> info = client_->head(path_of(publication.name));
   if (info.status().code() == Code::kNotFound && publication.expected.is_version() == nullptr) return {};
@@ -192,7 +197,8 @@ Status ObjectStorage::retire(const Publication& publication) {
 Status ObjectStorage::publish(const Publication& publication) {
   OSTRACA_RETURN_IF_ERROR(check_name(publication.name));
   const std::string* version = publication.expected.is_version();
-  if (!publication.retired.empty() && !publication.expected.is_absent()) OSTRACA_RETURN_IF_ERROR(retire(publication));
+  if (!publication.retired.empty() && !publication.expected.is_absent())
+    OSTRACA_RETURN_IF_ERROR(keep_replaced(publication));
   const PutIf condition = publication.expected.is_absent() ? PutIf::kAbsent
                           : version != nullptr             ? PutIf::kVersion
                                                            : PutIf::kAlways;
@@ -203,7 +209,27 @@ Status ObjectStorage::publish(const Publication& publication) {
 
 Status ObjectStorage::remove(const std::string& name) {
   OSTRACA_RETURN_IF_ERROR(check_name(name));
-  return client_->remove(path_of(name));
+  return client_->remove(path_of(name), {});
+}
+
+// Two steps: between them, and after a crash there, the object has both names, of which prune takes the other one.
+Status ObjectStorage::retire(const std::string& name, const std::string& version, const std::string& retired) {
+  OSTRACA_RETURN_IF_ERROR(check_name(name));
+  OSTRACA_RETURN_IF_ERROR(check_name(retired));
+  Status status = client_->copy(path_of(name), version, path_of(retired));
+  if (status.code() == Code::kNotFound || status.code() == Code::kCorruption) return changed(path_of(name));
+  OSTRACA_RETURN_IF_ERROR(status);
+  status = client_->remove(path_of(name), version);
+  if (status.code() == Code::kExists) (void)client_->remove(path_of(retired), {});
+  return status;
+}
+
+Status ObjectStorage::restore(const std::string& retired, const std::string& name) {
+  OSTRACA_RETURN_IF_ERROR(check_name(name));
+  OSTRACA_ASSIGN_OR_RETURN(const Document document, read_document(retired, kManifestBytesMax));
+  const Status status = write_small(name, as_bytes(document.text));
+  if (!status.ok() && status.code() != Code::kExists) return status;
+  return client_->remove(path_of(retired), {});
 }
 
 Result<std::vector<std::string>> ObjectStorage::list() {
@@ -226,39 +252,10 @@ Result<std::unique_ptr<Lease>> ObjectStorage::lease_replacing(const std::string&
   return std::unique_ptr<Lease>(std::make_unique<NoLease>());
 }
 
-class ObjectRun final : public Run {
- public:
-  ObjectRun(Client client, std::string prefix) : client_(std::move(client)), prefix_(std::move(prefix)) {}
-
-  const std::string& path() const override { return prefix_; }
-  std::unique_ptr<Storage> checkpoint(const std::string& name) override {
-    return std::make_unique<ObjectStorage>(client_, prefix_, name);
-  }
-  Result<std::vector<Child>> scan() override {
-    OSTRACA_ASSIGN_OR_RETURN(const std::vector<ObjectInfo> found, client_->list(prefix_ + "/"));
-    std::vector<Child> children;
-    for (const ObjectInfo& info : found) {
-      const std::string rest = info.key.substr(prefix_.size() + 1);
-      const std::size_t slash = rest.find('/');
-      if (slash == std::string::npos || !check_name(rest.substr(0, slash)).ok()) continue;
-      if (children.empty() || children.back().name != rest.substr(0, slash))
-        children.push_back({.name = rest.substr(0, slash)});
-      if (std::string name = rest.substr(slash + 1); check_name(name).ok())
-        children.back().files.push_back(std::move(name));
-    }
-    std::ranges::sort(children, {}, &Child::name);  // "a-b/" comes before "a/", and "a" before "a-b"
-    return children;
-  }
-
- private:
-  const Client client_;
-  const std::string prefix_;
-};
-
 }  // namespace
 
-std::unique_ptr<Run> make_object_run(std::shared_ptr<ObjectClient> client, std::string prefix) {
-  return std::make_unique<ObjectRun>(std::move(client), std::move(prefix));
+std::unique_ptr<Storage> make_object_storage(std::shared_ptr<ObjectClient> client, std::string run, std::string name) {
+  return std::make_unique<ObjectStorage>(std::move(client), std::move(run), std::move(name));
 }
 
 }  // namespace ostraca

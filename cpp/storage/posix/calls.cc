@@ -98,6 +98,12 @@ int PosixCalls::rename_no_replace(int directory, const char* from, const char* t
 
 int PosixCalls::flock(int fd, int operation) const { return ::flock(fd, operation); }
 
+int PosixCalls::date(int fd) const { return ::futimens(fd, nullptr); }
+
+int PosixCalls::open_unnamed(int directory) const {
+  return ::openat(directory, ".", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+}
+
 const PosixCalls& PosixCalls::kernel() {
   static const PosixCalls calls;
   return calls;

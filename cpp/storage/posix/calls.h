@@ -34,6 +34,8 @@ class PosixCalls {
   virtual int rename(int directory, const char* from, const char* to) const;
   virtual int rename_no_replace(int directory, const char* from, const char* to) const;
   virtual int flock(int fd, int operation) const;
+  virtual int date(int fd) const;  // now
+  virtual int open_unnamed(int directory) const;
 
   static const PosixCalls& kernel();
 };
@@ -68,6 +70,12 @@ class UniqueFd {
  private:
   int fd_ = -1;
 };
+
+// A storage of a directory that is open already.
+std::unique_ptr<Storage> make_posix_storage(const std::string& directory, UniqueFd open, const PosixCalls& calls);
+
+// Absolute, so that a later chdir does not move it; no slash at the end.
+std::string posix_absolute(const std::string& directory);
 
 template <class Call>
 auto retry_on_eintr(Call call) {

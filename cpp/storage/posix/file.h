@@ -31,6 +31,24 @@ Result<std::unique_ptr<Lease>> posix_lease(Directory directory, std::string name
 Result<std::unique_ptr<Lease>> posix_lease_replacing(Directory directory, const std::string& name,
                                                      const std::string& path, const PosixCalls& calls);
 
+// Those of Storage::lease_exclusive and lease_removing.
+Result<std::unique_ptr<Lease>> posix_lease_exclusive(const Directory& directory, const std::string& name,
+                                                     const std::string& path, const PosixCalls& calls);
+Result<std::unique_ptr<Lease>> posix_lease_removing(Directory directory, const std::string& name,
+                                                    const std::string& path, const PosixCalls& calls);
+
+// As Storage says. `path` is of the directory, for messages.
+Status posix_retire(const Directory& directory, const std::string& path, const std::string& name,
+                    const std::string& version, const std::string& retired, const PosixCalls& calls);
+Status posix_restore(const Directory& directory, const std::string& path, const std::string& retired,
+                     const std::string& name, const PosixCalls& calls);
+
+// Whether `name` is the file that `about` is of. `flags` as fstatat takes them.
+bool posix_is_file(int directory, const std::string& name, const struct stat& about, int flags);
+
+// What link() answers where there are no links, or none of this file or in this directory, or no more of them.
+bool posix_has_no_links(int error);
+
 // Which version of a file `about` is of: what is renamed over it, or linked anew, is another one.
 std::string posix_version(const struct stat& about);
 

@@ -26,19 +26,21 @@ bool has_no_locks(int error) {
          error == EINVAL;
 }
 
-bool is_this_file(int directory, const std::string& name, const struct stat& file, int flags) {
-  struct stat about = {};
-  return ::fstatat(directory, name.c_str(), &about, flags) == 0 && about.st_dev == file.st_dev &&
-         about.st_ino == file.st_ino;
+// Opens a file to lock it: NFS locks what may be written.
+UniqueFd open_to_lock(int directory, const std::string& name) {
+  constexpr int kFlags = O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+  UniqueFd fd = open_descriptor([&] { return ::openat(directory, name.c_str(), O_RDWR | kFlags); });
+  if (fd || (errno != EACCES && errno != EPERM && errno != EROFS)) return fd;
+  return open_descriptor([&] { return ::openat(directory, name.c_str(), O_RDONLY | kFlags); });
 }
 
-// Both kinds: the open file keeps its number from being used again.
+// All kinds: the open file keeps its number from being used again.
 class PosixLease : public Lease {
  public:
   PosixLease(Directory directory, std::string name, UniqueFd fd, const struct stat& about, int flags = 0)
       : directory_(std::move(directory)), name_(std::move(name)), fd_(std::move(fd)), about_(about), flags_(flags) {}
 
-  bool current() const override { return is_this_file(directory_->get(), name_, about_, flags_); }
+  bool current() const override { return posix_is_file(directory_->get(), name_, about_, flags_); }
 
  protected:
   const Directory directory_;
@@ -80,10 +82,12 @@ Result<std::unique_ptr<Lease>> posix_lease(Directory directory, std::string name
   }
 }
 
-Result<std::unique_ptr<Lease>> posix_lease_replacing(Directory directory, const std::string& name,
-                                                     const std::string& path, const PosixCalls& calls) {
+namespace {
+
+Result<std::unique_ptr<Lease>> lease_name(const Directory& directory, const std::string& name, const std::string& path,
+                                          std::chrono::seconds wait, const PosixCalls& calls) {
   const std::string lock = name + ".lock", lock_path = path + ".lock";
-  const auto give_up = std::chrono::steady_clock::now() + kReplacingWait;
+  const auto give_up = std::chrono::steady_clock::now() + wait;
   constexpr int kFlags = O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
   while (true) {
     UniqueFd fd = open_descriptor([&] { return ::openat(directory->get(), lock.c_str(), kFlags, 0666); });
@@ -96,14 +100,50 @@ Result<std::unique_ptr<Lease>> posix_lease_replacing(Directory directory, const 
     const bool locked = retry_on_eintr([&] { return calls.flock(fd.get(), LOCK_EX | LOCK_NB); }) == 0;
     if (!locked && errno != EWOULDBLOCK && !has_no_locks(errno)) return Status::system(errno, "lock", lock_path);
     if (!locked && errno == EWOULDBLOCK) {
+      if (wait.count() == 0) return Status::system(EWOULDBLOCK, "lock", lock_path);
       if (std::chrono::steady_clock::now() > give_up)
         return Status::system(ETIMEDOUT, "wait for another process to let go of", lock_path);
       std::this_thread::sleep_for(kPause);
       continue;
     }
-    if (is_this_file(directory->get(), lock, about, AT_SYMLINK_NOFOLLOW))
+    if (posix_is_file(directory->get(), lock, about, AT_SYMLINK_NOFOLLOW))
       return std::unique_ptr<Lease>(
           std::make_unique<PosixReplacingLease>(directory, lock, std::move(fd), about, AT_SYMLINK_NOFOLLOW));
+  }
+}
+
+class NoLease final : public Lease {
+ public:
+  bool current() const override { return true; }
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Lease>> posix_lease_replacing(Directory directory, const std::string& name,
+                                                     const std::string& path, const PosixCalls& calls) {
+  return lease_name(directory, name, path, kReplacingWait, calls);
+}
+
+Result<std::unique_ptr<Lease>> posix_lease_removing(Directory directory, const std::string& name,
+                                                    const std::string& path, const PosixCalls& calls) {
+  Result<std::unique_ptr<Lease>> lease = lease_name(directory, name, path, std::chrono::seconds(0), calls);
+  const int error = lease.status().os_error();
+  if (error == ENOSPC || error == EDQUOT) return std::unique_ptr<Lease>(std::make_unique<NoLease>());
+  return lease;
+}
+
+Result<std::unique_ptr<Lease>> posix_lease_exclusive(const Directory& directory, const std::string& name,
+                                                     const std::string& path, const PosixCalls& calls) {
+  while (true) {
+    UniqueFd fd = open_to_lock(directory->get(), name);
+    if (!fd && errno == ENOENT) return not_found("'" + path + "' does not exist");
+    if (!fd) return Status::system(errno, "open", path);
+    struct stat about = {};
+    if (::fstat(fd.get(), &about) != 0) return Status::system(errno, "stat", path);
+    const bool locked = retry_on_eintr([&] { return calls.flock(fd.get(), LOCK_EX | LOCK_NB); }) == 0;
+    if (!locked && !has_no_locks(errno)) return Status::system(errno, "lock", path);
+    auto lease = std::make_unique<PosixLease>(directory, name, std::move(fd), about, AT_SYMLINK_NOFOLLOW);
+    if (lease->current()) return std::unique_ptr<Lease>(std::move(lease));
   }
 }
 

@@ -38,30 +38,12 @@ namespace {
 
 constexpr int kCreateDirectoryAttempts = 16;  // others may remove what they made (and we stand in) at the same time
 
-// Absolute, so that a later chdir does not move the checkpoint; no slash at the end.
-std::string absolute_path(const std::string& directory) {
-  std::string path = directory;
-  if (!path.empty() && path.front() != '/') {
-    std::error_code error;
-    const std::string here = std::filesystem::current_path(error).string();
-    if (!error) path = (here == "/" ? "" : here) + "/" + path;
-  }
-  while (path.size() > 1 && path.back() == '/') path.pop_back();
-  return path;
-}
-
 std::string parent_of(const std::string& path) {
   const std::string parent = std::filesystem::path(path).parent_path().string();
   return parent.empty() ? "." : parent;
 }
 
 constexpr StoreTraits kTraits = {.io_threads = 4, .small_reads = 64};  // a device's queue; a file server
-
-// What link() answers where there are no links, or none of this file or in this directory, or no more of them.
-bool has_no_links(int error) {
-  return error == EPERM || error == EOPNOTSUPP || error == EMLINK || error == ENOSYS || error == EXDEV ||
-         error == EACCES;
-}
 
 // Reads of plain files only; a symbolic link is none.
 bool is_plain_file(int directory, const dirent& entry) {
@@ -73,8 +55,8 @@ bool is_plain_file(int directory, const dirent& entry) {
 // Names are resolved against a descriptor of the directory: once open, a tree that is moved stays one checkpoint.
 class PosixStorage final : public Storage {
  public:
-  PosixStorage(const std::string& directory, const PosixCalls& calls)
-      : calls_(calls), path_(absolute_path(directory)) {}
+  PosixStorage(const std::string& directory, const PosixCalls& calls, Directory open = nullptr)
+      : calls_(calls), path_(posix_absolute(directory)), directory_(std::move(open)) {}
 
   StoreTraits traits() const override {
     StoreTraits traits = kTraits;
@@ -97,10 +79,14 @@ class PosixStorage final : public Storage {
   Status sync_directory() override;
   Status sync_file(const std::string& name) override;
   Status remove(const std::string& name) override;
+  Status retire(const std::string& name, const std::string& version, const std::string& retired) override;
+  Status restore(const std::string& retired, const std::string& name) override;
   void remove_created_directories() override;
   Result<std::vector<std::string>> list() override;
   Result<std::unique_ptr<Lease>> lease(const std::string& name) override;
   Result<std::unique_ptr<Lease>> lease_replacing(const std::string& name) override;
+  Result<std::unique_ptr<Lease>> lease_exclusive(const std::string& name) override;
+  Result<std::unique_ptr<Lease>> lease_removing(const std::string& name) override;
 
  private:
   enum class Published { kYes, kNo, kUnknown };
@@ -281,7 +267,7 @@ Status PosixStorage::publish_new(int directory, const std::string& from, const s
                                  const struct stat& ours) {
   if (retry_on_eintr([&] { return calls_.link(directory, from.c_str(), to.c_str()); }) != 0) {
     const int error = errno;
-    if (!has_no_links(error)) {
+    if (!posix_has_no_links(error)) {
       OSTRACA_RETURN_IF_ERROR(not_published(directory, to, ours, error, "publish"));
     } else {
       if (retry_on_eintr([&] { return calls_.rename_no_replace(directory, from.c_str(), to.c_str()); }) == 0) return {};
@@ -309,7 +295,7 @@ Status PosixStorage::check_version(int directory, const Publication& publication
 Status PosixStorage::add_name(int directory, const std::string& from, const std::string& to) {
   if (retry_on_eintr([&] { return calls_.link(directory, from.c_str(), to.c_str()); }) == 0 || errno == EEXIST)
     return {};
-  if (!has_no_links(errno)) return Status::system(errno, "link", path_of(to));
+  if (!posix_has_no_links(errno)) return Status::system(errno, "link", path_of(to));
   OSTRACA_ASSIGN_OR_RETURN(const std::string text, read_small(from, kManifestBytesMax));
   const Status status = write_small(to, as_bytes(text));
   return status.code() == Code::kExists ? Status() : status;
@@ -391,6 +377,20 @@ Status PosixStorage::remove(const std::string& name) {
   return Status::system(errno, "remove", path_of(name));
 }
 
+Status PosixStorage::retire(const std::string& name, const std::string& version, const std::string& retired) {
+  OSTRACA_RETURN_IF_ERROR(check_name(name));
+  OSTRACA_RETURN_IF_ERROR(check_name(retired));
+  OSTRACA_ASSIGN_OR_RETURN(const Directory in, directory());
+  return posix_retire(in, path_, name, version, retired, calls_);
+}
+
+Status PosixStorage::restore(const std::string& retired, const std::string& name) {
+  OSTRACA_RETURN_IF_ERROR(check_name(name));
+  OSTRACA_RETURN_IF_ERROR(check_name(retired));
+  OSTRACA_ASSIGN_OR_RETURN(const Directory in, directory());
+  return posix_restore(in, path_, retired, name, calls_);
+}
+
 void PosixStorage::remove_created_directories() {
   std::lock_guard lock(mutex_);
   directory_ = nullptr;
@@ -430,6 +430,18 @@ Result<std::unique_ptr<Lease>> PosixStorage::lease_replacing(const std::string& 
   return posix_lease_replacing(std::move(in), name, path_of(name), calls_);
 }
 
+Result<std::unique_ptr<Lease>> PosixStorage::lease_exclusive(const std::string& name) {
+  OSTRACA_RETURN_IF_ERROR(check_name(name));
+  OSTRACA_ASSIGN_OR_RETURN(const Directory in, directory());
+  return posix_lease_exclusive(in, name, path_of(name), calls_);
+}
+
+Result<std::unique_ptr<Lease>> PosixStorage::lease_removing(const std::string& name) {
+  OSTRACA_RETURN_IF_ERROR(check_name(name));
+  OSTRACA_ASSIGN_OR_RETURN(Directory in, directory());
+  return posix_lease_removing(std::move(in), name, path_of(name), calls_);
+}
+
 // Of the directory that the path leads to, which may be elsewhere than a link to it.
 std::string PosixStorage::real_parent() const {
   std::error_code error;
@@ -450,6 +462,28 @@ Result<std::string> PosixStorage::name() {
 
 std::unique_ptr<Storage> make_posix_storage(const std::string& directory, const PosixCalls& calls) {
   return std::make_unique<PosixStorage>(directory, calls);
+}
+
+std::unique_ptr<Storage> make_posix_storage(const std::string& directory, UniqueFd open, const PosixCalls& calls) {
+  return std::make_unique<PosixStorage>(directory, calls, std::make_shared<const UniqueFd>(std::move(open)));
+}
+
+std::string posix_absolute(const std::string& directory) {
+  std::string path = directory;
+  if (!path.empty() && path.front() != '/') {
+    std::error_code error;
+    const std::string here = std::filesystem::current_path(error).string();
+    if (!error) path = (here == "/" ? "" : here) + "/" + path;
+  }
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  return path;
+}
+
+std::string posix_real_path(const std::string& path) {
+  const std::string absolute = posix_absolute(path);
+  std::error_code error;
+  const std::string real = std::filesystem::weakly_canonical(absolute, error).string();
+  return error ? absolute : real;
 }
 
 std::unique_ptr<Storage> make_posix_storage(const std::string& directory) {

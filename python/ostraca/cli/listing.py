@@ -2,17 +2,17 @@
 
 import argparse
 import dataclasses
-import os
 import sys
 from pathlib import Path
 from typing import Any, Final
 
-from .. import lineage
-from ..catalog import Catalog, Place, records
+from .. import _core, lineage
+from ..catalog import Catalog, Listing, Place, records
 from ..errors import CorruptionError, OstracaError
 from ..lowlevel import Reader
 from ..noting import tags_of
 from ..recency import newest
+from ..reports import Manifest
 from . import text
 
 NAME: Final = "ls"
@@ -60,61 +60,72 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _listed(directory: str) -> list[Entry]:
     """Checkpoints in the order in which they were saved, then what is none."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        found = Catalog(fd, directory)
-        listing = found.scan()
-        own = found.itself()
-    finally:
-        os.close(fd)
+    found = Catalog(directory)
+    listing = found.scan()
+    own = found.itself()
     by_name = {place.name: place for place in listing.places}
-    links = [dataclasses.replace(by_name[link.whole], name=link.name) for link in listing.links if link.whole]
+    links = [
+        dataclasses.replace(by_name[link.whole], name=link.name) for link in listing.links if link.whole in by_name
+    ]
     places = [own, *listing.places, *listing.elsewhere, *links]
     order = {(r.name, r.id): i for i, r in enumerate(reversed(newest(records(places, directory))))}
-    entries = [(place, entry) for place in places for entry in _entries(Path(directory) / place.name, place)]
+    look = _Look(found, listing, directory)
+    entries = [(place, entry) for place in places for entry in look.entries(place)]
     entries.sort(key=lambda e: (order.get((e[0].name, e[1]["id"]), len(order)), e[1]["created"] or "", e[1]["path"]))
     return [entry for _, entry in entries]
 
 
-def _entries(path: Path, place: Place) -> list[Entry]:
-    """The checkpoint in a directory, if there is one, and the attempts that are not part of it."""
-    entries, committed = [], ""
-    if place.manifest is not None or not place.usable:
-        entry = _checkpoint(path)
-        committed = entry["id"]
-        entries.append(entry | {"tags": tags_of(place.facts(committed)[0]) if committed else []})
-        if committed is None:  # which of the files are its own is not known
-            return entries
-    return entries + [_attempt(path, place, attempt) for attempt in place.attempts if attempt != committed]
+class _Look:
+    """What there is to say of the places of a directory."""
+
+    def __init__(self, found: Catalog, listing: Listing, directory: str) -> None:
+        self._directory = Path(directory)
+        self._by_name = {place.name: place for place in listing.places}
+        sound = [place for place in listing.places if place.manifest is not None and place.usable]
+        errors = found.run.check([(place.name, place.identity) for place in sound])
+        self._errors = dict(zip((place.identity for place in sound), errors, strict=True))
+
+    def entries(self, place: Place) -> list[Entry]:
+        """The checkpoint in a directory, if there is one, and the attempts that are not part of it."""
+        path = self._directory / place.name
+        entries, committed = [], ""
+        if place.manifest is not None or not place.usable:
+            entry = self._checkpoint(path, place)
+            committed = entry["id"]
+            entries.append(entry | {"tags": tags_of(place.facts(committed)[0]) if committed else []})
+            if committed is None:  # which of the files are its own is not known
+                return entries
+        return entries + [_attempt(path, place, attempt) for attempt in place.attempts if attempt != committed]
+
+    def _checkpoint(self, path: Path, place: Place) -> Entry:
+        known = place.identity in self._errors
+        manifest, error = place.manifest, self._errors[place.identity] if known else _core.check(str(path))
+        if error is None and not (manifest and place.usable):
+            manifest, error = _manifest(path)
+        if error is not None:
+            return _entry(path, "damaged" if isinstance(error, CorruptionError) else "unreadable", detail=str(error))
+        assert manifest is not None
+        names = ("id", "step", "arrays", "chunks", "logical_bytes", "stored_bytes", "referenced_bytes")
+        figures = {name: getattr(manifest.info, name) for name in names} | {"created": manifest.created}
+        if manifest.base is not None:
+            figures["base"], attempt = manifest.base
+            if known and figures["base"] in self._by_name:
+                status, _ = lineage.status_in(self._by_name[figures["base"]], attempt)
+            else:
+                status = lineage.status_at(str(path), manifest.base)
+            if status not in (lineage.COMMITTED, lineage.REMOVED):
+                detail = f"its base {figures['base']!r} is {status}"
+                status = "unreadable" if status == lineage.UNREADABLE else "damaged"
+                return _entry(path, status, detail=detail, **figures)
+        return _entry(path, "committed", **figures)
 
 
-def _checkpoint(path: Path) -> Entry:
+def _manifest(path: Path) -> tuple[Manifest | None, Exception | None]:
     try:
-        with Reader(str(path), threads=1) as reader:  # which reads the index, too
-            manifest = reader.manifest()
-    except CorruptionError as error:
-        return _entry(path, "damaged", detail=str(error))
+        with Reader(str(path), threads=1) as reader:
+            return reader.manifest(), None
     except (OstracaError, OSError, ValueError) as error:
-        return _entry(path, "unreadable", detail=str(error))
-    names = ("id", "step", "arrays", "chunks", "logical_bytes", "stored_bytes", "referenced_bytes")
-    figures = {name: getattr(manifest.info, name) for name in names} | {"created": manifest.created}
-    base = lineage.base_state(str(path), manifest.base)
-    if base is not None:
-        figures["base"] = base.directory
-    for name, nbytes in manifest.files:
-        try:
-            found = (path / name).stat().st_size
-        except FileNotFoundError:
-            return _entry(path, "damaged", detail=f"{name} is missing", **figures)
-        except OSError as error:
-            return _entry(path, "unreadable", detail=f"{name}: {error.strerror}", **figures)
-        if found != nbytes:
-            detail = f"{name}: size in bytes: expected {nbytes}, found {found}"
-            return _entry(path, "damaged", detail=detail, **figures)
-    if base is not None and base.status not in (lineage.COMMITTED, lineage.REMOVED):
-        status = "unreadable" if base.status == lineage.UNREADABLE else "damaged"
-        return _entry(path, status, detail=f"its base {base.directory!r} is {base.status}", **figures)
-    return _entry(path, "committed", **figures)
+        return None, error
 
 
 def _attempt(path: Path, place: Place, attempt: str) -> Entry:

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from .._core import MANIFEST
 from ..errors import UnsupportedError
-from ..run_directory import MANIFEST
 
 _TREE_FILE: Final = "_METADATA"
 _SHOWN_NAMES: Final = 5

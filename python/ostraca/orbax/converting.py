@@ -14,11 +14,11 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from .. import dtypes, loading, saving
+from .._core import MANIFEST
 from ..errors import FormatError
 from ..lowlevel import ArrayInfo, Reader
 from ..matching import below, named_from
 from ..reports import SaveInfo
-from ..run_directory import MANIFEST
 from ..tree import Kind, flatten
 from .metadata import Notes
 

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import orbax.checkpoint as ocp
 
+from .._core import MANIFEST
 from ..errors import CancelledError, CoordinationError, OstracaError, UnsupportedError
 from ..handles import SaveHandle
 from ..jax import save, save_async
 from ..lowlevel import Reader
 from ..options import checked_path
-from ..run_directory import MANIFEST
 from . import metadata, restoring, stock
 from .arguments import Restore as Restore
 from .arguments import Save, to_restore

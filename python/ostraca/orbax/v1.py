@@ -30,10 +30,10 @@ import jax
 import orbax.checkpoint as v0
 import orbax.checkpoint.experimental.v1 as ocp
 
+from .._core import MANIFEST
 from ..errors import CancelledError, UnsupportedError
 from ..handles import SaveHandle
 from ..lowlevel import Reader
-from ..run_directory import MANIFEST
 from . import abstract, metadata
 from .arguments import Restore, Save
 from .handler import Handler, Running, local_path
