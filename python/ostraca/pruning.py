@@ -153,8 +153,9 @@ class _Prune:
             self._fail(place, error)
 
     def _fail(self, place: Place, error: OSError) -> None:
-        file = f"{error.filename}: " if error.filename is not None and error.filename not in str(error.strerror) else ""
-        self._errors.append((place.name, f"{file}{error.strerror or error}"))
+        said = error.strerror or str(error)
+        named = error.filename is None or f"'{error.filename}'" in said
+        self._errors.append((place.name, said if named else f"{error.filename}: {said}"))
 
     def _replacing(self, storage: _core.Storage) -> contextlib.AbstractContextManager[None]:
         if self._dry_run:

@@ -2,6 +2,8 @@
 // opens included, fails the one it is told to, and after a simulated crash performs nothing more.
 #pragma once
 
+#include <signal.h>
+
 #include <cerrno>
 #include <cstdint>
 #include <memory>
@@ -20,6 +22,7 @@ struct Fault {
   int error = EIO;
   bool after = false;          // the call does its work and then reports failure
   bool crash = false;          // every later call fails too, and does nothing
+  bool kill = false;           // the process dies instead, before the call or after it
   Code code = Code::kSystem;   // what is reported; with kSystem `error` counts
   std::string operation = {};  // not empty: only calls of this operation count for at_call ("write_at", "publish", ...)
 };
@@ -67,6 +70,7 @@ class FaultPlan {
     Code code;
     int error;
     std::size_t entry;  // of the log
+    bool kill;
   };
   Decision next(const std::string& operation, const std::string& name, std::uint64_t offset, std::uint64_t size) {
     std::lock_guard lock(mutex_);
@@ -80,7 +84,8 @@ class FaultPlan {
       crashed_ = fault_.crash;
     }
     log_.push_back({++calls_, operation, name, offset, size, fate != Fate::kFail, false});
-    return {fate, crashed_ ? Code::kSystem : fault_.code, fault_.error, log_.size() - 1};
+    return {fate, crashed_ ? Code::kSystem : fault_.code, fault_.error, log_.size() - 1,
+            fate != Fate::kWork && fault_.kill};
   }
   void report(std::size_t entry, bool ok) {
     std::lock_guard lock(mutex_);
@@ -104,8 +109,10 @@ auto with_faults(FaultPlan& plan, const std::string& operation, const std::strin
   const Status failure = decision.code == Code::kSystem
                              ? Status::system(decision.error, operation + " (injected fault)", path)
                              : Status(decision.code, operation + " (injected fault)");
+  if (decision.kill && decision.fate == FaultPlan::Fate::kFail) (void)::raise(SIGKILL);
   if (decision.fate == FaultPlan::Fate::kFail) return failure;
   auto result = perform();
+  if (decision.kill) (void)::raise(SIGKILL);
   if (decision.fate == FaultPlan::Fate::kWorkThenFail) return failure;
   plan.report(decision.entry, result.ok());
   return result;
@@ -177,8 +184,18 @@ class FaultRun final : public Run {
   Result<std::vector<Child>> scan(const ScanOptions& options) override {
     return with_faults(*plan_, "scan", path(), "", 0, 0, [&] { return inner_->scan(options); });
   }
-  Result<std::int64_t> changed_ns() override { return inner_->changed_ns(); }
-  Child itself(const ScanOptions& options) override { return inner_->itself(options); }
+  Result<std::int64_t> changed_ns() override {
+    return with_faults(*plan_, "changed_ns", path(), "", 0, 0, [&] { return inner_->changed_ns(); });
+  }
+  Child itself(const ScanOptions& options) override {
+    Child child{.name = "."};
+    const Status status = with_faults(*plan_, "itself", path(), "", 0, 0, [&] {
+      child = inner_->itself(options);
+      return Status();
+    });
+    if (!status.ok()) child.status = status;
+    return child;
+  }
   Result<std::int64_t> now(bool may_write) override {
     return with_faults(*plan_, "now", path(), "", 0, 0, [&] { return inner_->now(may_write); });
   }

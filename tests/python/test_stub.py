@@ -11,7 +11,7 @@ import ostraca
 ALLOWED = r"""
 ostraca\._core\.(Child|ChunkInfo|Description|Dims|LeafInfo|LeafSpec|Place|ProgressCallback|ScannedFile)
 ostraca\._core\.(BaseSnapshot|CommitProgress|FileReport|Lease|Reader|Run|Storage|Writer)
-ostraca\._core\.FileReport\.__init__
+ostraca\._core\.(FileReport|Lease|Storage)\.__init__
 """
 
 
