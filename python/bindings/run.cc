@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <tuple>
 #include <unordered_set>
 
 #include "base/limits.h"
@@ -99,22 +100,46 @@ py::tuple child_tuple(const Run::Child& child) {
                         is_there ? file_tuple(child.last) : py::object(py::none()), exception_or_none(child.status));
 }
 
-// A run, and which documents of it Python has seen.
+bool same(const ScannedFile& a, const ScannedFile& b) {
+  const auto key = [](const ScannedFile& f) { return std::tie(f.name, f.kind, f.bytes, f.changed_ns, f.version); };
+  return key(a) == key(b) && a.status.code() == b.status.code() && !a.contents;
+}
+
+// Whether a child is as it was in an earlier scan.
+bool same(const Run::Child& a, const Run::Child& b) {
+  const auto key = [](const Run::Child& c) {
+    return std::tie(c.name, c.is_link, c.leads_to, c.leads_to_whole, c.is_directory, c.identity, c.changed_ns, c.links);
+  };
+  return a.status.ok() && b.status.ok() && key(a) == key(b) && same(a.last, b.last) &&
+         std::ranges::equal(a.files, b.files, [](const auto& x, const auto& y) { return same(x, y); });
+}
+
+// A run, and what of it Python has seen.
 class PyRun {
  public:
   explicit PyRun(const SystemPath& path) : run_(open_run(path.bytes)) {}
 
   SystemPath path() const { return {run_->path()}; }
   py::list scan() {
-    const auto children = take([&] { return run_->scan(options()); });
-    return tuples(children);
+    std::vector<Run::Child> children = take([&] { return run_->scan(options()); });
+    py::list out;
+    for (const Run::Child& child : children) {
+      const auto before = std::ranges::lower_bound(before_, child.name, {}, &Run::Child::name);
+      const bool is_same = before != before_.end() && same(child, *before);
+      out.append(is_same ? py::object(py::cast(SystemPath{child.name})) : py::object(child_tuple(child)));
+    }
+    learn(&children);
+    before_ = std::move(children);
+    return out;
   }
   std::int64_t changed_ns() const {
     return take([&] { return run_->changed_ns(); });
   }
   py::tuple itself() {
-    const std::vector<Run::Child> children = {without_gil([&] { return run_->itself(options()); })};
-    return tuples(children)[0];
+    std::vector<Run::Child> children = {without_gil([&] { return run_->itself(options()); })};
+    py::tuple out = child_tuple(children.front());
+    learn(&children);
+    return out;
   }
   std::int64_t now(bool may_write) const {
     return take([&] { return run_->now(may_write); });
@@ -148,26 +173,26 @@ class PyRun {
     };
     return options;
   }
-  py::list tuples(const std::vector<Run::Child>& children) {
+  // Forgets the contents of what Python has by now.
+  void learn(std::vector<Run::Child>* children) {
     std::vector<std::string> learned;
-    const auto learn = [&](const ScannedFile& file) {
+    const auto add = [&](ScannedFile& file) {
       if (file.contents) learned.push_back(file.name + '/' + file.version);
+      file.contents.reset();
     };
-    py::list out;
-    for (const Run::Child& child : children) {
-      out.append(child_tuple(child));
-      std::ranges::for_each(child.files, learn);
-      learn(child.last);
+    for (Run::Child& child : *children) {
+      std::ranges::for_each(child.files, add);
+      add(child.last);
     }
-    if (learned.empty()) return out;
+    if (learned.empty()) return;
     auto known = std::make_shared<Known>(*known_);
     known->insert(learned.begin(), learned.end());
     known_ = std::move(known);
-    return out;
   }
 
   const std::unique_ptr<Run> run_;
   std::shared_ptr<const Known> known_ = std::make_shared<Known>();  // scans without the GIL hold it; replaced with it
+  std::vector<Run::Child> before_;                                  // of the last scan
 };
 
 py::tuple facts_among(std::vector<std::pair<std::uint64_t, std::optional<py::bytes>>> documents,

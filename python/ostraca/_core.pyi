@@ -175,7 +175,7 @@ class Run:
     def __init__(self, path: str) -> None: ...
     @property
     def path(self) -> str: ...
-    def scan(self) -> list[Child]: ...  # by name
+    def scan(self) -> list[Child | str]: ...  # by name; the name alone: it is as it was in the scan before
     def changed_ns(self) -> int: ...  # when a child last came, went or was renamed; 0: the store does not say
     def itself(self) -> Child: ...  # as if it were a child
     def now(self, may_write: bool) -> int: ...  # nanoseconds since 1970, by the store's clock

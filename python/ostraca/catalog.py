@@ -63,6 +63,7 @@ class Place:
     tombstones: dict[str, Manifest | None] = field(default_factory=dict)  # None: it cannot be read
     notes: dict[int, bytes | None] = field(default_factory=dict)  # by number; None: they cannot be read
     manifest: Manifest | None = None
+    version: bytes = b""  # of the manifest's file
     links: list[str] = field(default_factory=list)  # other places that symbolic links in this one lead to
     lock: float | None = None  # when the lease's file last changed
     absent: bool = False  # there is no such directory
@@ -70,6 +71,7 @@ class Place:
     trouble: str = ""  # why it cannot be known what it holds: then nothing in it may go
     refused_base: str = ""  # the base's id in a manifest that can be trusted for nothing else
     unknown: str = ""  # why it may have any checkpoint as its base
+    _state: tuple[Any, ...] = ()
 
     @property
     def usable(self) -> bool:
@@ -81,6 +83,14 @@ class Place:
             return {}, False
         facts, unknown = _core.facts_among(list(self.notes.items()), attempt)
         return noting.decoded(facts), unknown
+
+    def state(self) -> tuple[Any, ...]:
+        """Equal for two looks between which nothing came, went or was renamed."""
+        if not self._state:
+            files = [(attempt, [file.name for file in some]) for attempt, some in self.attempts.items()]
+            attempt = self.manifest and self.manifest.id
+            self._state = self.name, self.identity, self.trouble, attempt, self.intents, files
+        return self._state
 
     def holds(self, attempt: str) -> bool:
         """Whether this checkpoint is here, perhaps removed."""
@@ -107,10 +117,7 @@ class Listing:
 
     def state(self) -> list[Any]:
         """Equal for two scans between which nothing came, went or was renamed."""
-        files = [{attempt: [file.name for file in some] for attempt, some in p.attempts.items()} for p in self.places]
-        places = self.places + self.elsewhere
-        whole = [(p.name, p.identity, p.trouble, p.manifest and p.manifest.id, p.intents) for p in places]
-        return [self.changed, self.links, whole, files]
+        return [self.changed, self.links, [place.state() for place in self.places + self.elsewhere]]
 
     def kept_by_links(self) -> dict[str, str]:
         """The places that symbolic links lead to, and one link for each."""
@@ -124,6 +131,7 @@ class Catalog:
     def __init__(self, path: str) -> None:
         self.run = _core.Run(path)
         self._decoded: dict[tuple[str, bytes], _Decoded] = {}
+        self._seen: dict[str, tuple[Place | None, Link | None]] = {}  # in the last scan, by name
 
     def settled(self) -> tuple[Listing, str]:
         """A scan during which nothing was renamed; or the last of some, and why it may have missed something."""
@@ -142,19 +150,21 @@ class Catalog:
         """All child directories, by name. Of each, intents are read first, then the manifest: a save publishes its
         manifest before it removes its intent, so that one of them is seen."""
         changed = self.run.changed_ns()
-        places: list[Place] = []
-        links: list[Link] = []
-        elsewhere: list[Place] = []
-        for child in self.run.scan():
-            name, is_link, leads_to, whole, is_directory, *_, error = child
-            if name == _PASSED_OVER:
-                continue
-            if is_link:
-                trouble = f"it cannot be followed: {_said(error)}" if error and not is_directory else ""
-                links.append(Link(name, leads_to, leads_to if whole else "", trouble))
-            if is_directory:
-                (elsewhere if is_link else places).append(self._place(child))
-        return Listing(places, links, elsewhere, changed)
+        children = self.run.scan()
+        self._seen = dict(
+            (child, self._seen[child]) if isinstance(child, str) else (child[0], self._child(child))
+            for child in children
+        )
+        seen = [both for name, both in self._seen.items() if name != _PASSED_OVER]
+        places = [place for place, link in seen if place and not link]
+        elsewhere = [place for place, link in seen if place and link]
+        return Listing(places, [link for _, link in seen if link], elsewhere, changed)
+
+    def _child(self, child: _core.Child) -> tuple[Place | None, Link | None]:
+        name, is_link, leads_to, whole, is_directory, *_, error = child
+        place = self._place(child) if is_directory else None
+        trouble = f"it cannot be followed: {_said(error)}" if error and not is_directory else ""
+        return place, Link(name, leads_to, leads_to if whole else "", trouble) if is_link else None
 
     def itself(self) -> Place:
         """The directory, which may be a checkpoint."""
@@ -213,7 +223,7 @@ class Catalog:
             place.trouble = place.unknown = f"{MANIFEST} is a symbolic link"
             place.refused_base = manifest.base[1] if manifest.base else ""
         else:
-            place.manifest = manifest
+            place.manifest, place.version = manifest, file[4]
 
     def _decode(self, file: _core.ScannedFile, decode: Callable[[bytes], Any]) -> _Decoded:
         name, _, _, _, version, contents, error = file

@@ -149,13 +149,14 @@ class _Prune:
                 self._run.remove_directory(place.name)
         except FileNotFoundError:
             pass  # somebody else prunes or overwrites: it is done, or another's
-        except OSError as error:
+        except (OSError, OstracaError) as error:
             self._fail(place, error)
 
-    def _fail(self, place: Place, error: OSError) -> None:
-        said = error.strerror or str(error)
-        named = error.filename is None or f"'{error.filename}'" in said
-        self._errors.append((place.name, said if named else f"{error.filename}: {said}"))
+    def _fail(self, place: Place, error: Exception) -> None:
+        said = getattr(error, "strerror", None) or str(error)
+        file = getattr(error, "filename", None)
+        named = file is None or f"'{file}'" in said
+        self._errors.append((place.name, said if named else f"{file}: {said}"))
 
     def _replacing(self, storage: _core.Storage) -> contextlib.AbstractContextManager[None]:
         if self._dry_run:
@@ -168,7 +169,8 @@ class _Prune:
         try:
             with _exclusive(storage, MANIFEST), self._replacing(storage):
                 text, version = storage.read(MANIFEST)
-                manifest = catalog.parse(text)
+                known = place.manifest if version == place.version else None
+                manifest = known or catalog.parse(text)
                 if manifest.id != record.id:
                     self._keep(place.name, manifest.id, "it was overwritten meanwhile", manifest.info.step)
                     return False

@@ -1,4 +1,4 @@
-"""Prunes that are killed, or whose disk fails, at every I/O call they make: all that is kept stays whole, and the next
+"""Prunes that are killed, or whose disk fails, at every system call they make, below the door too: all that is kept stays whole, and the next
 prune finishes the work.
 
 As test_crash.py, with the same library preloaded; this file is also the script that it is preloaded into.
@@ -135,9 +135,9 @@ def check_finished(run: Path, before: dict[str, bytes]) -> None:
 
 
 def harmless(call: str) -> bool:
-    """What may fail once without a word where everything is finished all the same: closing, leases, and opening, since
-    what is read is read again until two scans agree."""
-    return call.split(" ", 1)[0] in ("close", "flock", "openat", "openat64", "open", "open64")
+    """What may fail once without a word where everything is finished all the same: closing, leases, opening and reading,
+    since what is read is read again until two scans agree."""
+    return call.split(" ", 1)[0] in ("close", "flock", "openat", "openat64", "open", "open64", "pread", "pread64")
 
 
 def run_all(shim_path: str, scratch: Path, what: str) -> Iterator[str]:

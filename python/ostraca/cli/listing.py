@@ -79,7 +79,9 @@ class _Look:
     """What there is to say of the places of a directory."""
 
     def __init__(self, found: Catalog, listing: Listing, directory: str) -> None:
-        self._directory = Path(directory)
+        # As pathlib writes it, which takes longer than all else where there are many.
+        self._directory = str(Path(directory))
+        self._prefix = "" if self._directory == "." else self._directory.rstrip("/") + "/"
         self._by_name = {place.name: place for place in listing.places}
         sound = [place for place in listing.places if place.manifest is not None and place.usable]
         errors = found.run.check([(place.name, place.identity) for place in sound])
@@ -87,7 +89,7 @@ class _Look:
 
     def entries(self, place: Place) -> list[Entry]:
         """The checkpoint in a directory, if there is one, and the attempts that are not part of it."""
-        path = self._directory / place.name
+        path = self._directory if place.name == "." else self._prefix + place.name
         entries, committed = [], ""
         if place.manifest is not None or not place.usable:
             entry = self._checkpoint(path, place)
@@ -97,9 +99,9 @@ class _Look:
                 return entries
         return entries + [_attempt(path, place, attempt) for attempt in place.attempts if attempt != committed]
 
-    def _checkpoint(self, path: Path, place: Place) -> Entry:
+    def _checkpoint(self, path: str, place: Place) -> Entry:
         known = place.identity in self._errors
-        manifest, error = place.manifest, self._errors[place.identity] if known else _core.check(str(path))
+        manifest, error = place.manifest, self._errors[place.identity] if known else _core.check(path)
         if error is None and not (manifest and place.usable):
             manifest, error = _manifest(path)
         if error is not None:
@@ -112,7 +114,7 @@ class _Look:
             if known and figures["base"] in self._by_name:
                 status, _ = lineage.status_in(self._by_name[figures["base"]], attempt)
             else:
-                status = lineage.status_at(str(path), manifest.base)
+                status = lineage.status_at(path, manifest.base)
             if status not in (lineage.COMMITTED, lineage.REMOVED):
                 detail = f"its base {figures['base']!r} is {status}"
                 status = "unreadable" if status == lineage.UNREADABLE else "damaged"
@@ -120,15 +122,15 @@ class _Look:
         return _entry(path, "committed", **figures)
 
 
-def _manifest(path: Path) -> tuple[Manifest | None, Exception | None]:
+def _manifest(path: str) -> tuple[Manifest | None, Exception | None]:
     try:
-        with Reader(str(path), threads=1) as reader:
+        with Reader(path, threads=1) as reader:
             return reader.manifest(), None
     except (OstracaError, OSError, ValueError) as error:
         return None, error
 
 
-def _attempt(path: Path, place: Place, attempt: str) -> Entry:
+def _attempt(path: str, place: Place, attempt: str) -> Entry:
     stored = sum(file.bytes for file in place.attempts[attempt])
     if attempt in place.tombstones:
         detail = "its bytes go when nobody can need them"
@@ -142,9 +144,9 @@ def _attempt(path: Path, place: Place, attempt: str) -> Entry:
     return _entry(path, "unfinished", detail=detail, id=attempt, created=created, stored_bytes=stored)
 
 
-def _entry(place: Path, status: str, *, detail: str = "", **known: Any) -> Entry:
+def _entry(path: str, status: str, *, detail: str = "", **known: Any) -> Entry:
     entry: Entry = {
-        "path": str(place),
+        "path": path,
         "status": status,
         "detail": detail,
         "id": None,
@@ -165,10 +167,11 @@ def _entry(place: Path, status: str, *, detail: str = "", **known: Any) -> Entry
 
 
 def _show(directory: Path, entries: list[Entry]) -> None:
+    prefix = "" if str(directory) == "." else str(directory).rstrip("/") + "/"
     tagged = any(entry["tags"] for entry in entries)
     rows = [
         (
-            str(Path(entry["path"]).relative_to(directory)),
+            entry["path"].removeprefix(prefix) if entry["path"] != str(directory) else ".",
             "-" if entry["step"] is None else str(entry["step"]),
             _when(entry["created"]),
             text.number(entry["arrays"]),
