@@ -1,5 +1,5 @@
-"""Prunes that are killed, or whose disk fails, at every system call they make, below the door too: all that is kept stays whole, and the next
-prune finishes the work.
+"""Prunes that are killed, or whose disk fails, at every system call they make: all that is kept stays whole, and the
+next prune finishes the work. (test_every_operation.py strikes at the operations that these calls make up.)
 
 As test_crash.py, with the same library preloaded; this file is also the script that it is preloaded into.
 """
@@ -135,8 +135,8 @@ def check_finished(run: Path, before: dict[str, bytes]) -> None:
 
 
 def harmless(call: str) -> bool:
-    """What may fail once without a word where everything is finished all the same: closing, leases, opening and reading,
-    since what is read is read again until two scans agree."""
+    """What may fail once without a word where everything is finished all the same: closing, leases, and opening and
+    reading, since what is read is read again until two scans agree."""
     return call.split(" ", 1)[0] in ("close", "flock", "openat", "openat64", "open", "open64", "pread", "pread64")
 
 

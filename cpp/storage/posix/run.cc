@@ -21,8 +21,8 @@ namespace ostraca {
 namespace {
 
 constexpr int kDirectory = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
-constexpr std::size_t kThreads = 64;       // that look into children: a file server's clients wait, and do not compute
-constexpr std::size_t kForOneThread = 16;  // children
+constexpr std::size_t kThreads = 64;  // that look into children: a file server's clients wait, and do not compute
+constexpr std::size_t kForOneThread = 16, kDatesForOneThread = 256;  // children
 
 class PosixRun final : public Run {
  public:
@@ -112,7 +112,8 @@ Result<std::vector<Run::Child>> PosixRun::scan(const ScanOptions& options) {
   OSTRACA_ASSIGN_OR_RETURN(const Directory in, directory());
   OSTRACA_ASSIGN_OR_RETURN(std::vector<Child> found, children(in->get()));
   const PosixLinks links(path_);
-  in_parallel(found.size(), std::min(kThreads, found.size() / kForOneThread), [&](std::size_t i) {
+  const std::size_t for_one_thread = options.last_only ? kDatesForOneThread : kForOneThread;
+  in_parallel(found.size(), std::min(kThreads, found.size() / for_one_thread), [&](std::size_t i) {
     try {
       look_at(in->get(), links, options, &found[i]);
     } catch (const std::bad_alloc&) {
