@@ -85,6 +85,7 @@ class MemoryStorage : public Storage {
   Status publish(const Publication& publication) override;
   Status sync_directory() override;
   Status sync_file(const std::string& /*name*/) override { return {}; }
+  Status touch(const std::string& name) override;
   Status remove(const std::string& name) override;
   void remove_created_directories() override;
   Result<std::vector<std::string>> list() override;
