@@ -129,6 +129,33 @@ TEST(EnginePartsTest, ADeltaOfSeveralFilesHasABaseOfSeveral) {
   }
 }
 
+// What a save keeps in memory as a base is found by the file that it went to.
+TEST(EnginePartsTest, WhatIsKeptOfSeveralFilesIsWhatTheyHold) {
+  const auto key = new_disk(), delta = new_disk();
+  delta->add_neighbour("key", key);
+  key->add_neighbour("key", key);
+  const std::vector<TestArray> old = state();
+  std::vector<TestArray> trained = state();
+  for (TestArray& array : trained) {
+    for (std::size_t i = 0; i < array.expected.size(); i += 5)
+      array.memory[array.origin + i] = array.expected[i] =
+          static_cast<std::byte>(std::to_integer<int>(array.expected[i]) ^ 1);
+  }
+  auto writer = create_writer(beside(*on(delta)(), "key"), {.keep_bytes = 256 << 20, .file_bytes = 1});
+  ASSERT_TRUE(writer.ok()) << writer.status().message();
+  for (const TestArray& a : old) ASSERT_TRUE((*writer)->add(a.source()).ok());
+  const auto report = (*writer)->finish();
+  ASSERT_TRUE(report.ok()) << report.status().message();
+  EXPECT_GE(report->part, 3u);
+  ASSERT_TRUE(commit_on(*beside(*on(delta)(), "key"), {*report}, {}).ok());
+  auto base = (*writer)->snapshot();
+  ASSERT_TRUE(base.ok()) << base.status().message();
+  EXPECT_GT((*base)->kept_bytes(), 20u << 20);
+  ASSERT_TRUE(save_on(on(delta), trained, {.base = *base, .file_bytes = 1}).ok());
+  EXPECT_EQ(damage(delta), "");
+  EXPECT_EQ(differences(on(delta)(), trained, true), "");
+}
+
 TEST(EnginePartsTest, AnAbortedSaveLeavesNothing) {
   const auto disk = new_disk();
   const std::vector<TestArray> arrays = state();
