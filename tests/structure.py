@@ -67,7 +67,6 @@ PATH_CALLS: Final = {
 }
 
 LONG_FILES: Final = {
-    "cpp/engine/write_pipeline.cc": "one pipeline, its order of events is easier to follow in one place",
     "cpp/storage/posix/storage.cc": "one class",
     "python/ostraca/reference.py": "a reader of the format that stands alone, on purpose",
 }

@@ -25,11 +25,18 @@ inline constexpr std::size_t kKeyPathBytesMax = 64 * kKiB;   // encoded key path
 inline constexpr std::size_t kNameBytesMax = 255;            // a file's name inside a checkpoint
 inline constexpr std::size_t kItemBytesMax = 1 * kMiB;       // of one element
 inline constexpr std::size_t kDetailBytesMax = 1 * kKiB;     // of one leaf's detail
-inline constexpr std::uint32_t kProcessCountMax = 1u << 18;  // their names fit the manifest
+inline constexpr std::uint32_t kProcessCountMax = 1u << 18;
+inline constexpr std::uint32_t kPartCountMax = 1u << 16;   // data files of one process
+inline constexpr std::uint32_t kFileCountMax = 1u << 18;   // data files of one checkpoint: 8 TiB in files of 32 MiB
+inline constexpr std::size_t kManifestFileBytesMax = 136;  // of one file's entry in the manifest
+static_assert(kProcessCountMax <= kFileCountMax);
+static_assert(kFileCountMax * kManifestFileBytesMax <= kManifestBytesMax - 28 * kMiB, "and room for the metadata");
+inline constexpr std::size_t kReportBytesMax = 1 * kKiB;  // what a process tells the committer
 
 // Engine.
 inline constexpr std::size_t kBlockBytes = 8 * kMiB;            // one output buffer
 inline constexpr std::size_t kCodingBytesDefault = 128 * kMiB;  // buffers of one save or load
 inline constexpr unsigned kThreadsMax = 256;
+inline constexpr std::uint64_t kObjectFileBytes = 32 * kMiB;  // of a data file that is in memory until it is complete
 
 }  // namespace ostraca

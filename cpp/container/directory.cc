@@ -27,6 +27,8 @@ void store_file(const FileRecord& file, std::byte* p) {
   store_le(p + 12, file.process_index);
   std::memcpy(p + 16, file.id.bytes.data(), file.id.bytes.size());
   store_le(p + 32, static_cast<std::uint8_t>(file.in_base));
+  store_le(p + 34, static_cast<std::uint16_t>(file.part));
+  store_le(p + 36, file.shift);
 }
 
 void store_leaf(const LeafRecord& leaf, std::byte* p) {
@@ -64,7 +66,9 @@ const char* load_file(const std::byte* p, FileRecord* file) {
   const auto origin = load_le<std::uint8_t>(p + 32);
   file->in_base = origin == 1;
   if (origin > 1) return "origin: expected 0 or 1";
-  return all_zero(Bytes(p + 33, 7)) ? nullptr : "reserved bytes are not zero";
+  file->part = load_le<std::uint16_t>(p + 34);
+  file->shift = load_le<std::uint32_t>(p + 36);
+  return all_zero(Bytes(p + 33, 1)) ? nullptr : "reserved bytes are not zero";
 }
 
 const char* load_leaf(const std::byte* p, LeafRecord* leaf) {
@@ -180,6 +184,11 @@ Status check_reference(const ChunkRef& ref, std::uint64_t bytes,
 
 }  // namespace
 
+std::uint32_t Directory::own_files() const {
+  const auto end = std::ranges::partition_point(files, [](const FileRecord& file) { return !file.in_base; });
+  return static_cast<std::uint32_t>(end - files.begin());
+}
+
 std::uint64_t Directory::add_dims(std::span<const std::uint64_t> values) {
   const std::uint64_t place = dims.size();
   dims.insert(dims.end(), values.begin(), values.end());
@@ -241,29 +250,65 @@ Result<Directory> decode_directory(Bytes bytes, bool complete) {
   return directory;
 }
 
-Status check_references(const Directory& directory, std::span<const std::vector<Extent>* const> extents_of) {
-  // Shards that share references share their whole grid (check_shared_references): one of them speaks for all, and
-  // the work stays proportional to the references.
-  std::vector<bool> checked(directory.refs.size());
+namespace {
+
+// Calls visit(leaf, number of the shard in it, number of the chunk, reference, bytes) for every chunk, until it says
+// false. Shards that share references share their whole grid (check_shared_references): one of them speaks for all, and
+// the work stays proportional to the references.
+template <class Visit>
+void for_each_reference(const Directory& directory, Visit visit) {
+  std::vector<bool> seen(directory.refs.size());
   for (const LeafRecord& leaf : directory.leaves) {
     if (leaf.shard_count == 0) continue;
-    OSTRACA_ASSIGN_OR_RETURN(const std::uint64_t item, item_bytes(leaf.dtype, directory.detail(leaf)));
+    const std::uint64_t item = *item_bytes(leaf.dtype, directory.detail(leaf));  // check_leaves accepted it
     for (std::size_t s = 0; s < leaf.shard_count; ++s) {
       const ShardRecord& shard = directory.shards[leaf.first_shard + s];
-      if (checked[shard.first_ref]) continue;
-      checked[shard.first_ref] = true;
+      if (seen[shard.first_ref]) continue;
+      seen[shard.first_ref] = true;
       ChunkBytes chunk(directory.shard_shape(leaf, shard), directory.chunk_shape(leaf, shard), item);
       std::uint64_t i = 0;
       do {
-        const Status status = check_reference(directory.refs[shard.first_ref + i], chunk.current(), extents_of);
-        if (!status.ok())
-          return leaf_error(directory, leaf,
-                            "shard " + std::to_string(s) + ": chunk " + std::to_string(i) + ": " + status.message());
+        if (!visit(leaf, s, i, directory.refs[shard.first_ref + i], chunk.current())) return;
         ++i;
       } while (chunk.next());
     }
   }
-  return {};
+}
+
+}  // namespace
+
+Status check_references(const Directory& directory, std::span<const std::vector<Extent>* const> extents_of) {
+  Status status;
+  for_each_reference(
+      directory, [&](const LeafRecord& leaf, std::size_t shard, std::uint64_t chunk, const ChunkRef& ref, auto bytes) {
+        const Status found = check_reference(ref, bytes, extents_of);
+        if (!found.ok())
+          status = leaf_error(
+              directory, leaf,
+              "shard " + std::to_string(shard) + ": chunk " + std::to_string(chunk) + ": " + found.message());
+        return found.ok();
+      });
+  return status;
+}
+
+ReferencesByFile::ReferencesByFile(const Directory& directory) : begin_(directory.files.size() + 1) {
+  const auto for_each = [&](auto visit) {
+    for_each_reference(directory, [&](const LeafRecord&, std::size_t, std::uint64_t, const ChunkRef& ref, auto bytes) {
+      visit(ref, static_cast<std::uint32_t>(ref.offset + bytes));  // fits: both are at most 4 MiB
+      return true;
+    });
+  };
+  for_each([&](const ChunkRef& ref, std::uint32_t) { ++begin_[ref.file + 1]; });
+  for (std::size_t i = 1; i < begin_.size(); ++i) begin_[i] += begin_[i - 1];
+  needs_.resize(begin_.back());
+  std::vector<std::size_t> next = begin_;
+  for_each([&](const ChunkRef& ref, std::uint32_t end) { needs_[next[ref.file]++] = {ref.extent, end}; });
+}
+
+bool ReferencesByFile::fit(std::uint32_t file, const std::vector<Extent>& extents) const {
+  for (std::size_t i = begin_[file]; i < begin_[file + 1]; ++i)
+    if (needs_[i].extent >= extents.size() || needs_[i].end > extents[needs_[i].extent].decoded_bytes) return false;
+  return true;
 }
 
 }  // namespace ostraca

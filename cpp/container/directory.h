@@ -20,7 +20,19 @@ struct FileRecord {
   std::uint32_t process_index = 0;
   CheckpointId id;
   bool in_base = false;
+  std::uint32_t part = 0;
+  std::uint32_t shift = 0;  // in_base: what its number in the base's index exceeds its process index by
+
+  std::uint32_t base_number() const { return process_index + shift; }  // REQUIRES: in_base
+  std::string name() const { return data_file_name(process_index, id, part); }
+  bool operator==(const FileRecord&) const = default;
 };
+
+// Whether `next` comes after `file` in an index: it is the process's next part, or the next process's first.
+inline bool is_successor(const FileRecord& file, const FileRecord& next) {
+  if (next.process_index == file.process_index) return next.part == file.part + 1;
+  return next.process_index == file.process_index + 1 && next.part == 0;
+}
 
 struct ChunkRef {
   std::uint32_t file = 0;
@@ -75,6 +87,10 @@ struct Directory {
     return {dims.data() + shard.dims + 2 * leaf.rank, leaf.rank};
   }
 
+  // The checkpoint's own files, which come first, and how many processes wrote them. REQUIRES: check_files accepted.
+  std::uint32_t own_files() const;
+  std::uint32_t processes() const { return own_files() == 0 ? 0 : files[own_files() - 1].process_index + 1; }
+
   std::uint64_t add_dims(std::span<const std::uint64_t> values);  // returns their place
   std::uint64_t add_text(std::string_view value);
 };
@@ -89,6 +105,25 @@ std::vector<std::byte> encode_directory(const Directory& directory);
 // shards inside their leaf and disjoint, references inside the tables. With `complete` (index files) shards must
 // also cover their leaf. A message names the leaf where there is one.
 Result<Directory> decode_directory(Bytes bytes, bool complete);
+
+// What references ask of one file at a time, for who opens many files of one directory: each reference is then looked
+// at once, not once for each file. Immutable, so it may be shared between threads.
+class ReferencesByFile {
+ public:
+  // REQUIRES: decode_directory accepted it.
+  explicit ReferencesByFile(const Directory& directory);
+  // Whether the extents of a file hold all chunks that refer to it; check_references says which one it is that does
+  // not.
+  bool fit(std::uint32_t file, const std::vector<Extent>& extents) const;
+
+ private:
+  struct Need {
+    std::uint32_t extent;
+    std::uint32_t end;  // in its decoded bytes
+  };
+  std::vector<std::size_t> begin_;  // of each file's; and the end
+  std::vector<Need> needs_;
+};
 
 // Every reference points at an extent that holds its chunk. `extents_of[f]` is the table of file f; null: not checked.
 Status check_references(const Directory& directory, std::span<const std::vector<Extent>* const> extents_of);

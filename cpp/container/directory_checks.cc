@@ -148,10 +148,8 @@ Status check_shards(const Directory& directory, const LeafRecord& leaf, std::uin
 }
 
 Status check_processes(const Directory& directory, bool complete) {
-  // An index has one file for each process; a data file's directory does not know how many there are.
-  std::uint64_t processes = kProcessCountMax;
-  if (complete)
-    processes = static_cast<std::uint64_t>(std::ranges::count(directory.files, false, &FileRecord::in_base));
+  // A data file's directory does not know how many processes there are.
+  const std::uint64_t processes = complete ? directory.processes() : kProcessCountMax;
   for (std::size_t i = 0; i < directory.shards.size(); ++i)
     if (directory.shards[i].process >= processes)
       return format_error("directory: shard " + std::to_string(i) + ": process: expected less than " +
@@ -184,28 +182,60 @@ Status leaf_error(const Directory& directory, const LeafRecord& leaf, const std:
   return format_error("leaf '" + printable_name(directory.path(leaf)) + "': " + message);
 }
 
+namespace {
+
+Status file_error(std::size_t i, const std::string& message) {
+  return format_error("directory: file " + std::to_string(i) + ": " + message);
+}
+
+// One entry by itself.
+Status check_file(const FileRecord& file, std::size_t i, bool is_itself) {
+  if (file.process_index >= kProcessCountMax)
+    return file_error(i, "process index: expected less than " + std::to_string(kProcessCountMax) + ", found " +
+                             std::to_string(file.process_index));
+  if (!is_itself && file.bytes < kHeaderBytes + kFooterBytes)
+    return file_error(i, std::to_string(file.bytes) + " bytes hold no header and footer");
+  if (!file.in_base && file.shift != 0) return file_error(i, "is not of the base, and has a number in its index");
+  // Each part but a process's first shifts those after it by one.
+  if (file.in_base && (file.shift < file.part || file.shift >= kFileCountMax))
+    return file_error(i, "its number in the base's index exceeds its process index by " + std::to_string(file.shift) +
+                             ": expected " + std::to_string(file.part) + " to " + std::to_string(kFileCountMax - 1));
+  return {};
+}
+
+// The process's files up to this one, which is the last of them; or this one alone, and then others come after it.
+Status check_own_files_of_data_file(const Directory& directory, std::size_t own) {
+  const auto bad = [](const std::string& message) { return format_error("directory: " + message); };
+  const std::vector<FileRecord>& files = directory.files;
+  if (own == 0 || files[own - 1].bytes != 0 || files[own - 1].footer_crc != 0)
+    return bad("expected the data file itself, with size and CRC zero, last of the process's own");
+  for (std::size_t i = 0; own > 1 && i < own; ++i)
+    if (files[i].process_index != files[0].process_index || files[i].part != i)
+      return file_error(i, "expected part " + std::to_string(i) + " of the process's files");
+  if (own == 1 && files[0].part > 0 && (!directory.leaves.empty() || files.size() > 1))
+    return bad("a part before the last says nothing of leaves: expected none, and no files but itself");
+  return {};
+}
+
+}  // namespace
+
 Status check_files(const Directory& directory, bool complete) {
   const std::vector<FileRecord>& files = directory.files;
-  const auto bad = [](std::size_t i, const std::string& message) {
-    return format_error("directory: file " + std::to_string(i) + ": " + message);
-  };
-  if (!complete && (files.empty() || files[0].in_base || files[0].bytes != 0 || files[0].footer_crc != 0))
-    return format_error("directory: expected the data file itself first, with size and CRC zero");
+  const auto own = static_cast<std::size_t>(std::ranges::find(files, true, &FileRecord::in_base) - files.begin());
   for (std::size_t i = 0; i < files.size(); ++i) {
-    const FileRecord& file = files[i];
-    if (file.process_index >= kProcessCountMax)
-      return bad(i, "process index: expected less than 2^20, found " + std::to_string(file.process_index));
-    const bool itself = !complete && i == 0;
-    if (!itself && file.bytes < kHeaderBytes + kFooterBytes)
-      return bad(i, std::to_string(file.bytes) + " bytes hold no header and footer");
-    if (complete && !file.in_base && file.process_index != i)
-      return bad(i, "is not in the order of process index: found " + std::to_string(file.process_index));
-    if (i == 0) continue;
-    if (!complete && !file.in_base) return bad(i, "is not of the base");
-    if (file.in_base < files[i - 1].in_base) return bad(i, "comes after those of the base");
-    if (file.in_base == files[i - 1].in_base && file.id != files[i - 1].id)
-      return bad(i, "has another attempt id than the file before it");
+    OSTRACA_RETURN_IF_ERROR(check_file(files[i], i, !complete && i + 1 == own));
+    if (i > 0 && files[i].in_base < files[i - 1].in_base) return file_error(i, "comes after those of the base");
+    if (i > 0 && files[i].in_base == files[i - 1].in_base && files[i].id != files[i - 1].id)
+      return file_error(i, "has another attempt id than the file before it");
   }
+  if (own > kFileCountMax)
+    return format_error("directory: expected at most " + std::to_string(kFileCountMax) + " files, found " +
+                        std::to_string(own));
+  if (!complete) return check_own_files_of_data_file(directory, own);
+  for (std::size_t i = 0; i < own; ++i)
+    if (i == 0 ? files[i].process_index != 0 || files[i].part != 0 : !is_successor(files[i - 1], files[i]))
+      return file_error(i, "is not in the order of process index and part: found process " +
+                               std::to_string(files[i].process_index) + ", part " + std::to_string(files[i].part));
   return {};
 }
 

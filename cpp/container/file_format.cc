@@ -59,6 +59,11 @@ Status check_header_fields(const FileHeader& header, unsigned kind, unsigned has
   if (!std::has_single_bit(header.alignment) || header.alignment > kAlignmentMax)
     return format_error("header: alignment: expected a power of two up to 65536, found " +
                         std::to_string(header.alignment));
+  if (header.kind == FileKind::kData && (header.part > 0) != ((header.features & kFeatureParts) != 0))
+    return format_error("header: part " + std::to_string(header.part) +
+                        " and the feature 'parts' go together: expected both or neither");
+  if (header.kind == FileKind::kIndex && header.part != 0)
+    return format_error(found("header: part of an index file", 0, header.part));
   if (header.kind == FileKind::kIndex && header.process_index != 0)
     return format_error(found("header: process index of an index file", 0, header.process_index));
   if (header.kind == FileKind::kIndex && header.alignment != 1)
@@ -117,11 +122,13 @@ std::array<std::byte, kHeaderBytes> encode_header(const FileHeader& header) {
   store_le(p + 8, kFormatVersion);
   store_le(p + 12, static_cast<std::uint8_t>(header.kind));
   store_le(p + 13, kContentHashXxh3);
+  store_le(p + 14, static_cast<std::uint16_t>(header.part));
   store_le(p + 16, header.features);
   std::memcpy(p + 24, header.id.bytes.data(), header.id.bytes.size());
   store_le(p + 40, header.process_index);
   store_le(p + 44, header.process_count);
   store_le(p + 48, header.alignment);
+  store_le(p + 52, header.compatible_features);
   store_le(p + kHeaderCrcAt, crc32c(Bytes(out).first(kHeaderCrcAt)));
   return out;
 }
@@ -138,14 +145,14 @@ Result<FileHeader> decode_header(Bytes bytes) {
   if ((header.features & ~kFeaturesSupported) != 0)
     return format_error("header: requires features that this build lacks: bits " +
                         std::to_string(header.features & ~kFeaturesSupported));
-  if (!all_zero(bytes.subspan(14, 2)) || !all_zero(bytes.subspan(52, 8)))
-    return format_error("header: reserved bytes are not zero");
   const auto kind = load_le<std::uint8_t>(p + 12);
   header.kind = static_cast<FileKind>(kind);
   header.id = load_id(p + 24);
   header.process_index = load_le<std::uint32_t>(p + 40);
   header.process_count = load_le<std::uint32_t>(p + 44);
   header.alignment = load_le<std::uint32_t>(p + 48);
+  header.part = load_le<std::uint16_t>(p + 14);
+  header.compatible_features = load_le<std::uint64_t>(p + 52);
   OSTRACA_RETURN_IF_ERROR(check_header_fields(header, kind, load_le<std::uint8_t>(p + 13)));
   return header;
 }
@@ -282,9 +289,13 @@ bool all_zero(Bytes bytes) {
   return bytes[0] == std::byte{0} && std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0;
 }
 
-std::string data_file_name(std::uint32_t process_index, const CheckpointId& id) {
-  char prefix[24];
-  std::snprintf(prefix, sizeof prefix, "p%05u-", static_cast<unsigned>(process_index));
+std::string data_file_name(std::uint32_t process_index, const CheckpointId& id, std::uint32_t part) {
+  char prefix[32];
+  if (part == 0) {
+    std::snprintf(prefix, sizeof prefix, "p%05u-", static_cast<unsigned>(process_index));
+  } else {
+    std::snprintf(prefix, sizeof prefix, "p%05u-%05u-", static_cast<unsigned>(process_index), part);
+  }
   return prefix + id.hex() + ".ostraca";
 }
 

@@ -15,7 +15,8 @@ namespace ostraca {
 
 inline constexpr std::uint32_t kFormatVersion = 1;
 inline constexpr std::uint64_t kFeatureIncremental = 1;
-inline constexpr std::uint64_t kFeaturesSupported = kFeatureIncremental;  // required features this build can honour
+inline constexpr std::uint64_t kFeatureParts = 2;  // a process wrote several data files
+inline constexpr std::uint64_t kFeaturesSupported = kFeatureIncremental | kFeatureParts;  // required, and known here
 inline constexpr std::size_t kHeaderBytes = 64;
 inline constexpr std::size_t kFooterBytes = 96;
 inline constexpr std::size_t kExtentEntryBytes = 64;
@@ -25,8 +26,10 @@ enum class FileKind : std::uint8_t { kData = 1, kIndex = 2 };
 struct FileHeader {
   FileKind kind = FileKind::kData;
   std::uint64_t features = 0;
+  std::uint64_t compatible_features = 0;  // what readers may ignore
   CheckpointId id;
   std::uint32_t process_index = 0;
+  std::uint32_t part = 0;  // which of the process's data files
   std::uint32_t process_count = 1;
   std::uint32_t alignment = 1;
 };
@@ -78,7 +81,7 @@ std::uint64_t extent_end(const std::vector<Extent>& extents, std::size_t i, std:
 
 bool all_zero(Bytes bytes);
 
-std::string data_file_name(std::uint32_t process_index, const CheckpointId& id);
+std::string data_file_name(std::uint32_t process_index, const CheckpointId& id, std::uint32_t part = 0);
 std::string index_file_name(const CheckpointId& id);
 std::string intent_file_name(const CheckpointId& id);
 std::string tombstone_file_name(const CheckpointId& id);  // a removed checkpoint's manifest

@@ -1,10 +1,15 @@
 #include "container/json_text.h"
 
+#include <cinttypes>
+#include <cstdio>
+
 namespace ostraca {
 namespace {
 
 constexpr std::size_t kDepthMax = 512;
 constexpr std::string_view kWhiteSpace = " \t\r\n";
+constexpr const char* kTimeFormat = "%Y-%m-%dT%H:%M:%SZ";
+constexpr std::int64_t kUtcSecondsMax = INT64_MAX / 1'000'000'000 - 1;  // in 2262: nanoseconds fit, too
 
 // Index behind the string that starts at `at`; the text's size when it does not end.
 std::size_t string_end(std::string_view text, std::size_t at) {
@@ -75,6 +80,25 @@ void for_each_member(std::string_view text, const std::function<void(std::string
   }
 }
 
+std::string utc(std::time_t seconds_since_1970) {
+  std::tm time{};
+  gmtime_r(&seconds_since_1970, &time);
+  char text[32];
+  text[std::strftime(text, sizeof text, kTimeFormat, &time)] = '\0';
+  return text;
+}
+
+Result<std::string> json_utc(const nlohmann::json& object, const char* name) {
+  OSTRACA_ASSIGN_OR_RETURN(std::string text, json_string(object, name));
+  std::tm time{};
+  const char* end = ::strptime(text.c_str(), kTimeFormat, &time);
+  // Written again it must be the same text: strptime also takes the 31st of February, and single digits.
+  const std::time_t seconds = end == nullptr ? -1 : ::timegm(&time);
+  if (seconds < 0 || seconds > kUtcSecondsMax || utc(seconds) != text)
+    return json_mismatch(object, name, "a UTC time like \"2026-11-20T12:00:00Z\"");
+  return text;
+}
+
 const nlohmann::json* json_member(const nlohmann::json& object, const char* name) {
   const auto it = object.find(name);
   return it == object.end() ? nullptr : &*it;
@@ -115,6 +139,12 @@ Result<double> json_seconds(const nlohmann::json& object, const char* name) {
   if (member == nullptr || !member->is_number() || member->get<double>() < 0)
     return json_mismatch(object, name, "a number of seconds");
   return member->get<double>();
+}
+
+std::string to_hex(std::uint64_t value, unsigned digits) {
+  char text[24];
+  std::snprintf(text, sizeof text, "%0*" PRIx64, static_cast<int>(digits), value);
+  return text;
 }
 
 bool parse_hex(std::string_view digits, std::uint64_t* value) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <ctime>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -27,11 +28,14 @@ Result<std::int64_t> json_integer(const nlohmann::json& object, const char* name
 Result<double> json_seconds(const nlohmann::json& object, const char* name);  // finite and not negative
 Result<std::uint64_t> json_hex(const nlohmann::json& object, const char* name, unsigned digits);  // lower case
 Result<CheckpointId> json_id(const nlohmann::json& object, const char* name);
+Result<std::string> json_utc(const nlohmann::json& object, const char* name);  // as utc() gives it, before 2262
 // The member itself; null when it is missing.
 const nlohmann::json* json_member(const nlohmann::json& object, const char* name);
 Status json_mismatch(const nlohmann::json& object, const char* name, const std::string& expected);
 
-std::string json_quote(std::string_view text);  // what is not UTF-8 in it is replaced
+std::string utc(std::time_t seconds_since_1970);  // "2026-11-20T12:00:00Z"
+std::string json_quote(std::string_view text);    // what is not UTF-8 in it is replaced
 bool parse_hex(std::string_view digits, std::uint64_t* value);
+std::string to_hex(std::uint64_t value, unsigned digits);  // lower case
 
 }  // namespace ostraca

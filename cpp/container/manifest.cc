@@ -24,23 +24,35 @@ constexpr const char* kNoteFormat = "ostraca-notes";
 constexpr std::string_view kClosingBegin = "\"crc32c\": \"";
 constexpr std::string_view kClosingEnd = "\"\n}\n";
 constexpr std::size_t kCrcDigits = 8;
+constexpr unsigned kFeatureDigits = 16;
 constexpr std::size_t kClosingBytes = kClosingBegin.size() + kCrcDigits + kClosingEnd.size();
 constexpr std::string_view kMetadata = "metadata", kFacts = "facts";
-constexpr std::string_view kManifestMembers[] = {
-    "format",           "version",       "features", "id",     "step",    "created",      "writer",
-    "process_count",    "logical_bytes", "arrays",   "chunks", "seconds", "stored_bytes", "stall_seconds",
-    "referenced_bytes", "base",          "metadata", "index",  "files",   "parent",       "created_nanoseconds"};
+constexpr std::string_view kManifestMembers[] = {"format",
+                                                 "version",
+                                                 "features",
+                                                 "id",
+                                                 "step",
+                                                 "created",
+                                                 "writer",
+                                                 "process_count",
+                                                 "logical_bytes",
+                                                 "arrays",
+                                                 "chunks",
+                                                 "seconds",
+                                                 "stored_bytes",
+                                                 "stall_seconds",
+                                                 "referenced_bytes",
+                                                 "base",
+                                                 "metadata",
+                                                 "index",
+                                                 "files",
+                                                 "parent",
+                                                 "created_nanoseconds",
+                                                 "compatible_features"};
 constexpr std::string_view kIntentMembers[] = {"format",  "version", "id",  "base",    "process_count",
                                                "created", "host",    "pid", "boot_id", "start_ticks"};
 constexpr std::string_view kNoteMembers[] = {"format", "version", "id", "facts"};
 constexpr std::int64_t kNanosecondsPerSecond = 1'000'000'000;
-constexpr std::int64_t kCreatedSecondsMax = INT64_MAX / kNanosecondsPerSecond - 1;  // in the year 2262
-
-std::string hex(std::uint64_t value, int digits) {
-  char text[24];
-  std::snprintf(text, sizeof text, "%0*" PRIx64, digits, value);
-  return text;
-}
 
 // Members one a line, in the order in which they are added.
 class JsonWriter {
@@ -52,7 +64,7 @@ class JsonWriter {
   std::string close() {
     text_ += "  ";
     text_ += kClosingBegin;
-    text_ += hex(crc32c(as_bytes(text_)), kCrcDigits);
+    text_ += to_hex(crc32c(as_bytes(text_)), kCrcDigits);
     text_ += kClosingEnd;
     return std::move(text_);
   }
@@ -63,7 +75,7 @@ class JsonWriter {
 
 std::string file_json(const ManifestFile& file) {
   return "{\"file\": " + json_quote(file.name) + ", \"bytes\": " + std::to_string(file.bytes) +
-         ", \"footer_crc32c\": \"" + hex(file.footer_crc, kCrcDigits) + "\"}";
+         ", \"footer_crc32c\": \"" + to_hex(file.footer_crc, kCrcDigits) + "\"}";
 }
 
 std::string base_json(const std::string& directory, const CheckpointId& id) {
@@ -83,7 +95,7 @@ Status check_closing(std::string_view text) {
   const std::size_t covered = text.size() - kCrcDigits - kClosingEnd.size();
   const std::uint32_t computed = crc32c(as_bytes(text.substr(0, covered)));
   if (computed != stored)
-    return corruption("crc32c: expected " + hex(stored, kCrcDigits) + ", computed " + hex(computed, kCrcDigits));
+    return corruption("crc32c: expected " + to_hex(stored, kCrcDigits) + ", computed " + to_hex(computed, kCrcDigits));
   return {};
 }
 
@@ -115,31 +127,20 @@ Status check_format(const json& members, const char* format) {
   return version == kFormatVersion ? Status() : unknown_version(version);
 }
 
-constexpr const char* kTimeFormat = "%Y-%m-%dT%H:%M:%SZ";
-
-std::string utc(std::time_t seconds) {
-  std::tm time{};
-  gmtime_r(&seconds, &time);
-  char text[32];
-  text[std::strftime(text, sizeof text, kTimeFormat, &time)] = '\0';
-  return text;
-}
-
-Result<std::string> read_created(const json& members) {
-  OSTRACA_ASSIGN_OR_RETURN(std::string created, json_string(members, "created"));
-  std::tm time{};
-  const char* end = ::strptime(created.c_str(), kTimeFormat, &time);
-  // Written again it must be the same text: strptime also takes the 31st of February, and single digits.
-  const std::time_t seconds = end == nullptr ? -1 : ::timegm(&time);
-  if (seconds < 0 || seconds > kCreatedSecondsMax || utc(seconds) != created)
-    return json_mismatch(members, "created", "a UTC time like \"2026-11-20T12:00:00Z\"");
-  return created;
-}
-
 // Members that came later: null where they are missing.
 bool is_given(const json& members, const char* name) {
   const json* member = json_member(members, name);
   return member != nullptr && !member->is_null();
+}
+
+Status read_features(const json& members, Manifest* manifest) {
+  OSTRACA_ASSIGN_OR_RETURN(manifest->features, json_hex(members, "features", kFeatureDigits));
+  if ((manifest->features & ~kFeaturesSupported) != 0)
+    return format_error("requires features that this build lacks: " +
+                        to_hex(manifest->features & ~kFeaturesSupported, kFeatureDigits));
+  if (!is_given(members, "compatible_features")) return {};
+  OSTRACA_ASSIGN_OR_RETURN(manifest->compatible_features, json_hex(members, "compatible_features", kFeatureDigits));
+  return {};
 }
 
 Status read_history(const json& members, Manifest* manifest) {
@@ -178,6 +179,25 @@ Result<ManifestFile> read_file(const json& entry) {
   return file;
 }
 
+// Appends the data file of an entry: the next part of the process before, or the next process's first.
+Status read_data_file(const json& entry, Manifest* manifest) {
+  OSTRACA_ASSIGN_OR_RETURN(ManifestFile file, read_file(entry));
+  std::string next = data_file_name(0, manifest->id);
+  if (!manifest->files.empty()) {
+    const ManifestFile& before = manifest->files.back();
+    file.process_index = before.process_index;
+    file.part = before.part + 1;
+    if (file.part < kPartCountMax && file.name == data_file_name(file.process_index, manifest->id, file.part))
+      return manifest->files.push_back(std::move(file)), Status();
+    file.process_index = before.process_index + 1;
+    file.part = 0;
+    next = data_file_name(file.process_index, manifest->id);
+  }
+  if (file.name != next || file.process_index >= manifest->process_count) return json_mismatch(entry, "file", next);
+  manifest->files.push_back(std::move(file));
+  return {};
+}
+
 Status read_files(const json& members, Manifest* manifest) {
   const json* index = json_member(members, "index");
   if (index == nullptr) return json_mismatch(members, "index", "an object");
@@ -189,19 +209,20 @@ Status read_files(const json& members, Manifest* manifest) {
 
   const json* files = json_member(members, "files");
   if (files == nullptr || !files->is_array()) return json_mismatch(members, "files", "a list");
-  if (files->size() != manifest->process_count)
-    return format_error("member 'files': expected one for each of " + std::to_string(manifest->process_count) +
+  if (files->size() < manifest->process_count || files->size() > kFileCountMax)
+    return format_error("member 'files': expected one or more for each of " + std::to_string(manifest->process_count) +
                         " processes, found " + std::to_string(files->size()));
   manifest->files.reserve(files->size());
   for (const json& entry : *files) {
-    const auto process_index = static_cast<std::uint32_t>(manifest->files.size());
-    const std::string where = "files[" + std::to_string(process_index) + "]";
-    Result<ManifestFile> file = read_file(entry);
-    if (!file.ok()) return file.status().with_context(where);
-    const std::string name = data_file_name(process_index, manifest->id);
-    if (file->name != name) return json_mismatch(entry, "file", name).with_context(where);
-    manifest->files.push_back(file.take());
+    const Status status = read_data_file(entry, manifest);
+    if (!status.ok()) return status.with_context("files[" + std::to_string(manifest->files.size()) + "]");
   }
+  if (manifest->files.back().process_index + 1 != manifest->process_count)
+    return format_error("member 'files': expected those of " + std::to_string(manifest->process_count) +
+                        " processes, found those of " + std::to_string(manifest->files.back().process_index + 1));
+  const bool has_parts = std::ranges::any_of(manifest->files, [](const ManifestFile& file) { return file.part > 0; });
+  if (has_parts != ((manifest->features & kFeatureParts) != 0))
+    return format_error("member 'files': expected several of a process exactly when the feature 'parts' is required");
   return {};
 }
 
@@ -232,7 +253,8 @@ Result<std::string> encode_manifest(const Manifest& manifest) {
   JsonWriter writer;
   writer.add_text("format", kManifestFormat);
   writer.add_number("version", kFormatVersion);
-  writer.add_text("features", hex(manifest.features, 16));
+  writer.add_text("features", to_hex(manifest.features, kFeatureDigits));
+  writer.add_text("compatible_features", to_hex(manifest.compatible_features, kFeatureDigits));
   writer.add_text("id", manifest.id.hex());
   writer.add("step", manifest.step ? std::to_string(*manifest.step) : "null");
   writer.add_text("created", manifest.created);
@@ -264,11 +286,9 @@ Result<Manifest> decode_manifest(std::string_view text) {
   Manifest manifest;
   OSTRACA_ASSIGN_OR_RETURN(const json members, parse_members(text, kManifestMembers, kMetadata, &manifest.metadata));
   OSTRACA_RETURN_IF_ERROR(check_format(members, kManifestFormat));
-  OSTRACA_ASSIGN_OR_RETURN(manifest.features, json_hex(members, "features", 16));
-  if ((manifest.features & ~kFeaturesSupported) != 0)
-    return format_error("requires features that this build lacks: " + hex(manifest.features & ~kFeaturesSupported, 16));
+  OSTRACA_RETURN_IF_ERROR(read_features(members, &manifest));
   OSTRACA_ASSIGN_OR_RETURN(manifest.id, json_id(members, "id"));
-  OSTRACA_ASSIGN_OR_RETURN(manifest.created, read_created(members));
+  OSTRACA_ASSIGN_OR_RETURN(manifest.created, json_utc(members, "created"));
   OSTRACA_RETURN_IF_ERROR(read_history(members, &manifest));
   OSTRACA_ASSIGN_OR_RETURN(manifest.writer, json_string(members, "writer"));
   OSTRACA_RETURN_IF_ERROR(read_numbers(members, &manifest));
@@ -305,7 +325,7 @@ Result<Intent> read_intent(std::string_view text) {
   OSTRACA_ASSIGN_OR_RETURN(const std::uint64_t count, json_unsigned(members, "process_count", kProcessCountMax));
   if (count == 0) return json_mismatch(members, "process_count", "at least 1");
   intent.process_count = static_cast<std::uint32_t>(count);
-  OSTRACA_ASSIGN_OR_RETURN(intent.created, read_created(members));
+  OSTRACA_ASSIGN_OR_RETURN(intent.created, json_utc(members, "created"));
   OSTRACA_ASSIGN_OR_RETURN(intent.host, json_string(members, "host"));
   OSTRACA_ASSIGN_OR_RETURN(intent.pid, json_integer(members, "pid"));
   if (is_given(members, "boot_id")) {
@@ -361,7 +381,7 @@ Result<BaseName> decode_base(std::string_view text) {
   BaseName base;
   OSTRACA_RETURN_IF_ERROR(read_base(members, &base.directory, &base.id));
   if (format == kIntentFormat) return base;
-  OSTRACA_ASSIGN_OR_RETURN(const std::uint64_t features, json_hex(members, "features", 16));
+  OSTRACA_ASSIGN_OR_RETURN(const std::uint64_t features, json_hex(members, "features", kFeatureDigits));
   if (base.directory.empty() == ((features & kFeatureIncremental) != 0))
     return format_error("members 'base' and 'features' differ in whether there is a base");
   return base;

@@ -16,10 +16,13 @@ struct ManifestFile {
   std::string name;
   std::uint64_t bytes = 0;
   std::uint32_t footer_crc = 0;
+  std::uint32_t process_index = 0;  // of a data file; decode_manifest takes it, and the part, from the name
+  std::uint32_t part = 0;
 };
 
 struct Manifest {
   std::uint64_t features = 0;
+  std::uint64_t compatible_features = 0;  // what readers may ignore
   CheckpointId id;
   std::optional<std::int64_t> step;
   std::string created;                    // UTC, "2026-11-20T12:00:00Z"
@@ -43,8 +46,8 @@ struct Manifest {
 
 // kInvalidArgument when `metadata` is not JSON.
 Result<std::string> encode_manifest(const Manifest& manifest);
-// Checks the closing CRC first, then version, features, and every member; file names must be those that ids and
-// process indices give.
+// Checks the closing CRC first, then version, features, and every member; file names must be those that ids, process
+// indices and parts give.
 Result<Manifest> decode_manifest(std::string_view text);
 
 struct Intent {

@@ -1,7 +1,7 @@
 // How a checkpoint comes into being. Steps 1 and 2 are each Writer's; this file does the others:
-//   1. every process writes its data file;
-//   2. and makes it durable, and its name, before it reports;
-//   3. the committer opens every reported file and checks id, size, footer and tables;
+//   1. every process writes its data files;
+//   2. and makes them durable, and their names, before it reports the last of them, which names the others;
+//   3. the committer opens every file and checks id, size, footer and tables;
 //   4. it writes the index and makes it, and its name, durable;
 //   5. it publishes the manifest, and makes its name durable (engine/publish.cc);
 //   6. only then are the intent and the files of an overwritten checkpoint removed.
@@ -10,15 +10,13 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <mutex>
-#include <new>
 #include <set>
 
-#include "base/limits.h"
-#include "base/worker_pool.h"
-#include "checksum/crc32c.h"
+#include "base/for_each.h"
 #include "codec/codec.h"
+#include "engine/commit_plan.h"
 #include "engine/data_files.h"
+#include "engine/file_tail.h"
 #include "engine/lifetime.h"
 #include "engine/merge.h"
 #include "engine/on_storage.h"
@@ -29,73 +27,74 @@
 namespace ostraca {
 namespace {
 
-constexpr int kIndexLevel = 1;
-
-std::uint64_t features(const FileReport& report) { return report.base_directory.empty() ? 0 : kFeatureIncremental; }
-
-Result<Part> read_part(Storage& storage, const FileReport& report) {
-  Result<std::unique_ptr<ReadableFile>> file = storage.open(report.file_name());
-  if (!file.ok() && file.status().code() == Code::kNotFound && report.process_count == 1)
-    return not_found("'" + storage.path_of(report.file_name()) +
+Status not_there(Storage& storage, const FileRecord& record, std::uint32_t process_count) {
+  if (process_count == 1)
+    return not_found("'" + storage.path_of(record.name()) +
                      "', which this save wrote, is not there any more: it was removed, or its directory was moved. "
                      "Save again");
-  if (!file.ok() && file.status().code() == Code::kNotFound)
-    return Status(Code::kCoordination,
-                  "process " + std::to_string(report.process_index) + " wrote '" + report.file_name() +
-                      "', which process 0 does not see in '" + storage.path() +
-                      "': the directory is not shared between them. Save to a file system that all processes share");
-  if (!file.ok()) return file.status();
-  Part part{.record = {report.file_bytes, report.footer_crc, report.process_index, report.attempt}};
-  OSTRACA_ASSIGN_OR_RETURN(FileStructure structure, read_structure(**file));
-  OSTRACA_RETURN_IF_ERROR(check_identity(structure, **file, part.record, report.process_count));
-  if (structure.header.features != features(report))
-    return format_error("file '" + (*file)->path() + "' and its report differ in whether there is a base");
-  OSTRACA_ASSIGN_OR_RETURN(part.directory, read_directory(structure, **file, false));
-  for (const ShardRecord& shard : part.directory.shards)
-    if (shard.process != report.process_index)
-      return format_error("file '" + (*file)->path() + "' holds a shard of process " + std::to_string(shard.process));
-  part.extents = std::move(structure.extents);
-  return part;
+  return Status(Code::kCoordination,
+                "process " + std::to_string(record.process_index) + " wrote '" + record.name() +
+                    "', which process 0 does not see in '" + storage.path() +
+                    "': the directory is not shared between them. Save to a file system that all processes share");
 }
 
-// Of all processes' files, many at a time. Of several failures the one of the first process is returned.
-Result<std::vector<Part>> read_parts(Storage& storage, const std::vector<FileReport>& reports,
-                                     std::atomic<std::uint64_t>* files_checked) {
-  std::vector<Part> parts(reports.size());
-  std::mutex mutex;  // guards failure and failed_at
-  Status failure;
-  std::size_t failed_at = reports.size();
-  std::atomic<std::size_t> next = 0;
-  const auto read = [&](std::size_t i) {
-    Result<Part> part = [&]() -> Result<Part> {
-      try {
-        return read_part(storage, reports[i]);
-      } catch (const std::bad_alloc&) {
-        return Status(Code::kOutOfMemory, "the memory for the tables of " + reports[i].file_name() + " cannot be had");
-      }
-    }();
-    if (part.ok()) {
-      parts[i] = part.take();
-      if (files_checked != nullptr) ++*files_checked;
-      return;
-    }
-    const std::lock_guard lock(mutex);
-    if (i < failed_at) failure = part.status(), failed_at = i;
-    next = reports.size();
+struct ReportedFile {
+  std::vector<Extent> extents;
+  Directory directory;
+  std::uint64_t compatible_features = 0;
+};
+
+// Opens a reported file and checks that it is the one that `record` says.
+Result<ReportedFile> read_file(Storage& storage, const FileReport& report, const FileRecord& record) {
+  Result<std::unique_ptr<ReadableFile>> file = storage.open(record.name());
+  if (file.status().code() == Code::kNotFound) return not_there(storage, record, report.process_count);
+  if (!file.ok()) return file.status();
+  OSTRACA_ASSIGN_OR_RETURN(FileStructure structure, read_structure(**file));
+  OSTRACA_RETURN_IF_ERROR(check_identity(structure, **file, record, report.process_count));
+  if (structure.header.features != features_of(report, record.part))
+    return format_error("file '" + (*file)->path() + "' and its report differ in whether there is a base");
+  OSTRACA_ASSIGN_OR_RETURN(Directory directory, read_directory(structure, **file, false));
+  if (record.part < report.part && !names_itself_alone(directory, record))
+    return format_error("file '" + (*file)->path() +
+                        "' is not the last of its process: expected a directory that names it alone");
+  return ReportedFile{std::move(structure.extents), std::move(directory), structure.header.compatible_features};
+}
+
+// What all processes wrote, read many files at a time: their last files first, which name the others.
+Result<std::vector<Share>> read_shares(Storage& storage, const std::vector<FileReport>& reports,
+                                       std::atomic<std::uint64_t>* files_checked, std::uint64_t* compatible_features) {
+  std::vector<Share> shares(reports.size());
+  std::atomic<std::uint64_t> compatible = 0;
+  const auto read = [&](const FileReport& report, const FileRecord& record) -> Result<ReportedFile> {
+    Result<ReportedFile> file = read_file(storage, report, record);
+    if (!file.ok()) return file;
+    compatible |= file->compatible_features;
+    if (files_checked != nullptr) ++*files_checked;
+    return file;
   };
-  const auto work = [&] {
-    for (std::size_t i = next++; i < reports.size(); i = next++) read(i);
+  const unsigned threads = storage.traits().small_reads;
+  OSTRACA_RETURN_IF_ERROR(for_each_parallel(reports.size(), threads, "commit", [&](std::size_t i) -> Status {
+    OSTRACA_ASSIGN_OR_RETURN(ReportedFile file, read(reports[i], last_file(reports[i])));
+    OSTRACA_ASSIGN_OR_RETURN(shares[i], share_of(reports[i], std::move(file.directory)));
+    shares[i].extents.back() = std::move(file.extents);
+    return {};
+  }));
+  OSTRACA_RETURN_IF_ERROR(check_file_count(shares));
+  struct Earlier {
+    std::size_t process;
+    std::size_t part;
   };
-  const auto threads = static_cast<unsigned>(std::min<std::size_t>(reports.size(), storage.traits().small_reads));
-  if (threads <= 1) {
-    work();
-  } else {
-    WorkerPool pool(threads, "commit");
-    for (unsigned i = 0; i < threads; ++i) pool.submit(work);
-    pool.wait_idle();
-  }
-  if (!failure.ok()) return failure;
-  return parts;
+  std::vector<Earlier> earlier;
+  for (std::size_t i = 0; i < shares.size(); ++i)
+    for (std::size_t part = 0; part + 1 < shares[i].files.size(); ++part) earlier.push_back({i, part});
+  OSTRACA_RETURN_IF_ERROR(for_each_parallel(earlier.size(), threads, "commit", [&](std::size_t i) -> Status {
+    Share& share = shares[earlier[i].process];
+    OSTRACA_ASSIGN_OR_RETURN(ReportedFile file, read(reports[earlier[i].process], share.files[earlier[i].part]));
+    share.extents[earlier[i].part] = std::move(file.extents);
+    return {};
+  }));
+  *compatible_features = compatible;
+  return shares;
 }
 
 struct Index {
@@ -103,32 +102,17 @@ struct Index {
   std::uint32_t footer_crc = 0;
 };
 
-Result<Index> encode_index(Bytes decoded, const FileReport& report) {
-  if (decoded.size() > kDirectoryBytesMax) return invalid_argument("the checkpoint has too many leaves for one index");
-  std::vector<std::byte> frame(zstd_bound(decoded.size()));
-  OSTRACA_ASSIGN_OR_RETURN(const std::size_t frame_bytes, zstd_compress(decoded, kIndexLevel, frame));
-  frame.resize(frame_bytes);
-  const auto header = encode_header({.kind = FileKind::kIndex,
-                                     .features = features(report),
-                                     .id = report.attempt,
-                                     .process_count = report.process_count});
-  const auto footer = encode_footer({.table_offset = kHeaderBytes,
-                                     .directory_offset = kHeaderBytes,
-                                     .directory_stored_bytes = frame_bytes,
-                                     .directory_decoded_bytes = decoded.size(),
-                                     .table_crc = crc32c({}),
-                                     .directory_crc = crc32c(frame),
-                                     .id = report.attempt,
-                                     .file_bytes = kHeaderBytes + frame_bytes + kFooterBytes,
-                                     .header_crc = header_crc(header)});
-  Index index{{header.begin(), header.end()}, footer_crc(footer)};
-  index.bytes.insert(index.bytes.end(), frame.begin(), frame.end());
-  index.bytes.insert(index.bytes.end(), footer.begin(), footer.end());
+Result<Index> encode_index(const Directory& directory, const FileHeader& header) {
+  OSTRACA_ASSIGN_OR_RETURN(const FileTail tail, FileTail::make({}, directory));
+  const auto head = encode_header(header);
+  const std::vector<std::byte> rest = tail.encode(header, kHeaderBytes);
+  Index index{{head.begin(), head.end()}, footer_crc(Bytes(rest).last(kFooterBytes))};
+  index.bytes.insert(index.bytes.end(), rest.begin(), rest.end());
   return index;
 }
 
 // Stored bytes of the base's extents that are used, each once. Checks on the way that all of them are there.
-Result<std::uint64_t> referenced_bytes(Storage& storage, const std::vector<Part>& parts, const Directory& directory,
+Result<std::uint64_t> referenced_bytes(Storage& storage, const std::vector<Share>& shares, const Directory& directory,
                                        const std::string& base_directory) {
   if (base_directory.empty()) return std::uint64_t{0};
   const std::unique_ptr<Storage> base = beside(storage, base_directory);
@@ -136,12 +120,13 @@ Result<std::uint64_t> referenced_bytes(Storage& storage, const std::vector<Part>
   std::set<std::pair<std::uint32_t, std::uint32_t>> used;
   for (const ChunkRef& ref : directory.refs)
     if (directory.files[ref.file].in_base) used.emplace(ref.file, ref.extent);
-  for (const Part& part : parts)
-    for (const Extent& extent : part.extents)
-      if (extent.codec == static_cast<std::uint8_t>(Codec::kDelta)) {
-        OSTRACA_ASSIGN_OR_RETURN(const DataFiles::BaseExtent place, files.base_of(extent));
-        used.emplace(place.file, place.extent);
-      }
+  for (const Share& share : shares)
+    for (const std::vector<Extent>& extents : share.extents)
+      for (const Extent& extent : extents)
+        if (extent.codec == static_cast<std::uint8_t>(Codec::kDelta)) {
+          OSTRACA_ASSIGN_OR_RETURN(const DataFiles::BaseExtent place, files.base_of(extent));
+          used.emplace(place.file, place.extent);
+        }
   std::uint64_t bytes = 0;
   for (const auto& [file, extent] : used) {
     OSTRACA_ASSIGN_OR_RETURN(const DataFile* data, files.get(file));
@@ -150,10 +135,11 @@ Result<std::uint64_t> referenced_bytes(Storage& storage, const std::vector<Part>
   return bytes;
 }
 
-Manifest describe(const std::vector<Part>& parts, const std::vector<FileReport>& reports, const Directory& directory,
-                  const Index& index, const CommitOptions& options) {
+Manifest describe(const std::vector<Share>& shares, const std::vector<FileReport>& reports, const Directory& directory,
+                  const FileHeader& index_header, const Index& index, const CommitOptions& options) {
   Manifest manifest;
-  manifest.features = features(reports.front());
+  manifest.features = index_header.features;
+  manifest.compatible_features = index_header.compatible_features;
   manifest.id = reports.front().attempt;
   manifest.base_directory = reports.front().base_directory;
   manifest.base_id = reports.front().base_id;
@@ -166,12 +152,13 @@ Manifest describe(const std::vector<Part>& parts, const std::vector<FileReport>&
   manifest.process_count = reports.front().process_count;
   manifest.index = {index_file_name(manifest.id), index.bytes.size(), index.footer_crc};
   manifest.stored_bytes = index.bytes.size();
-  for (const Part& part : parts) {
-    manifest.files.push_back(
-        {data_file_name(part.record.process_index, part.record.id), part.record.bytes, part.record.footer_crc});
-    manifest.stored_bytes += part.record.bytes;
-    manifest.chunks += part.extents.size();
-  }
+  for (const Share& share : shares)
+    for (std::size_t i = 0; i < share.files.size(); ++i) {
+      const FileRecord& file = share.files[i];
+      manifest.files.push_back({file.name(), file.bytes, file.footer_crc, file.process_index, file.part});
+      manifest.stored_bytes += file.bytes;
+      manifest.chunks += share.extents[i].size();
+    }
   for (const FileReport& report : reports) manifest.logical_bytes += report.logical_bytes;
   manifest.arrays = static_cast<std::uint64_t>(
       std::ranges::count_if(directory.leaves, [](const LeafRecord& leaf) { return kind_has_data(leaf.kind); }));
@@ -181,46 +168,39 @@ Manifest describe(const std::vector<Part>& parts, const std::vector<FileReport>&
   return manifest;
 }
 
-Status check_reports(std::vector<FileReport>& reports) {
-  if (reports.empty()) return invalid_argument("there is nothing to commit: no reports");
-  std::ranges::sort(reports, {}, &FileReport::process_index);
-  for (std::size_t i = 0; i < reports.size(); ++i) {
-    if (reports[i].attempt != reports.front().attempt)
-      return Status(Code::kCoordination,
-                    "processes 0 and " + std::to_string(reports[i].process_index) + " report different attempts");
-    if (reports[i].base_directory != reports.front().base_directory || reports[i].base_id != reports.front().base_id)
-      return Status(Code::kCoordination,
-                    "processes 0 and " + std::to_string(reports[i].process_index) + " report different bases");
-    if (reports[i].process_count != reports.size())
-      return Status(Code::kCoordination, "process " + std::to_string(reports[i].process_index) + " counts " +
-                                             std::to_string(reports[i].process_count) + " processes, but " +
-                                             std::to_string(reports.size()) + " reported");
-    if (reports[i].process_index != i)
-      return Status(Code::kCoordination, "there is no report, or more than one, from process " + std::to_string(i));
-  }
-  return {};
+// The header of the index: it requires what all data files together do.
+FileHeader index_header(const std::vector<FileReport>& reports, std::uint64_t compatible_features) {
+  FileHeader header{.kind = FileKind::kIndex,
+                    .compatible_features = compatible_features,
+                    .id = reports.front().attempt,
+                    .process_count = reports.front().process_count};
+  for (const FileReport& report : reports) header.features |= features_of(report, report.part);
+  return header;
 }
 
 }  // namespace
 
 Result<std::string> commit_on(Storage& storage, const std::vector<FileReport>& unordered,
                               const CommitOptions& options) {
-  std::vector<FileReport> reports = unordered;
-  OSTRACA_RETURN_IF_ERROR(check_reports(reports));
+  OSTRACA_ASSIGN_OR_RETURN(const std::vector<FileReport> reports, in_order(unordered));
   const CheckpointId id = reports.front().attempt;
-  OSTRACA_ASSIGN_OR_RETURN(const std::vector<Part> parts, read_parts(storage, reports, options.files_checked));
-  OSTRACA_ASSIGN_OR_RETURN(const Directory directory, merge(parts));
-  const std::vector<std::byte> decoded = encode_directory(directory);
-  OSTRACA_ASSIGN_OR_RETURN(const Index index, encode_index(decoded, reports.front()));
+  std::uint64_t compatible_features = 0;
+  OSTRACA_ASSIGN_OR_RETURN(const std::vector<Share> shares,
+                           read_shares(storage, reports, options.files_checked, &compatible_features));
+  OSTRACA_ASSIGN_OR_RETURN(const Directory directory, merge(shares));
+  const FileHeader header = index_header(reports, compatible_features);
+  OSTRACA_ASSIGN_OR_RETURN(const Index index, encode_index(directory, header));
   // What will be published is checked by the eyes that will read it.
-  const Result<Directory> read_back = decode_directory(decoded, true);
+  const Result<Directory> read_back = decode_directory(encode_directory(directory), true);
   if (!read_back.ok()) return read_back.status().with_context("the reported shards do not make a checkpoint");
-  std::vector<const std::vector<Extent>*> extents(directory.files.size());  // the base's: in referenced_bytes
-  for (std::size_t i = 0; i < parts.size(); ++i) extents[i] = &parts[i].extents;
+  std::vector<const std::vector<Extent>*> extents;
+  for (const Share& share : shares)
+    for (const std::vector<Extent>& of_file : share.extents) extents.push_back(&of_file);
+  extents.resize(directory.files.size());  // the base's: in referenced_bytes
   OSTRACA_RETURN_IF_ERROR(check_references(directory, extents));
-  Manifest manifest = describe(parts, reports, directory, index, options);
+  Manifest manifest = describe(shares, reports, directory, header, index, options);
   OSTRACA_ASSIGN_OR_RETURN(manifest.referenced_bytes,
-                           referenced_bytes(storage, parts, directory, manifest.base_directory));
+                           referenced_bytes(storage, shares, directory, manifest.base_directory));
   OSTRACA_ASSIGN_OR_RETURN(std::string text, encode_manifest(manifest));
 
   const std::string index_name = index_file_name(id);

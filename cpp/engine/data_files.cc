@@ -1,8 +1,5 @@
 #include "engine/data_files.h"
 
-#include <algorithm>
-#include <span>
-
 #include "codec/codec.h"
 #include "engine/stored_file.h"
 
@@ -17,10 +14,9 @@ DataFiles::DataFiles(Storage& storage, Storage* base, const Directory& directory
     : storage_(storage), base_(base), directory_(directory) {
   for (const FileRecord& record : directory.files) {
     slots_.push_back(std::make_unique<Slot>());
-    own_count_ += !record.in_base;
+    if (record.in_base) base_numbers_.emplace(record.base_number(), static_cast<std::uint32_t>(slots_.size() - 1));
     if (slots_.size() > kOpenFilesMax) continue;
-    Result<std::unique_ptr<ReadableFile>> file =
-        storage_of(record).open(data_file_name(record.process_index, record.id));
+    Result<std::unique_ptr<ReadableFile>> file = storage_of(record).open(record.name());
     missing_ |= !file.ok() && !record.in_base && file.status().code() == Code::kNotFound;
     if (file.ok()) slots_.back()->opened = file.take();  // a failure is reported by who needs the file
   }
@@ -28,7 +24,7 @@ DataFiles::DataFiles(Storage& storage, Storage* base, const Directory& directory
 
 Status DataFiles::check(std::uint32_t number, Slot& slot) {
   const FileRecord& record = directory_.files[number];
-  const std::string name = data_file_name(record.process_index, record.id);
+  const std::string name = record.name();
   if (!slot.opened) {
     Result<std::unique_ptr<ReadableFile>> file = storage_of(record).open(name);
     if (!file.ok() && file.status().code() == Code::kNotFound)
@@ -44,11 +40,9 @@ Status DataFiles::check(std::uint32_t number, Slot& slot) {
                       ", found " + std::to_string(slot.opened->size()));
   OSTRACA_ASSIGN_OR_RETURN(FileStructure structure, read_structure(*slot.opened));
   // How many processes saved the base, only its own index says.
-  const std::uint64_t processes = record.in_base ? structure.header.process_count : own_count_;
+  const std::uint64_t processes = record.in_base ? structure.header.process_count : directory_.processes();
   OSTRACA_RETURN_IF_ERROR(check_identity(structure, *slot.opened, record, processes));
-  std::vector<const std::vector<Extent>*> tables(directory_.files.size(), nullptr);
-  tables[number] = &structure.extents;
-  if (Status status = check_references(directory_, tables); !status.ok())
+  if (Status status = check_extents(number, structure.extents); !status.ok())
     return status.with_context("file '" + slot.opened->path() + "'");
   slot.checked = std::make_unique<DataFile>();
   slot.checked->file = std::move(slot.opened);
@@ -57,13 +51,28 @@ Status DataFiles::check(std::uint32_t number, Slot& slot) {
   return {};
 }
 
+Status DataFiles::check_extents(std::uint32_t number, const std::vector<Extent>& extents) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!references_) references_.emplace(directory_);
+  }
+  if (references_->fit(number, extents)) return {};
+  std::vector<const std::vector<Extent>*> tables(directory_.files.size(), nullptr);
+  tables[number] = &extents;
+  return check_references(directory_, tables);
+}
+
+std::optional<std::uint32_t> DataFiles::base_file(std::uint32_t base_number) const {
+  const auto found = base_numbers_.find(base_number);
+  return found == base_numbers_.end() ? std::nullopt : std::optional(found->second);
+}
+
 Result<DataFiles::BaseExtent> DataFiles::base_of(const Extent& delta) {
-  const auto files = std::span(directory_.files).subspan(own_count_);
-  const auto record = std::ranges::find(files, delta.base_file, &FileRecord::process_index);
-  if (record == files.end())
+  const std::optional<std::uint32_t> number = base_file(delta.base_file);
+  if (!number)
     return format_error("a delta against file " + std::to_string(delta.base_file) +
                         " of the base, which the index does not list");
-  const BaseExtent place{own_count_ + static_cast<std::uint32_t>(record - files.begin()), delta.base_extent};
+  const BaseExtent place{*number, delta.base_extent};
   OSTRACA_ASSIGN_OR_RETURN(const DataFile* file, get(place.file));
   const auto bad = [&](const std::string& what) {
     return corruption("the base's file '" + file->file->path() + "', extent " + std::to_string(place.extent) + ": " +

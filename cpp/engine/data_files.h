@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "container/directory.h"
@@ -36,6 +38,8 @@ class DataFiles {
     std::uint32_t extent;
   };
   Result<BaseExtent> base_of(const Extent& delta);
+  // The number of the base's file that has this number in its own index.
+  std::optional<std::uint32_t> base_file(std::uint32_t base_number) const;
   // Whether one of the checkpoint's own files opened at the start was not there.
   bool missing() const { return missing_; }
 
@@ -46,13 +50,16 @@ class DataFiles {
     std::unique_ptr<DataFile> checked;
   };
   Status check(std::uint32_t number, Slot& slot);
+  Status check_extents(std::uint32_t number, const std::vector<Extent>& extents);
   Storage& storage_of(const FileRecord& record) { return record.in_base ? *base_ : storage_; }
 
   Storage& storage_;
   Storage* const base_;
   const Directory& directory_;
   std::vector<std::unique_ptr<Slot>> slots_;
-  std::uint32_t own_count_ = 0;  // of the checkpoint's own files; those of the base follow
+  std::unordered_map<std::uint32_t, std::uint32_t> base_numbers_;  // of the base's files, in its index -> in this one
+  std::mutex mutex_;
+  std::optional<ReferencesByFile> references_;  // made when a file is first checked; guarded by mutex_ until then
   bool missing_ = false;
 };
 

@@ -8,14 +8,15 @@ namespace ostraca {
 namespace {
 
 // magic (8) | process index, process count, footer CRC (u32) | file bytes, logical bytes (u64) | id (16) | base's id
-// (16) | base's name | crc32c (u32)
-constexpr std::string_view kMagic = "ostrarep";
-constexpr std::size_t kNameAt = 8 + 12 + 16 + 16 + 16;
+// (16) | part (u32) | base's name | crc32c (u32)
+constexpr std::string_view kMagic = "ostrare2";
+constexpr std::size_t kNameAt = 8 + 12 + 16 + 16 + 16 + 4;
 constexpr std::size_t kCrcBytes = 4;
+static_assert(kNameAt + kNameBytesMax + kCrcBytes <= kReportBytesMax);
 
 }  // namespace
 
-std::string FileReport::file_name() const { return data_file_name(process_index, attempt); }
+std::string FileReport::file_name() const { return data_file_name(process_index, attempt, part); }
 
 std::string FileReport::to_bytes() const {
   std::string out(kNameAt, '\0');
@@ -28,6 +29,7 @@ std::string FileReport::to_bytes() const {
   store_le(p + 28, logical_bytes);
   std::memcpy(p + 36, attempt.bytes.data(), attempt.bytes.size());
   std::memcpy(p + 52, base_id.bytes.data(), base_id.bytes.size());
+  store_le(p + 68, part);
   out += base_directory;
   std::byte crc[kCrcBytes];
   store_le(crc, crc32c(as_bytes(out)));
@@ -42,6 +44,7 @@ Result<FileReport> FileReport::from_bytes(std::string_view text) {
     return format_error("these " + std::to_string(text.size()) + " bytes are not a file report, or are damaged");
   FileReport report{.process_index = load_le<std::uint32_t>(p + 8),
                     .process_count = load_le<std::uint32_t>(p + 12),
+                    .part = load_le<std::uint32_t>(p + 68),
                     .file_bytes = load_le<std::uint64_t>(p + 20),
                     .footer_crc = load_le<std::uint32_t>(p + 16),
                     .logical_bytes = load_le<std::uint64_t>(p + 28),

@@ -17,7 +17,7 @@ struct KeptChunks {
 
   std::shared_ptr<BufferPool> pool;  // the blocks go back to it
   std::vector<PooledBuffer> blocks;
-  std::map<std::uint32_t, Bytes> chunks;  // decoded, in the blocks, by extent of the save's file
+  std::map<std::pair<std::uint32_t, std::uint32_t>, Bytes> chunks;  // decoded, in the blocks, by part and extent
 };
 
 }  // namespace ostraca

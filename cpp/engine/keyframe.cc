@@ -125,8 +125,9 @@ void Keyframe::adopt(std::uint32_t process_index, const std::shared_ptr<const Ke
   const auto file = std::ranges::find_if(
       files, [&](const FileRecord& f) { return f.process_index == process_index && f.id == id() && !f.in_base; });
   if (!chunks || file == files.end()) return;
-  for (const auto& [extent, content] : chunks->chunks) {
-    kept_.emplace(key(static_cast<std::uint32_t>(file - files.begin()), extent), Kept{chunks, content});
+  const auto first = static_cast<std::uint32_t>(file - files.begin());
+  for (const auto& [place, content] : chunks->chunks) {
+    kept_.emplace(key(first + place.first, place.second), Kept{chunks, content});
     kept_bytes_ += content.size();
   }
   const std::uint64_t unused = chunks->blocks.size() * kBlockBytes - kept_bytes_;

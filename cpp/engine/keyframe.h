@@ -51,7 +51,7 @@ class Keyframe final : public BaseSnapshot {
   // The extent's decoded bytes, checked: from memory, or read back and, as far as the budget goes, kept. Valid until
   // the scratch is used again.
   Result<Bytes> decoded(std::uint32_t file, std::uint32_t number, Scratch& scratch);
-  // Takes over what the save of one of its files kept. Null: nothing. Blocks count in full in the budget for more.
+  // Takes over what the save by one of its processes kept. Null: nothing. Blocks count in full in the budget for more.
   // REQUIRES: nobody uses it yet.
   void adopt(std::uint32_t process_index, const std::shared_ptr<const KeptChunks>& chunks);
 

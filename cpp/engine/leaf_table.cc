@@ -38,10 +38,9 @@ void LeafTable::add_shard(std::size_t leaf, const ArraySource& source, const Pla
   directory_.add_dims(planned.array.chunk_shape);
 }
 
-Directory LeafTable::take_directory(std::uint32_t process_index, const CheckpointId& id,
-                                    std::span<const FileRecord> base_files) {
+Directory LeafTable::take_directory(std::span<const FileRecord> files, std::span<const FileRecord> base_files) {
   Directory out = std::move(directory_);
-  out.files.push_back({.process_index = process_index, .id = id});
+  out.files.assign(files.begin(), files.end());
   out.files.insert(out.files.end(), base_files.begin(), base_files.end());
   std::ranges::stable_sort(shards_, {}, &Shard::leaf);
   out.shards.reserve(shards_.size());
@@ -51,11 +50,13 @@ Directory LeafTable::take_directory(std::uint32_t process_index, const Checkpoin
     LeafRecord& leaf = out.leaves[i];
     leaf.first_shard = out.shards.size();
     for (; next != shards_.end() && next->leaf == i; ++next) {
-      out.shards.push_back({.dims = next->dims, .first_ref = out.refs.size(), .process = process_index});
+      out.shards.push_back({.dims = next->dims, .first_ref = out.refs.size(), .process = files.back().process_index});
       out.refs.insert(out.refs.end(), next->planned->refs.begin(), next->planned->refs.end());
       ++leaf.shard_count;
     }
   }
+  for (ChunkRef& ref : out.refs)
+    if ((ref.file & kRefToBase) != 0) ref.file = static_cast<std::uint32_t>(files.size()) + (ref.file & ~kRefToBase);
   return out;
 }
 

@@ -26,9 +26,9 @@ class LeafTable {
   void add_shard(std::size_t leaf, const ArraySource& source, const PlannedSource& planned);
   std::string_view name(std::size_t leaf) const { return names_[leaf]; }  // valid as long as this
 
-  // For once. `base_files`: those that are referred to; a reference to the i-th has the number i + 1. REQUIRES: the
-  // pipeline has filled in the references.
-  Directory take_directory(std::uint32_t process_index, const CheckpointId& id, std::span<const FileRecord> base_files);
+  // For once. `files`: the process's own, the one with this directory last. `base_files`: those that are referred to.
+  // REQUIRES: the pipeline has filled in the references.
+  Directory take_directory(std::span<const FileRecord> files, std::span<const FileRecord> base_files);
 
  private:
   struct Shard {

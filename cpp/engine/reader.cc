@@ -252,17 +252,9 @@ Result<std::vector<ChunkInfo>> ReaderImpl::chunks(std::uint64_t leaf) {
   OSTRACA_RETURN_IF_ERROR(
       for_each_chunk(leaf, [&](const ChunkRef& ref, const Extent& e, const ShardRecord& shard, auto i) {
         const FileRecord& file = d.files[ref.file];
-        ChunkInfo info{data_file_name(file.process_index, file.id),
-                       e.offset,
-                       e.stored_bytes,
-                       e.decoded_bytes,
-                       e.codec,
-                       hex(e.hash),
-                       ref.offset,
-                       file.in_base,
-                       0,
-                       {},
-                       {}};
+        ChunkInfo info{
+            file.name(), e.offset, e.stored_bytes, e.decoded_bytes, e.codec, hex(e.hash), ref.offset, file.in_base, 0,
+            {},          {}};
         if (e.codec == static_cast<std::uint8_t>(Codec::kDelta)) {
           const Result<DataFiles::BaseExtent> base = files_.base_of(e);
           if (base.ok()) info.base_stored_bytes = (*files_.get(base->file))->extents[base->extent].stored_bytes;

@@ -113,6 +113,8 @@ Status check_identity(const FileStructure& structure, const ReadableFile& file, 
     status = corruption("attempt id: expected " + expected.id.hex() + ", found " + structure.header.id.hex());
   } else if (structure.header.process_index != expected.process_index) {
     status = corruption(expected_found("process index", expected.process_index, structure.header.process_index));
+  } else if (structure.header.part != expected.part) {
+    status = corruption(expected_found("part", expected.part, structure.header.part));
   } else if (structure.header.process_count != process_count) {
     status = corruption(expected_found("process count", process_count, structure.header.process_count));
   } else if (structure.footer_crc != expected.footer_crc) {
@@ -166,12 +168,13 @@ Result<Directory> read_index(Storage& storage, const Manifest& manifest) {
   if (structure.header.kind != FileKind::kIndex || structure.footer.table_offset != kHeaderBytes ||
       !structure.extents.empty())
     return format_error(in_file(**file) + ": not an index file: it has the kind, or the extents, of a data file");
-  if (structure.header.features != manifest.features)
-    return format_error(in_file(**file) + ": the features it requires are not the manifest's");
+  if (structure.header.features != manifest.features ||
+      structure.header.compatible_features != manifest.compatible_features)
+    return format_error(in_file(**file) + ": its features are not the manifest's");
   OSTRACA_ASSIGN_OR_RETURN(Directory directory, read_directory(structure, **file, true));
   const auto promised = [&](const FileRecord& record, const ManifestFile& listed) {
-    return !record.in_base && data_file_name(record.process_index, record.id) == listed.name &&
-           record.bytes == listed.bytes && record.footer_crc == listed.footer_crc;
+    return !record.in_base && record.name() == listed.name && record.bytes == listed.bytes &&
+           record.footer_crc == listed.footer_crc;
   };
   const auto own = std::ranges::find(directory.files, true, &FileRecord::in_base);
   if (own != directory.files.end() && own->id != manifest.base_id)

@@ -7,6 +7,7 @@
 
 #include "base/cpu.h"
 #include "engine/data_files.h"
+#include "engine/extent_names.h"
 #include "engine/lifetime.h"
 #include "engine/merge.h"
 #include "engine/on_storage.h"
@@ -16,53 +17,6 @@
 
 namespace ostraca {
 namespace {
-
-constexpr std::size_t kNamesInReason = 5;
-
-// The names of the leaves that use each extent of one file.
-class ExtentNames {
- public:
-  void add(const Directory& directory, std::uint32_t file) {
-    for (const LeafRecord& leaf : directory.leaves) {
-      const Result<std::string> name = display_name(directory.path(leaf));
-      if (!name.ok()) continue;
-      for (const ShardRecord& shard : directory.shards_of(leaf)) {
-        std::uint64_t count = 0;
-        (void)grid_count(directory.shard_shape(leaf, shard), directory.chunk_shape(leaf, shard), &count);
-        for (std::uint64_t i = 0; i < count; ++i) {
-          const ChunkRef& ref = directory.refs[shard.first_ref + i];
-          if (ref.file != file) continue;
-          auto& names = names_[ref.extent];
-          if (names.empty() || names.back() != *name) names.push_back(*name);
-          if (all_.empty() || all_.back() != *name) all_.push_back(*name);
-        }
-      }
-    }
-  }
-  void add(std::uint32_t extent, const std::vector<std::string>& users) {
-    auto& names = names_[extent];
-    names.insert(names.end(), users.begin(), users.end());
-    all_.insert(all_.end(), users.begin(), users.end());
-  }
-  const std::vector<std::string>& of(std::uint32_t extent) { return names_[extent]; }
-  std::vector<std::uint32_t> extents() const {  // in order
-    std::vector<std::uint32_t> out;
-    for (const auto& [extent, names] : names_) out.push_back(extent);
-    return out;
-  }
-  const std::vector<std::string>& all() const { return all_; }
-
- private:
-  std::map<std::uint32_t, std::vector<std::string>> names_;
-  std::vector<std::string> all_;
-};
-
-std::string listing(const std::vector<std::string>& names) {
-  std::string text;
-  for (std::size_t i = 0; i < std::min(names.size(), kNamesInReason); ++i) text += (i ? ", '" : "'") + names[i] + "'";
-  if (names.size() > kNamesInReason) text += " and " + std::to_string(names.size() - kNamesInReason) + " more";
-  return text;
-}
 
 Status missing_means_damage(const Status& status) {
   if (status.code() != Code::kNotFound) return status;
@@ -93,6 +47,11 @@ class Verifier {
     std::uint32_t process_count = 0;
   };
 
+  struct Own {
+    FileRecord record;
+    Directory directory;
+  };
+
   // Notes what was found at a place: an error of the system says nothing of the bytes there.
   void add(std::string file, std::uint64_t offset, std::string array, const Status& found,
            const std::string& more = "") {
@@ -106,6 +65,7 @@ class Verifier {
   std::vector<Wanted> wanted_files(const Manifest* manifest) const;
   void check_index(const Manifest& manifest);
   Status check_file(const Wanted& wanted);
+  bool gather_shares(std::vector<Share>& shares) const;
   void check_agreement(const Manifest& manifest);
   Status check_chunks(const std::string& name, std::uint32_t number, const DataFile& file,
                       std::vector<ExtentRead> reads, ExtentNames& names);
@@ -122,10 +82,11 @@ class Verifier {
   BufferPool buffers_;
   std::string text_;  // of the manifest
   std::optional<Directory> index_;
+  std::vector<ExtentNames> names_;                   // who uses the extents of each file of index_
   std::optional<OpenBase> base_;                     // set where there is a base
   std::optional<DataFiles> base_files_;              // those of index_, of which only the base's are used
   std::map<std::uint32_t, ExtentNames> base_names_;  // who uses the base's extents, by file
-  std::vector<Part> parts_;                          // the data files whose own directory can be read
+  std::vector<Own> own_;                             // the data files whose own directory can be read
   std::uint64_t bytes_total_ = 0;
   std::mutex mutex_;  // guards report_ while a pipeline runs
   VerifyReport report_;
@@ -186,18 +147,39 @@ void Verifier::check_index(const Manifest& manifest) {
   Result<Directory> index = read_index(storage_, manifest);
   if (index.ok()) {
     index_ = index.take();
+    names_ = names_by_file(*index_);
   } else {
     add(manifest.index.name, 0, "", missing_means_damage(index.status()));
   }
 }
 
+// What each process says of its files in the last of them. False: that is not what they are.
+bool Verifier::gather_shares(std::vector<Share>& shares) const {
+  for (std::size_t i = 0; i < own_.size(); ++i) {
+    if (own_[i].record.part == 0) shares.emplace_back();
+    shares.back().files.push_back(own_[i].record);
+    const bool is_last = i + 1 == own_.size() || own_[i + 1].record.part == 0;
+    if (!is_last && !names_itself_alone(own_[i].directory, own_[i].record)) return false;
+    if (is_last) shares.back().directory = own_[i].directory;
+  }
+  return std::ranges::all_of(shares, [](const Share& share) {
+    std::vector<FileRecord> named(share.directory.files.begin(),
+                                  share.directory.files.begin() + share.directory.own_files());
+    named.back().bytes = share.files.back().bytes;  // which it cannot say of itself
+    named.back().footer_crc = share.files.back().footer_crc;
+    return named == share.files;
+  });
+}
+
 // The index is what merging the data files' directories gives; nothing else says so.
 void Verifier::check_agreement(const Manifest& manifest) {
-  if (!index_ || parts_.size() != manifest.files.size()) return;
-  const Result<Directory> merged = merge(parts_);
+  if (!index_ || own_.size() != manifest.files.size()) return;
+  std::vector<Share> shares;
+  const bool agree = gather_shares(shares);
+  const Result<Directory> merged = agree ? merge(shares) : Result<Directory>(Directory());
   if (!merged.ok()) {
     add(manifest.index.name, 0, "", merged.status());
-  } else if (encode_directory(*merged) != encode_directory(*index_)) {
+  } else if (!agree || encode_directory(*merged) != encode_directory(*index_)) {
     add(manifest.index.name, 0, "", corruption("the index does not hold what the data files' own directories say"));
   }
 }
@@ -213,14 +195,18 @@ std::vector<Verifier::Wanted> Verifier::wanted_files(const Manifest* manifest) c
   }
   for (std::uint32_t i = 0; i < manifest->files.size(); ++i) {
     const ManifestFile& file = manifest->files[i];
-    wanted.push_back({file.name, FileRecord{file.bytes, file.footer_crc, i, manifest->id}, i, manifest->process_count});
+    const FileRecord record{.bytes = file.bytes,
+                            .footer_crc = file.footer_crc,
+                            .process_index = file.process_index,
+                            .id = manifest->id,
+                            .part = file.part};
+    wanted.push_back({file.name, record, i, manifest->process_count});
   }
   return wanted;
 }
 
 Status Verifier::check_file(const Wanted& wanted) {
-  ExtentNames names;
-  if (index_) names.add(*index_, wanted.number);
+  ExtentNames names = index_ ? std::move(names_[wanted.number]) : ExtentNames();
   const auto whole_file = [&](std::uint64_t offset, const Status& found) {
     add(wanted.name, offset, "", found,
         names.all().empty() ? "" : " (it holds chunks of " + listing(names.all()) + ")");
@@ -236,9 +222,12 @@ Status Verifier::check_file(const Wanted& wanted) {
   std::vector<Problem> problems;
   const bool usable = examine_structure(*file.file, structure, problems);
   for (const Problem& problem : problems) whole_file(problem.offset, problem.status);
-  if (problems.empty() && wanted.record)
-    if (Status status = check_identity(structure, *file.file, *wanted.record, wanted.process_count); !status.ok())
-      whole_file(0, status);
+  bool is_another = false;
+  if (problems.empty() && wanted.record) {
+    const Status status = check_identity(structure, *file.file, *wanted.record, wanted.process_count);
+    is_another = !status.ok();
+    if (is_another) whole_file(0, status);
+  }
   if (!usable) {
     if (wanted.record && wanted.record->bytes != file.file->size())
       whole_file(file.file->size(), corruption("size in bytes: expected " + std::to_string(wanted.record->bytes) +
@@ -249,10 +238,10 @@ Status Verifier::check_file(const Wanted& wanted) {
     Result<Directory> own = read_directory(structure, *file.file, structure.header.kind == FileKind::kIndex);
     if (!own.ok()) {
       whole_file(structure.footer.directory_offset, own.status());
-    } else if (index_) {
-      parts_.push_back({*wanted.record, own.take(), {}});
-    } else {
-      names.add(*own, 0);
+    } else if (index_ && !is_another) {
+      own_.push_back({*wanted.record, own.take()});
+    } else if (!index_ && own->own_files() > 0) {
+      names = std::move(names_by_file(*own)[own->own_files() - std::size_t{1}]);
     }
   }
   if (index_) {
@@ -314,7 +303,7 @@ void Verifier::open_base(const Manifest& manifest) {
         base_->status().with_context("the base's manifest, or the tombstone that takes its place, cannot be used"));
   base_files_.emplace(storage_, base_->storage(), *index_);
   for (std::uint32_t file = 0; file < index_->files.size(); ++file)
-    if (index_->files[file].in_base) base_names_[file].add(*index_, file);
+    if (index_->files[file].in_base) base_names_[file] = std::move(names_[file]);
 }
 
 // Notes which of the base's extents a file's deltas need, and for whom.
@@ -322,16 +311,14 @@ void Verifier::note_deltas(const std::string& name, const DataFile& file, Extent
   for (std::uint32_t i = 0; i < file.extents.size(); ++i) {
     const Extent& extent = file.extents[i];
     if (extent.codec != static_cast<std::uint8_t>(Codec::kDelta)) continue;
-    const auto at = std::ranges::find_if(index_->files, [&](const FileRecord& record) {
-      return record.in_base && record.process_index == extent.base_file;
-    });
-    if (at == index_->files.end()) {
+    const std::optional<std::uint32_t> file = base_files_->base_file(extent.base_file);
+    if (!file) {
       add(name, extent.offset, listing(names.of(i)),
           corruption("a delta against file " + std::to_string(extent.base_file) +
                      " of the base, which the index does not list"));
       continue;
     }
-    base_names_[static_cast<std::uint32_t>(at - index_->files.begin())].add(extent.base_extent, names.of(i));
+    base_names_[*file].add(extent.base_extent, names.of(i));
   }
 }
 
@@ -339,8 +326,7 @@ void Verifier::note_deltas(const std::string& name, const DataFile& file, Extent
 Status Verifier::check_base() {
   for (auto& [number, names] : base_names_) {
     const FileRecord& record = index_->files[number];
-    const std::string file_name = data_file_name(record.process_index, record.id);
-    const std::string name = "../" + base_->name() + "/" + file_name;
+    const std::string name = "../" + base_->name() + "/" + record.name();
     const Result<const DataFile*> file = base_files_->get(number);
     if (!file.ok()) {
       add(name, 0, "", file.status(), " (arrays that need it: " + listing(names.all()) + ")");

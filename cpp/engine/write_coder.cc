@@ -36,7 +36,7 @@ Status WritePipeline::code_piece(const Piece& piece, Bytes decoded, MutableBytes
   if (coded.in_base) return {};
   {
     Lock lock(mutex_);
-    coded.duplicate = known_.contains({coded.hash, piece.decoded_bytes});
+    coded.duplicate = layout_.knows(coded.hash, piece.decoded_bytes);
   }
   if (coded.duplicate) return {};
   bool done = false;

@@ -24,17 +24,14 @@ constexpr char kOutputBuffers[] = "output buffers (coding_bytes= and threads= lo
 
 constexpr std::uint64_t kReservedBeyond = 4 * kBlockBytes;  // for the tables, and what is still to be added
 
-std::size_t round_up(std::size_t value, std::size_t alignment) {
-  return (value + alignment - 1) / alignment * alignment;
-}
-
 }  // namespace
 
 WritePipeline::WritePipeline(const Options& options, std::function<Status()> complete)
     : options_(options),
       complete_(std::move(complete)),
       blocks_(kBlockBytes, block_budget(options.coding_bytes, options.threads, options.io_threads),
-              BufferPool::FilledBy::kCpu) {
+              BufferPool::FilledBy::kCpu),
+      layout_(options.files) {
   const std::size_t staging_bytes =
       std::min(options.staging_bytes.value_or(0), SIZE_MAX - options.keep_bytes) + options.keep_bytes;
   if (staging_bytes >= kBlockBytes)
@@ -49,10 +46,10 @@ WritePipeline::~WritePipeline() {
   join();
 }
 
-void WritePipeline::open(WritableFile& file, const FileHeader& header) {
+void WritePipeline::open(PartFiles& files) {
   const Lock lock(mutex_);
-  file_ = &file;
-  header_ = encode_header(header);
+  files_ = &files;
+  layout_.set_alignment(files.alignment());
   work_changed_.notify_all();
   io_changed_.notify_all();
 }
@@ -62,7 +59,7 @@ void WritePipeline::add(Batch batch) {
   for (const Piece& piece : batch.pieces)
     for (const Fragment& f : piece.fragments)
       if (f.chunk == 0 && !f.source->array.immutable) ++unread_sources_;
-  expected_bytes_ += round_up(batch.decoded_bytes, file_ ? file_->alignment() : kAlignmentMin);
+  expected_bytes_ += round_up(batch.decoded_bytes, files_ ? files_->alignment() : kAlignmentMin);
   jobs_.emplace_back().batch = std::move(batch);
   if (jobs_.size() > 1) start(options_.threads);
   work_changed_.notify_one();
@@ -135,7 +132,7 @@ bool WritePipeline::stage_one(Lock& lock) {
 }
 
 bool WritePipeline::code_one(Lock& lock, Coder& coder) {
-  if (!file_ || next_to_code_ == jobs_.size()) return false;
+  if (!files_ || next_to_code_ == jobs_.size()) return false;
   Job& job = jobs_[next_to_code_];
   if (job.state != Job::State::kWaiting) return false;  // being staged; whoever does it wakes us
   // A batch is taken together with its block: the earliest batch never waits for blocks that later ones hold.
@@ -188,127 +185,18 @@ void WritePipeline::note_read(const Batch& batch, Lock& lock) {
   lock.lock();
 }
 
-void WritePipeline::place_ready() {
-  while (next_to_place_ < jobs_.size() && jobs_[next_to_place_].state == Job::State::kCoded) {
-    place(jobs_[next_to_place_], next_to_place_ == 0);
-    ++next_to_place_;
-  }
-  if (all_placed()) io_changed_.notify_all();
-}
-
-// Gives the block its offset and its pieces their extents. A piece whose content is in the file already, because an
-// earlier batch brought it, is dropped here, and the block closed up. Only the last batch's block is kept back, so that
-// where the tail goes depends on the batches alone.
-void WritePipeline::place(Job& job, bool first) {
-  bool brings_content = first;
-  const std::byte* staged = job.staged.data();  // null: not kept
-  if (staged && !kept_) kept_ = std::make_shared<KeptChunks>(staging_);
-  for (std::size_t i = 0; i < job.coded.size(); ++i)
-    brings_content |= !job.coded[i].in_base && !known_.contains({job.coded[i].hash, job.batch.pieces[i].decoded_bytes});
-  submit_last_block();
-  const std::uint64_t offset = last_.offset;
-  std::size_t end = first ? kHeaderBytes : 0;
-  if (first) std::memcpy(job.block.data(), header_.data(), header_.size());
-  bool keeps = false;
-  for (std::size_t i = 0; i < job.coded.size(); ++i) {
-    const Piece& piece = job.batch.pieces[i];
-    const CodedPiece& coded = job.coded[i];
-    const std::byte* const kept = staged;
-    if (staged) staged += piece.decoded_bytes;
-    if (coded.in_base) {
-      const std::uint32_t file = 1 + base_file_number(piece.base->file);
-      for (const Fragment& f : piece.fragments) f.source->refs[f.chunk] = {file, piece.base->extent, f.offset};
-      continue;
-    }
-    const auto [known, added] =
-        known_.try_emplace({coded.hash, piece.decoded_bytes}, static_cast<std::uint32_t>(extents_.size()));
-    if (added) {
-      std::byte* block = job.block.data();
-      if (coded.position != end) std::memmove(block + end, block + coded.position, coded.encoded.stored_bytes);
-      extents_.push_back({.offset = offset + end,
-                          .stored_bytes = static_cast<std::uint32_t>(coded.encoded.stored_bytes),
-                          .decoded_bytes = piece.decoded_bytes,
-                          .crc = coded.encoded.crc,
-                          .codec = static_cast<std::uint8_t>(coded.encoded.codec),
-                          .hash = coded.hash});
-      if (coded.encoded.codec == Codec::kDelta) {
-        Extent& delta = extents_.back();
-        delta.base_hash = coded.base_hash;
-        delta.base_file = piece.base->file;
-        delta.base_extent = piece.base->extent;
-        (void)base_file_number(piece.base->file);
-      }
-      end += coded.encoded.stored_bytes;
-    }
-    for (const Fragment& f : piece.fragments) f.source->refs[f.chunk] = {0, known->second, f.offset};
-    if (kept) keeps |= kept_->chunks.try_emplace(known->second, kept, piece.decoded_bytes).second;
-  }
-  if (keeps) {
-    kept_->blocks.push_back(std::move(job.staged));
-  } else if (job.keeps) {  // all of it is kept already
-    --kept_blocks_;
-  }
-  if (brings_content) {
-    last_ = {std::move(job.block), offset, end, job.batch.decoded_bytes};
-  } else {
-    bytes_done_ += job.batch.decoded_bytes;
-  }
-  job = Job{.state = Job::State::kCoded};
-  if (next_to_place_ + 1 < jobs_.size()) submit_last_block();
-}
-
-// The place of one of the base's files among those that are used.
-std::uint32_t WritePipeline::base_file_number(std::uint32_t file) {
-  const auto at = std::ranges::find(base_files_, file) - base_files_.begin();
-  if (at == std::ssize(base_files_)) base_files_.push_back(file);
-  return static_cast<std::uint32_t>(at);
-}
-
-std::vector<FileRecord> WritePipeline::base_files() const {
-  std::vector<FileRecord> out;
-  for (std::uint32_t file : base_files_) {
-    out.push_back(options_.base->file(file));
-    out.back().in_base = true;
-  }
-  return out;
-}
-
-// Pads the block kept back and hands it to the writers; last_.offset is then where the next one goes.
-void WritePipeline::submit_last_block() {
-  if (!last_.buffer) return;
-  const std::size_t padded = round_up(last_.bytes, file_->alignment());
-  std::memset(last_.buffer.data() + last_.bytes, 0, padded - last_.bytes);
-  const std::uint64_t next = last_.offset + padded;
-  last_.bytes = padded;
-  to_write_.push_back(std::move(last_));
-  last_ = {.offset = next};
-  io_changed_.notify_one();
-}
-
 void WritePipeline::io_loop() {
   Lock lock(mutex_);
   while (status_.ok() && !done_) {
-    if (!to_write_.empty()) {
-      PlacedBlock block = std::move(to_write_.front());
-      to_write_.pop_front();
-      ++writing_;
-      const bool grows = block.offset + block.bytes > reserved_bytes_;
-      if (grows) reserved_bytes_ = std::max(expected_bytes_, block.offset) + kReservedBeyond;
-      const std::uint64_t reserve = reserved_bytes_;
-      lock.unlock();
-      if (grows) file_->reserve(reserve);
-      Status status = file_->write_at(block.offset, Bytes(block.buffer.data(), block.bytes));
-      block.buffer.reset();
-      lock.lock();
-      --writing_;
-      bytes_done_ += block.decoded_bytes;
-      if (!status.ok()) fail(std::move(status));
-      work_changed_.notify_all();
-      io_changed_.notify_all();
+    // Ends come first: a store may keep a file in memory until then.
+    if (!to_end_.empty()) {
+      end_one(lock);
+    } else if (!to_write_.empty()) {
+      write_one(lock);
     } else if (reserves_early() && reserved_bytes_ == 0) {
       const std::uint64_t reserve = reserved_bytes_ = expected_bytes_ + kReservedBeyond;
       lock.unlock();
-      file_->reserve(reserve);
+      if (const Result<WritableFile*> file = files_->get(0); file.ok()) (*file)->reserve(reserve);
       lock.lock();
     } else if (all_placed() && !completing_) {
       completing_ = true;
@@ -325,25 +213,75 @@ void WritePipeline::io_loop() {
   }
 }
 
+void WritePipeline::write_one(Lock& lock) {
+  PlacedBlock block = std::move(to_write_.front());
+  to_write_.pop_front();
+  ++writing_;
+  const bool grows = options_.files.file_bytes == 0 && block.offset + block.bytes > reserved_bytes_;
+  if (grows) reserved_bytes_ = std::max(expected_bytes_, block.offset) + kReservedBeyond;
+  const std::uint64_t reserve = reserved_bytes_;
+  lock.unlock();
+  const Result<WritableFile*> file = files_->get(block.part);
+  Status status = file.status();
+  if (file.ok()) {
+    if (grows) (*file)->reserve(reserve);
+    status = (*file)->write_at(block.offset, Bytes(block.buffer.data(), block.bytes));
+  }
+  block.buffer.reset();
+  lock.lock();
+  --writing_;
+  bytes_done_ += block.decoded_bytes;
+  note_written(block.part);
+  if (!status.ok()) fail(std::move(status));
+  work_changed_.notify_all();
+  io_changed_.notify_all();
+}
+
+void WritePipeline::note_written(std::uint32_t part) {
+  if (--unwritten_[part] == 0 && part + 1 < layout_.parts()) to_end_.push_back(part);
+}
+
+void WritePipeline::end_one(Lock& lock) {
+  const std::uint32_t part = to_end_.front();
+  to_end_.pop_front();
+  const std::vector<Extent>& extents = layout_.extents(part);
+  const std::uint64_t end = layout_.end(part);
+  lock.unlock();
+  Status status = files_->end(part, extents, end);
+  lock.lock();
+  ++ended_;
+  if (!status.ok()) fail(std::move(status));
+  io_changed_.notify_all();
+}
+
+Result<std::uint32_t> WritePipeline::wait_earlier_parts() {
+  Lock lock(mutex_);
+  const std::uint32_t earlier = layout_.parts() - 1;
+  io_changed_.wait(lock, [&] { return ended_ == earlier || !status_.ok(); });
+  if (!status_.ok()) return status_;
+  return earlier;
+}
+
 std::uint64_t WritePipeline::tail_offset(std::size_t size_max) const {
   if (last_.bytes + size_max <= last_.buffer.size()) return last_.offset + last_.bytes;
-  return last_.offset + round_up(last_.bytes, file_->alignment());
+  return layout_.end(layout_.parts() - 1);
 }
 
 Status WritePipeline::write_tail(std::uint64_t offset, Bytes tail) {
+  OSTRACA_ASSIGN_OR_RETURN(WritableFile* const file, files_->get(layout_.parts() - 1));
   const bool fits = offset == last_.offset + last_.bytes && last_.bytes + tail.size() <= last_.buffer.size();
-  const std::size_t padded = fits ? last_.bytes + tail.size() : round_up(last_.bytes, file_->alignment());
+  const std::size_t padded = fits ? last_.bytes + tail.size() : round_up(last_.bytes, files_->alignment());
   std::byte* end = last_.buffer.data() + last_.bytes;
   if (fits) {
     std::memcpy(end, tail.data(), tail.size());
   } else if (padded > 0) {
     std::memset(end, 0, padded - last_.bytes);
   }
-  if (padded > 0) OSTRACA_RETURN_IF_ERROR(file_->write_at(last_.offset, Bytes(last_.buffer.data(), padded)));
+  if (padded > 0) OSTRACA_RETURN_IF_ERROR(file->write_at(last_.offset, Bytes(last_.buffer.data(), padded)));
   if (!fits) {
     OSTRACA_ASSIGN_OR_RETURN(AlignedBuffer aligned, AlignedBuffer::allocate(tail.size()));
     std::memcpy(aligned.data(), tail.data(), tail.size());
-    OSTRACA_RETURN_IF_ERROR(file_->write_at(offset, aligned.bytes()));
+    OSTRACA_RETURN_IF_ERROR(file->write_at(offset, aligned.bytes()));
   }
   Lock lock(mutex_);
   bytes_done_ += last_.decoded_bytes;

@@ -21,6 +21,10 @@ namespace ostraca {
 enum class DeltaWorth : std::uint8_t { kUnknown, kTry, kHopeless };
 inline constexpr std::uint64_t kDeltaGroup = 16;  // chunks
 
+// In a reference's file, for as long as the number of the process's own files is not known: the rest of it is the
+// number of a file among those of the base that are referred to.
+inline constexpr std::uint32_t kRefToBase = 1u << 31;
+
 // An extent of the base.
 struct BasePlace {
   std::uint32_t file;

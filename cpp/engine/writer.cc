@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <chrono>
 #include <deque>
+#include <limits>
 #include <memory_resource>
 #include <mutex>
 #include <utility>
@@ -17,12 +18,13 @@
 #include "base/cpu.h"
 #include "base/hash_index.h"
 #include "base/host.h"
-#include "checksum/crc32c.h"
 #include "container/manifest.h"
+#include "engine/file_tail.h"
 #include "engine/keyframe.h"
 #include "engine/leaf_table.h"
 #include "engine/lifetime.h"
 #include "engine/on_storage.h"
+#include "engine/part_files.h"
 #include "engine/stores.h"
 #include "engine/write_pipeline.h"
 #include "engine/write_plan.h"
@@ -30,8 +32,8 @@
 namespace ostraca {
 namespace {
 
-constexpr int kDirectoryLevel = 1;  // zstd level: directories are small next to the data, and repetitive
 constexpr auto kPollInterval = std::chrono::milliseconds(20);
+constexpr auto kNever = std::numeric_limits<std::chrono::steady_clock::rep>::max();
 
 class WriterImpl final : public Writer {
  public:
@@ -54,6 +56,7 @@ class WriterImpl final : public Writer {
     return aborted_ ? Result<bool>(cancelled("the save was aborted")) : pipeline_->wait_copied(timeout);
   }
   Result<FileReport> finish(const Poll& poll) override;
+  void renew() override;
   Result<std::shared_ptr<BaseSnapshot>> snapshot() override;
   void cancel() override { pipeline_->cancel(cancelled("the save was cancelled")); }
   void abort() override;
@@ -65,16 +68,17 @@ class WriterImpl final : public Writer {
   static std::optional<BasePlace> base_place(const Piece& piece);
   Status set_chunk_shape(ArraySource& source, std::uint32_t item) const;
   void push(Piece piece);
+  std::uint64_t file_bytes() const { return options_.file_bytes.value_or(storage_->traits().file_bytes); }
+  Status publish_intent();
   Status complete();
   bool is_committed();
 
   const std::unique_ptr<Storage> storage_;
   const WriterOptions options_;
   const CheckpointId id_;
-  const std::shared_ptr<Keyframe> base_;  // null: none
-  std::string base_name_;                 // its directory's
-  FileHeader header_;
-  std::unique_ptr<WritableFile> file_;
+  const std::shared_ptr<Keyframe> base_;        // null: none
+  std::string base_name_;                       // its directory's
+  std::unique_ptr<PartFiles> files_;            // null: not open
   std::pmr::monotonic_buffer_resource memory_;  // of the sources: freed at once
   std::pmr::deque<PlannedSource> sources_{&memory_};
   HashIndex pinned_;  // the sources that stay valid until the end, by their memory, for ties
@@ -84,6 +88,7 @@ class WriterImpl final : public Writer {
   std::atomic<std::uint64_t> logical_bytes_ = 0, tied_bytes_ = 0;  // atomic: progress is asked for by other threads
   bool sealed_ = false;
   bool made_intent_ = false;
+  std::atomic<std::chrono::steady_clock::rep> renew_at_ = kNever;  // by the steady clock
   std::atomic<bool> finished_ = false, aborted_ = false;
   std::mutex abort_mutex_;
   FileReport report_;
@@ -100,6 +105,8 @@ Status WriterImpl::prepare() {
       .coding_bytes = options_.coding_bytes ? options_.coding_bytes : kCodingBytesDefault,
       .staging_bytes = options_.staging_bytes,
       .keep_bytes = options_.keep_bytes,
+      .files = {.file_bytes = file_bytes(),
+                .parts_max = std::clamp(kFileCountMax / options_.process_count, 1u, kPartCountMax)},
       .base = base_};
   pipeline_ = std::make_unique<WritePipeline>(pipeline, [this] { return complete(); });
   return options_.opens_later ? Status() : open();
@@ -107,7 +114,7 @@ Status WriterImpl::prepare() {
 
 Status WriterImpl::open() {
   const std::lock_guard lock(abort_mutex_);  // abort() then sees all that was made
-  if (aborted_ || file_) return invalid_argument("a writer is opened once, and not after abort()");
+  if (aborted_ || files_) return invalid_argument("a writer is opened once, and not after abort()");
   OSTRACA_RETURN_IF_ERROR(pipeline_->status());
   if (!options_.overwrite) {
     Result<std::string> manifest = storage_->read_small(kManifestName, kManifestBytesMax);
@@ -124,25 +131,7 @@ Status WriterImpl::open() {
   if (base_) OSTRACA_RETURN_IF_ERROR(check_base());
   OSTRACA_RETURN_IF_ERROR(storage_->create_directory());
   if (options_.process_index == 0) {
-    const Intent intent{.id = id_,
-                        .base_directory = base_name_,
-                        .base_id = base_ ? base_->id() : CheckpointId{},
-                        .process_count = options_.process_count,
-                        .created = utc_now(),
-                        .host = host_name(),
-                        .pid = ::getpid(),
-                        .boot_id = boot_id(),
-                        .start_ticks = own_start_ticks()};
-    OSTRACA_ASSIGN_OR_RETURN(const std::string text, encode_intent(intent));
-    // Published as the manifest will be: what cannot serve for that is found out before there is data.
-    const Status published = storage_->publish({.name = intent_file_name(id_),
-                                                .contents = as_bytes(text),
-                                                .expected = Expected::absent(),
-                                                .token = id_.hex()});
-    made_intent_ = published.ok() || published.code() == Code::kCommitUncertain;
-    if (published.code() == Code::kCommitUncertain)
-      return Status::system(EIO, "begin a save (" + published.message() + ")", storage_->path());
-    OSTRACA_RETURN_IF_ERROR(published);
+    OSTRACA_RETURN_IF_ERROR(publish_intent());
     if (options_.process_count > 1 && !storage_->traits().is_shared)
       return Status::system(
           EOPNOTSUPP,
@@ -152,15 +141,45 @@ Status WriterImpl::open() {
     // Again: whoever prunes looks for intents after it has removed a manifest, so that one of the two sees the other.
     if (base_) OSTRACA_RETURN_IF_ERROR(check_live_base(*storage_, base_name_, base_->id()));
   }
-  OSTRACA_ASSIGN_OR_RETURN(file_, storage_->create(data_file_name(options_.process_index, id_), options_.io));
-  header_ = {.kind = FileKind::kData,
-             .features = base_ ? kFeatureIncremental : 0,
-             .id = id_,
-             .process_index = options_.process_index,
-             .process_count = options_.process_count,
-             .alignment = static_cast<std::uint32_t>(file_->alignment())};
-  pipeline_->open(*file_, header_);
+  const FileHeader header{.kind = FileKind::kData,
+                          .features = base_ ? kFeatureIncremental : 0,
+                          .id = id_,
+                          .process_index = options_.process_index,
+                          .process_count = options_.process_count};
+  files_ = std::make_unique<PartFiles>(*storage_, options_.io, header, file_bytes());
+  OSTRACA_RETURN_IF_ERROR(files_->open());
+  pipeline_->open(*files_);
   return {};
+}
+
+// Published as the manifest will be: what cannot serve for that is found out before there is data.
+Status WriterImpl::publish_intent() {
+  const Intent intent{.id = id_,
+                      .base_directory = base_name_,
+                      .base_id = base_ ? base_->id() : CheckpointId{},
+                      .process_count = options_.process_count,
+                      .created = utc_now(),
+                      .host = host_name(),
+                      .pid = ::getpid(),
+                      .boot_id = boot_id(),
+                      .start_ticks = own_start_ticks()};
+  OSTRACA_ASSIGN_OR_RETURN(const std::string text, encode_intent(intent));
+  const Status published = storage_->publish(
+      {.name = intent_file_name(id_), .contents = as_bytes(text), .expected = Expected::absent(), .token = id_.hex()});
+  made_intent_ = published.ok() || published.code() == Code::kCommitUncertain;
+  if (published.code() == Code::kCommitUncertain)
+    return Status::system(EIO, "begin a save (" + published.message() + ")", storage_->path());
+  if (published.ok()) renew_at_ = (std::chrono::steady_clock::now() + options_.renew_every).time_since_epoch().count();
+  return published;
+}
+
+// Whoever finds that it is due does it; the others see the next time.
+void WriterImpl::renew() {
+  const auto now = std::chrono::steady_clock::now();
+  auto due = renew_at_.load();
+  if (now.time_since_epoch().count() < due) return;
+  if (renew_at_.compare_exchange_strong(due, (now + options_.renew_every).time_since_epoch().count()))
+    (void)storage_->touch(intent_file_name(id_));
 }
 
 // The base must be beside the checkpoint, under a name of its own.
@@ -206,6 +225,7 @@ Status WriterImpl::set_chunk_shape(ArraySource& source, std::uint32_t item) cons
 Status WriterImpl::add(ArraySource source) {
   if (aborted_ || sealed_) return invalid_argument("nothing can be added to a writer that is sealed or aborted");
   OSTRACA_RETURN_IF_ERROR(pipeline_->status());
+  renew();
   OSTRACA_ASSIGN_OR_RETURN(std::string name, display_name(source.path));
   std::uint32_t item = 0;
   if (Status status = normalize(source, &item); !status.ok()) return status.with_context("leaf '" + name + "'");
@@ -262,54 +282,38 @@ void WriterImpl::seal() {
   pipeline_->seal();
 }
 
-// Runs in an I/O thread of the pipeline when everything else is in the file.
+// Runs in an I/O thread of the pipeline when everything else is placed.
 Status WriterImpl::complete() {
-  const std::vector<std::byte> table = encode_extents(pipeline_->extents());
-  const std::vector<std::byte> decoded =
-      encode_directory(leaves_.take_directory(options_.process_index, id_, pipeline_->base_files()));
-  if (decoded.size() > kDirectoryBytesMax) return invalid_argument("the checkpoint has too many leaves for one file");
-  std::vector<std::byte> frame(zstd_bound(decoded.size()));
-  OSTRACA_ASSIGN_OR_RETURN(const std::size_t frame_bytes, zstd_compress(decoded, kDirectoryLevel, frame));
-
-  const std::size_t alignment = file_->alignment();
-  const std::size_t content = table.size() + frame_bytes + kFooterBytes;
-  const std::uint64_t start = pipeline_->tail_offset(content + alignment);
-  const std::uint64_t end = (start + content + alignment - 1) / alignment * alignment;
-  std::vector<std::byte> tail(end - start);
-  std::copy(table.begin(), table.end(), tail.begin());
-  std::copy_n(frame.begin(), frame_bytes, tail.begin() + static_cast<std::ptrdiff_t>(table.size()));
-  const FileFooter footer{.table_offset = start,
-                          .extent_count = pipeline_->extents().size(),
-                          .directory_offset = start + table.size(),
-                          .directory_stored_bytes = frame_bytes,
-                          .directory_decoded_bytes = decoded.size(),
-                          .table_crc = crc32c(table),
-                          .directory_crc = crc32c(Bytes(frame.data(), frame_bytes)),
-                          .id = id_,
-                          .file_bytes = end,
-                          .header_crc = header_crc(encode_header(header_))};
-  const auto footer_bytes = encode_footer(footer);
-  std::copy(footer_bytes.begin(), footer_bytes.end(), tail.end() - kFooterBytes);
-  OSTRACA_RETURN_IF_ERROR(pipeline_->write_tail(start, tail));
-  OSTRACA_RETURN_IF_ERROR(file_->sync_and_close());
+  OSTRACA_ASSIGN_OR_RETURN(const std::uint32_t part, pipeline_->wait_earlier_parts());
+  std::vector<FileRecord> files = files_->records(part);
+  files.push_back({.process_index = options_.process_index, .id = id_, .part = part});
+  OSTRACA_ASSIGN_OR_RETURN(const FileTail tail, FileTail::make(pipeline_->extents(),
+                                                               leaves_.take_directory(files, pipeline_->base_files())));
+  const std::uint64_t start = pipeline_->tail_offset(tail.bytes() + files_->alignment());
+  const std::vector<std::byte> bytes = tail.encode(files_->header(part), start);
+  OSTRACA_RETURN_IF_ERROR(pipeline_->write_tail(start, bytes));
+  OSTRACA_RETURN_IF_ERROR(files_->close(part, start + bytes.size(), bytes));
   OSTRACA_RETURN_IF_ERROR(storage_->sync_directory());
   report_ = {.process_index = options_.process_index,
              .process_count = options_.process_count,
              .attempt = id_,
-             .file_bytes = end,
-             .footer_crc = footer_crc(footer_bytes),
+             .part = part,
+             .file_bytes = start + bytes.size(),
+             .footer_crc = footer_crc(Bytes(bytes).last(kFooterBytes)),
              .logical_bytes = logical_bytes_,
              .base_directory = base_name_,
-             .base_id = header_.features ? base_->id() : CheckpointId{}};
+             .base_id = base_ ? base_->id() : CheckpointId{}};
   return {};
 }
 
 Result<FileReport> WriterImpl::finish(const Poll& poll) {
   if (aborted_) return cancelled("the save was aborted");
-  if (!file_) return invalid_argument("a writer that opens later was not opened");
+  if (!files_) return invalid_argument("a writer that opens later was not opened");
   seal();
-  while (!pipeline_->wait_done(kPollInterval))
+  while (!pipeline_->wait_done(kPollInterval)) {
+    renew();
     if (poll && !poll(bytes_done(), bytes_total())) cancel();
+  }
   pipeline_->join();
   OSTRACA_RETURN_IF_ERROR(pipeline_->status());
   if (poll) (void)poll(bytes_done(), bytes_total());
@@ -347,10 +351,8 @@ void WriterImpl::abort() {
     (void)pipeline_->take_kept();
   }
   if (is_committed()) return;
-  if (file_) {
-    file_.reset();
-    (void)storage_->remove(data_file_name(options_.process_index, id_));
-  }
+  if (files_) files_->remove();
+  renew_at_ = kNever;
   if (made_intent_) (void)storage_->remove(intent_file_name(id_));
   storage_->remove_created_directories();
   finished_ = true;

@@ -66,7 +66,9 @@ struct StoreTraits {
   unsigned io_threads = 1;   // calls in flight that still gain, of one reader or writer
   unsigned small_reads = 1;  // the same of calls that read little, and wait for a server more than for bytes
   bool has_leases = true;    // lease() and lease_replacing() keep others away
-  bool is_shared = true;     // what one process publishes others find whole; learned by the first publish()
+  std::uint64_t file_bytes =
+      0;                  // that a data file should have at most, as it is in memory until it is complete; 0: any
+  bool is_shared = true;  // what one process publishes others find whole; learned by the first publish()
 };
 
 // A small file and which version of it was read.
@@ -137,6 +139,8 @@ class Storage {
   // Fsyncs a file. After sync_directory: a file system that stopped before it (XFS does on an error of its disk) may
   // say that a directory is synced, but not that a file is.
   virtual Status sync_file(const std::string& name) = 0;
+  // The file changed now, by the server's clock: a sign of life from who keeps it. Absent: kNotFound, and it stays so.
+  virtual Status touch(const std::string& name) = 0;
   virtual Status remove(const std::string& name) = 0;  // absent is ok
   // Takes the name from exactly this version of a file, which has another one from then on, and is dated now: first, so
   // that it never looks older than that. kExists: the version is not there any more, and nothing changed. A file that

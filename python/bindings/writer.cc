@@ -224,7 +224,7 @@ WriterOptions writer_options(std::uint32_t process_index, std::uint32_t process_
                              const std::optional<std::string>& attempt, const std::string& codec, const std::string& io,
                              unsigned threads, std::size_t coding_bytes, std::optional<std::size_t> staging_bytes,
                              std::size_t keep_bytes, std::shared_ptr<BaseSnapshot> base, const py::object& chunk_shape,
-                             bool overwrite, bool opens_later) {
+                             bool overwrite, bool opens_later, std::optional<std::uint64_t> file_bytes) {
   WriterOptions options{.process_index = process_index,
                         .process_count = process_count,
                         .codec = codec_policy(codec),
@@ -236,7 +236,8 @@ WriterOptions writer_options(std::uint32_t process_index, std::uint32_t process_
                         .base = std::move(base),
                         .chunk_shape = dims(chunk_shape),
                         .overwrite = overwrite,
-                        .opens_later = opens_later};
+                        .opens_later = opens_later,
+                        .file_bytes = file_bytes};
   if (attempt) options.attempt = checkpoint_id(*attempt);
   return options;
 }
@@ -295,15 +296,17 @@ void bind_writer(py::module_& m) {
                        const std::optional<std::string>& attempt, const std::string& codec, const std::string& io,
                        unsigned threads, std::size_t coding_bytes, std::optional<std::size_t> staging_bytes,
                        std::size_t keep_bytes, std::shared_ptr<BaseSnapshot> base, const py::object& chunk_shape,
-                       bool overwrite, bool opens_later) {
+                       bool overwrite, bool opens_later, std::optional<std::uint64_t> file_bytes) {
              return std::make_unique<PyWriter>(
-                 path, writer_options(process_index, process_count, attempt, codec, io, threads, coding_bytes,
-                                      staging_bytes, keep_bytes, std::move(base), chunk_shape, overwrite, opens_later));
+                 path,
+                 writer_options(process_index, process_count, attempt, codec, io, threads, coding_bytes, staging_bytes,
+                                keep_bytes, std::move(base), chunk_shape, overwrite, opens_later, file_bytes));
            }),
            arg("path"), py::kw_only(), arg("process_index") = 0, arg("process_count") = 1, arg("attempt") = py::none(),
            arg("codec") = "auto", arg("io") = "auto", arg("threads") = 0, arg("coding_bytes") = 0,
            arg("staging_bytes") = py::none(), arg("keep_bytes") = 0, arg("base") = py::none(),
-           arg("chunk_shape") = py::none(), arg("overwrite") = false, arg("opens_later") = false)
+           arg("chunk_shape") = py::none(), arg("overwrite") = false, arg("opens_later") = false,
+           arg("file_bytes") = py::none())
       .def_property_readonly("attempt", [](PyWriter& w) { return w.get().attempt().hex(); })
       .def("open", &PyWriter::open)
       .def("add", &PyWriter::add, arg("leaves"), arg("on_copied") = py::none())
@@ -311,6 +314,8 @@ void bind_writer(py::module_& m) {
           "seal", [](PyWriter& w) { w.get().seal(); }, py::call_guard<GilReleased>())
       .def("copied", [](PyWriter& w) { return w.get().copied(); })
       .def("wait_copied", &PyWriter::wait_copied, arg("timeout") = py::none())
+      .def(
+          "renew", [](PyWriter& w) { w.get().renew(); }, py::call_guard<GilReleased>())
       .def("finish", &PyWriter::finish, arg("progress") = py::none())
       .def("snapshot", &PyWriter::snapshot)
       .def("cancel", [](PyWriter& w) { w.get().cancel(); })

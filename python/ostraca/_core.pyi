@@ -56,7 +56,7 @@ class BaseSnapshot:
     def kept_bytes(self) -> int: ...
 
 class Writer:
-    """Writes one process's data file. Holds arrays added with `on_copied` until it calls that, others to the end."""
+    """Writes one process's data files. Holds arrays added with `on_copied` until it calls that, others to the end."""
 
     def __init__(
         self,
@@ -75,6 +75,7 @@ class Writer:
         chunk_shape: Sequence[int] | None = None,
         overwrite: bool = False,
         opens_later: bool = False,
+        file_bytes: int | None = None,  # beyond which the process begins another file; None: as the store likes it
     ) -> None: ...
     @property
     def attempt(self) -> str: ...
@@ -83,6 +84,7 @@ class Writer:
     def seal(self) -> None: ...  # nothing more will be added: small arrays start to be packed and written
     def copied(self) -> bool: ...
     def wait_copied(self, timeout: float | None = None) -> bool: ...  # raises the writer's error, if it has one
+    def renew(self) -> None: ...  # tells those who prune that the save lives, where that is due; from any thread
     def finish(self, progress: ProgressCallback | None = None) -> FileReport: ...  # seals; durable on return
     def snapshot(self) -> BaseSnapshot: ...  # after commit(): with what was kept, the first one
     def cancel(self) -> None: ...  # from any thread; finish() then raises CancelledError

@@ -122,6 +122,7 @@ class Agreement:
         self._outcome: Outcome | None = None  # when it is known
         self._stopped = self._is_consequence = False  # by `on_failure`; the error that `fail` got was of that
         self._progress: Callable[[], object] = lambda: "begun"
+        self._renew: Callable[[], object] = lambda: None
         self._on_failure: Callable[[], object] | None = None
         self._lost = ""  # who shows no life or progress; empty: nobody
         self._ended = threading.Event()
@@ -183,14 +184,18 @@ class Agreement:
         open_files()
         self._set("opened", b"")
 
-    def writing(self, progress: Callable[[], object], on_failure: Callable[[], object] | None = None) -> None:
-        """From now on this process makes progress when what `progress` returns changes.
+    def writing(
+        self,
+        progress: Callable[[], object],
+        on_failure: Callable[[], object] | None = None,
+        renew: Callable[[], object] = lambda: None,
+    ) -> None:
+        """From now on this process makes progress when what `progress` returns changes. `renew` is called every beat.
 
         `on_failure` is called, from another thread, when it is known that another process failed: to stop this one.
         The error that this makes here is not the one to raise, but its `cause`.
         """
-        self._on_failure = on_failure
-        self._progress = progress
+        self._progress, self._on_failure, self._renew = progress, on_failure, renew
 
     def publish(self, report: FileReport, commit: Callable[[list[FileReport]], str]) -> str:
         """Hands in what this process wrote. Returns what `commit` does, which process 0 calls with all reports.
@@ -294,7 +299,7 @@ class Agreement:
         self._group.ended(self._channel.number)
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join(self._channel.limits.beat)  # it may hang in the service
-        self._progress, self._on_failure = lambda: "ended", None  # they may hold a writer
+        self._progress, self._on_failure, self._renew = lambda: "ended", None, lambda: None  # they may hold a writer
 
     # --- Outcomes ---------------------------------------------------------------------------------------------------
 
@@ -355,6 +360,7 @@ class Agreement:
     def _watch(self) -> None:
         pause = min(QUICK_SECONDS, self._channel.limits.beat)
         while not self._ended.wait(pause):
+            self._renew()  # not from the pulse: where storage hangs, this process lives
             with contextlib.suppress(CoordinationError):  # who waits will notice
                 self._listen()
                 if not self._reported and self._outcome is not None:

@@ -25,7 +25,7 @@ LOCK: Final = MANIFEST + ".lock"  # is there while somebody replaces or removes 
 SCANS_MAX: Final = 8  # of a directory that does not hold still
 PAUSE_SECONDS: Final = 0.001  # after two scans that differ, twice as long each time
 _FILE: Final = re.compile(
-    r"(?:(p)[0-9]{5,6}|(index))-([0-9a-f]{32})\.ostraca|(intent|manifest|tombstone)-([0-9a-f]{32})\.json"
+    r"(?:(p)[0-9]{5,6}(?:-[0-9]{5})?|(index))-([0-9a-f]{32})\.ostraca|(intent|manifest|tombstone)-([0-9a-f]{32})\.json"
 )
 _PASSED_OVER: Final = "lost+found"  # a file system's own, which nobody but root can read
 

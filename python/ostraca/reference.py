@@ -45,14 +45,14 @@ def _record(fields: str) -> np.dtype[Any]:
 
 
 # fmt: off
-HEADER = _record("magic:V8 version:u4 kind:u1 hash:u1 zero:V2 features:u8 id:V16 process:u4 processes:u4 "
-                 "alignment:u4 zero_too:V8 crc:u4")
+HEADER = _record("magic:V8 version:u4 kind:u1 hash:u1 part:u2 features:u8 id:V16 process:u4 processes:u4 "
+                 "alignment:u4 compatible:u8 crc:u4")
 FOOTER = _record("table_at:u8 extents:u8 directory_at:u8 directory_bytes:u8 directory_decoded:u8 table_crc:u4 "
                  "directory_crc:u4 id:V16 size:u8 zero:u8 magic:V8 header_crc:u4 crc:u4")
 EXTENT = _record("at:u8 stored:u4 decoded:u4 crc:u4 codec:u1 zero:V3 hash:V16 base_hash:V16 base_file:u4 "
                  "base_extent:u4")
 HEAD = _record("files:u8 leaves:u8 shards:u8 references:u8 dims:u8 text:u8 zero:V16")
-FILE = _record("size:u8 crc:u4 process:u4 id:V16 origin:u1 zero:V7")
+FILE = _record("size:u8 crc:u4 process:u4 id:V16 origin:u1 zero:V1 part:u2 shift:u4")
 LEAF = _record("path_at:u8 path_bytes:u4 kind:u1 dtype:u1 big:u1 rank:u1 dims:u8 shard:u8 shards:u4 detail_bytes:u4 "
                "detail_at:u8")
 SHARD = _record("dims:u8 reference:u8 process:u4 zero:u4")
@@ -60,8 +60,9 @@ REFERENCE = _record("file:u4 extent:u4 offset:u4 zero:u4")
 SECTIONS = {"files": FILE, "leaves": LEAF, "shards": SHARD, "references": REFERENCE, "dims": np.dtype("<u8")}
 
 MAGIC, ZSTD_MAGIC = b"\x89OSTRACA", b"\x28\xb5\x2f\xfd"
-DATA_FILE, INDEX_FILE, INCREMENTAL = 1, 2, 1
-MIB, MAX_PROCESSES = 1 << 20, 1 << 18
+DATA_FILE, INDEX_FILE = 1, 2
+INCREMENTAL, PARTS = 1, 2  # features
+MIB, MAX_PROCESSES, MAX_PARTS, MAX_FILES = 1 << 20, 1 << 18, 1 << 16, 1 << 18
 ARRAY, KEY, INT, FLOAT, BOOL, STR, BYTES, NONE, EMPTY_DICT, EMPTY_LIST, EMPTY_TUPLE, TEXTS, BYTE_STRINGS = range(1, 14)
 STRINGS = (TEXTS, BYTE_STRINGS)
 EMPTY: dict[int, Callable[[], Any]] = {NONE: lambda: None, EMPTY_DICT: dict, EMPTY_LIST: list, EMPTY_TUPLE: tuple}
@@ -187,11 +188,14 @@ def _planes(raw: bytes, size: int, where: str, base: bytes | None) -> bytes:
 class _File:
     """One data or index file: header, footer and extent table are checked when it is opened, extents when read."""
 
-    def __init__(self, path: Path, kind: int, process: int, manifest: dict[str, Any], guard: _Guard) -> None:
-        self.path, self.name, self.kind, self.process, self.guard = path, path.name, kind, process, guard
+    def __init__(
+        self, path: Path, kind: int, number: int, place: tuple[int, int], manifest: dict[str, Any], guard: _Guard
+    ) -> None:
+        self.path, self.name, self.kind, self.number, self.guard = path, path.name, kind, number, guard
+        self.process, self.part = place
         self.size, data, attempt = path.stat().st_size, kind == DATA_FILE, bytes.fromhex(manifest["id"])
         _must(self.size >= HEADER.itemsize + FOOTER.itemsize, self.name, "too short", self.size)
-        self.header: Any = Record(features=INCREMENTAL, alignment=65536)  # unless it is sound
+        self.header: Any = Record(features=INCREMENTAL, compatible=0, alignment=65536)  # unless it is sound
         with guard():
             h = self._sealed(0, HEADER, MAGIC, where := f"{self.name}, header")
             alignments = [1 << i for i in range(17)] if data else [1]
@@ -199,9 +203,10 @@ class _File:
                 "the version is 1": h.version == 1,
                 "it is a data file, or an index file": h.kind == kind,
                 "content hash algorithm 1": h.hash == 1,
-                "the required features are known": h.features in (0, INCREMENTAL),
+                "the required features are known": h.features <= INCREMENTAL | PARTS,
+                "it requires parts where it is one": not data or (h.features & PARTS > 0) == (h.part > 0),
                 "the attempt id is the manifest's": h.id == attempt,
-                "the process index is the name's": h.process == process,
+                "the process index and part are the name's": (h.process, h.part) == place,
                 "the process count is the manifest's": h.processes == manifest["process_count"],
                 "the alignment is possible": h.alignment in alignments,
             })  # fmt: skip
@@ -294,7 +299,7 @@ class _Shard(NamedTuple):
     shape: tuple[int, ...]
     chunk: tuple[int, ...]
     process: int
-    references: tuple[tuple[int, int, int, int], ...]  # origin, process index, extent, offset
+    references: tuple[tuple[int, int, int, int], ...]  # origin, number of the file, extent, offset
 
 
 class _Leaf(NamedTuple):
@@ -410,6 +415,8 @@ class _Directory:
         files, leaves, shards, self.references, self.dims = tables
         self.text, self.shards = raw[ends[-1] :], _rows(shards)
         self.files, self.leaves = checkpoint.check_files(file, files.tolist()), list[_Leaf]()
+        is_last = file.kind == INDEX_FILE or checkpoint.is_last(file)
+        _must(is_last or not counts["leaves"], where, "leaves in a file that is not the last of its process")
         names, spans, next_shard = set[str](), set[Any](), 0
         for number, row in enumerate(_rows(leaves)):
             with file.guard():
@@ -514,7 +521,7 @@ BASE_MEMBERS = {"directory": _text(r"(?!\.\.?\Z)[^/\0]+"), "id": ID}
 MEMBERS: dict[str, Callable[[Any], object]] = {
     "format": _text("ostraca"),
     "version": lambda v: type(v) is int and v == 1,
-    "features": _text("0{15}[01]"),
+    "features": _text("0{15}[0-3]"),
     "id": ID,
     "step": lambda v: v is None or type(v) is int,
     "created": _text(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"),
@@ -560,14 +567,28 @@ def _manifest(directory: Path, where: str = "manifest.json") -> dict[str, Any]:
         m["metadata"] = json.loads(json.dumps(m["metadata"]), object_hook=_untagged)
     except (TypeError, ValueError, RecursionError) as error:
         raise ReferenceReaderError(f"{where}: malformed: {error}") from error
-    names = [f"p{process:05d}-{m['id']}.ostraca" for process in range(m["process_count"])]
+    places = list(_places(m))
     _rules(where, {
         "crc32c is the last member": list(m)[-1] == "crc32c",
-        "there is a base where feature bit 0 says so": (m["base"] is not None) == (m["features"][-1] == "1"),
+        "there is a base where feature bit 0 says so": (m["base"] is not None) == (int(m["features"], 16) % 2 == 1),
         "the index file has its name": m["index"]["file"] == f"index-{m['id']}.ostraca",
-        "there is one file for each process, in order": [f["file"] for f in m["files"]] == names,
+        "there are files of each process, in order": [f["file"] for f in m["files"]] == [
+            f"p{process:05d}-{f'{part:05d}-' if part else ''}{m['id']}.ostraca" for process, part in places
+        ] and {process for process, _ in places} == set(range(m["process_count"])),
+        "there are not too many": len(places) <= MAX_FILES and all(part < MAX_PARTS for _, part in places),
+        "compatible features": ID(2 * (m.get("compatible_features") or "0" * 16)),
+        "the feature of parts is there where they are": any(part for _, part in places) == (int(m["features"], 16) > 1),
     })  # fmt: skip
     return m
+
+
+def _places(m: dict[str, Any]) -> Iterator[tuple[int, int]]:
+    """Process index and part of each data file: one whose name has a part is of the process of the one before it."""
+    process, part = -1, 0
+    for entry in m["files"]:
+        is_next_part = entry["file"].count("-") == 2
+        process, part = (process, part + 1) if is_next_part else (process + 1, 0)
+        yield process, part
 
 
 def _base_manifest(directory: Path, wanted: str) -> dict[str, Any]:
@@ -591,13 +612,13 @@ class _Checkpoint:
         self.manifest = m = _base_manifest(path, base_id) if base_id else _manifest(path)
         self.index: _File | None = None
         self.base: _Checkpoint | None = None
-        self.files: dict[tuple[int, int], _File] = {}  # by origin and process index; without those that are broken
+        self.files: dict[tuple[int, int], _File] = {}  # by origin and number; without those that are broken
         self.leaves: list[_Leaf] = []
-        self.users: dict[tuple[int, int, int], list[str]] = {}  # by origin, process index and extent: arrays' names
+        self.users: dict[tuple[int, int, int], list[str]] = {}  # by origin, file and extent: arrays' names
         self.decoded = functools.lru_cache(8)(self._decoded)
 
-        def opened(entry: dict[str, Any], kind: int, process: int) -> _File:
-            file = _File(path / entry["file"], kind, process, m, guard)
+        def opened(entry: dict[str, Any], kind: int, number: int, place: tuple[int, int]) -> _File:
+            file = _File(path / entry["file"], kind, number, place, m, guard)
             with guard():
                 found = (file.size, f"{file.footer.crc:08x}")
                 _must(
@@ -605,9 +626,10 @@ class _Checkpoint:
                 )
             return file
 
-        for process, entry in enumerate(m["files"]):
+        self.places = list(_places(m))
+        for number, entry in enumerate(m["files"]):
             with guard():
-                self.files[0, process] = opened(entry, DATA_FILE, process)
+                self.files[0, number] = opened(entry, DATA_FILE, number, self.places[number])
         if base_id:
             _must(m["base"] is None, str(path), "the base has a base itself")
             return
@@ -616,44 +638,55 @@ class _Checkpoint:
             with guard():
                 self.base = base = _Checkpoint(path.resolve().parent / m["base"]["directory"], guard, m["base"]["id"])
                 _must(base.manifest["id"] == m["base"]["id"], "manifest.json", "the base is another", m["base"]["id"])
-                self.files |= {(1, process): file for (_, process), file in base.files.items()}
+                self.files |= {(1, number): file for (_, number), file in base.files.items()}
         with guard():
-            self.index = index = opened(m["index"], INDEX_FILE, 0)
+            self.index = index = opened(m["index"], INDEX_FILE, 0, (0, 0))
             every = len(own) < len(m["files"]) or functools.reduce(int.__or__, own) == index.header.features
             _must(every and index.header.features == int(m["features"], 16), index.name, "features disagree")
+            compatible = int(m.get("compatible_features") or "0", 16)
+            _must(index.header.compatible == compatible, index.name, "compatible features disagree")
             self.leaves = _Directory(index, self).leaves
         for leaf in self.leaves:
             for reference, _, shape in leaf.chunks():
                 with guard():
                     self._use(leaf, *reference, math.prod(shape) * leaf.item_bytes)
 
-    def _use(self, leaf: _Leaf, origin: int, process: int, extent: int, offset: int, count: int) -> None:
+    def _use(self, leaf: _Leaf, origin: int, number: int, extent: int, offset: int, count: int) -> None:
         """Checks that there are so many decoded bytes, and remembers whose they are."""
-        file = self.files.get((origin, process))
+        file = self.files.get((origin, number))
         if file is not None and file.sound:  # otherwise it was reported
             _must(extent < len(file.table), f"array {leaf.name!r}", f"no such extent in {file.name}", extent)
             fits = offset + count <= int(file.table[extent]["decoded"])
             _must(fits, f"array {leaf.name!r}", f"chunk outside extent {extent} of {file.name}")
-            names = self.users.setdefault((origin, process, extent), [])
+            names = self.users.setdefault((origin, number, extent), [])
             if len(names) < 8 and leaf.name not in names:
                 names.append(leaf.name)
 
+    def is_last(self, file: _File) -> bool:
+        """Whether the file is the last of its process, whose directory speaks for all of them."""
+        return self.places[file.number + 1 : file.number + 2] != [(file.process, file.part + 1)]
+
     def check_files(self, file: _File, rows: list[tuple[Any, ...]]) -> list[tuple[int, int]]:
-        """Checks a directory's list of files; returns their origins and process indexes."""
+        """Checks a directory's list of files; returns their origins and numbers."""
 
-        def row(m: dict[str, Any], process: int, origin: int) -> tuple[Any, ...]:
-            entry = m["files"][process]
+        def row(checkpoint: _Checkpoint, number: int, origin: int) -> tuple[Any, ...]:
+            m, (process, part) = checkpoint.manifest, checkpoint.places[number]
+            entry, shift = m["files"][number], number - process if origin else 0
             crc = int(entry["footer_crc32c"], 16)
-            return entry["bytes"], crc, process, bytes.fromhex(m["id"]), origin, bytes(7)
+            return entry["bytes"], crc, process, bytes.fromhex(m["id"]), origin, bytes(1), part, shift
 
-        expected = [row(self.manifest, process, 0) for process in range(len(self.manifest["files"]))]
+        own = list(range(len(self.places)))
         if file.kind == DATA_FILE:
-            expected = [(0, 0, *expected[file.process][2:])]
-        base = self.base.manifest if self.base else {"files": []}
-        _must(all(r[2] < len(base["files"]) for r in rows[len(expected) :]), file.name, "a file that the base lacks")
-        expected += [row(base, r[2], 1) for r in rows[len(expected) :]]
+            first = file.number - file.part if self.is_last(file) else file.number
+            own = list(range(first, file.number + 1))
+        expected = [row(self, number, 0) for number in own]
+        if file.kind == DATA_FILE:
+            expected[-1] = (0, 0, *expected[-1][2:])
+        base = [r[2] + r[7] for r in rows[len(own) :]]  # numbers there
+        _must(all(n < len(self.base.places) if self.base else False for n in base), file.name, "not a file of the base")
+        expected += [row(self.base, number, 1) for number in base if self.base]
         _must(rows == expected, file.name, "wrong list of files", rows[:8])
-        return [(r[4], r[2]) for r in rows]
+        return [(0, number) for number in own] + [(1, number) for number in base]
 
     def base_bytes(self, entry: Any, where: str) -> bytes:
         """The decoded bytes of the extent that a delta of another checkpoint names in this one."""
@@ -664,9 +697,9 @@ class _Checkpoint:
         _must(target.hash == entry.base_hash, where, "content hash of the base")
         return self.decoded(0, entry.base_file, entry.base_extent)
 
-    def _decoded(self, origin: int, process: int, extent: int) -> bytes:
-        users = ", ".join(self.users.get((origin, process, extent), []))
-        return self.files[origin, process].decode(extent, self.base, users)
+    def _decoded(self, origin: int, number: int, extent: int) -> bytes:
+        users = ", ".join(self.users.get((origin, number, extent), []))
+        return self.files[origin, number].decode(extent, self.base, users)
 
     def values(self) -> Iterator[tuple[_Leaf, Any]]:
         for leaf, data in _with_data(self.leaves):
@@ -707,8 +740,8 @@ class _Checkpoint:
         except (ValueError, MemoryError) as error:
             raise ReferenceReaderError(f"array {leaf.name!r}: numpy cannot hold it ({error})") from error
         little = array.dtype if leaf.code in ML_DTYPES else array.dtype.newbyteorder("<")
-        for (origin, process, extent, offset), box, shape in leaf.chunks():
-            raw = self.decoded(origin, process, extent)
+        for (origin, number, extent, offset), box, shape in leaf.chunks():
+            raw = self.decoded(origin, number, extent)
             array[box] = np.frombuffer(raw, little, math.prod(shape), offset).reshape(shape)
         return array
 
@@ -717,7 +750,7 @@ class _Checkpoint:
         own = [file for (origin, _), file in self.files.items() if origin == 0]
         used = {key for key in self.users if key[0] == 1}
         merged: dict[_Leaf, list[_Shard]] = {}
-        for key in sorted(used | {(0, file.process, extent) for file in own for extent in range(len(file.table))}):
+        for key in sorted(used | {(0, file.number, extent) for file in own for extent in range(len(file.table))}):
             with self.guard():
                 self.decoded(*key)
         for file in own:

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cstdlib>
 
+#include "base/limits.h"
 #include "container_helpers.h"
 
 namespace ostraca {
@@ -73,6 +74,47 @@ TEST(Directory, DataFilesNameThemselvesAndMayBePartial) {
   b.directory.files[0].bytes = 4096;
   EXPECT_NE(b.refusal(false), "");
   EXPECT_EQ(b.refusal(true), "leaf 'w': its shards cover 2 of 10 elements");
+}
+
+TEST(Directory, ALastPartNamesTheFilesBeforeItAndTheOthersOnlyThemselves) {
+  const auto part = [](std::uint32_t number, std::uint64_t bytes) {
+    return FileRecord{.bytes = bytes, .process_index = 0, .id = test_id(), .part = number};
+  };
+  DirectoryBuilder b;
+  b.leaf({key("w")}, {10});
+  b.shard({4}, {2}, {2});
+  b.directory.files = {part(0, 4096), part(1, 4096), part(2, 0)};
+  EXPECT_EQ(b.refusal(false), "");
+  b.directory.files[1].part = 0;
+  EXPECT_TRUE(contains(b.refusal(false), "file 1: expected part 1"));
+  b.directory.files = {part(0, 0), part(1, 0)};
+  EXPECT_TRUE(contains(b.refusal(false), "0 bytes hold no header"));
+  b.directory.files = {part(2, 0)};
+  EXPECT_TRUE(contains(b.refusal(false), "says nothing of leaves"));
+  DirectoryBuilder empty;
+  empty.directory.files = {part(2, 0)};
+  EXPECT_EQ(empty.refusal(false), "");
+}
+
+TEST(Directory, AnIndexHasPartsInOrderAndSaysHowTheBaseNumbersItsFiles) {
+  DirectoryBuilder b(3);
+  b.directory.files[1].process_index = 0;
+  b.directory.files[1].part = 1;
+  b.directory.files[2].process_index = 1;
+  EXPECT_EQ(b.refusal(), "");
+  EXPECT_EQ(b.directory.processes(), 2u);
+  b.directory.files[2].part = 1;
+  EXPECT_TRUE(contains(b.refusal(), "order of process index and part"));
+  b.directory.files[2].part = 0;
+  b.directory.files[2].shift = 1;
+  EXPECT_TRUE(contains(b.refusal(), "is not of the base"));
+  b.directory.files[2].in_base = true;
+  EXPECT_EQ(b.refusal(), "");
+  EXPECT_EQ(b.directory.files[2].base_number(), 2u);
+  b.directory.files[2].part = 2;
+  EXPECT_TRUE(contains(b.refusal(), "exceeds its process index by 1"));
+  b.directory.files[2].shift = kFileCountMax;
+  EXPECT_TRUE(contains(b.refusal(), "exceeds its process index by"));
 }
 
 TEST(Directory, SizesMustFitExactly) {

@@ -81,21 +81,25 @@ TEST(Header, HostileFieldsAreRefused) {
     return !decode_header(sealed(bytes)).ok();
   };
   EXPECT_FALSE(refused([](std::byte*) {}));
-  EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint32_t>(p + 8, 2); }));            // version
-  EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint8_t>(p + 12, 0); }));            // kind
-  EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint8_t>(p + 12, 3); }));            //
-  EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint8_t>(p + 12, 2); }));            // an index of process 3
-  EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint8_t>(p + 13, 2); }));            // content hash
-  EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint16_t>(p + 14, 1); }));           // reserved
-  EXPECT_FALSE(refused([](std::byte* p) { store_le<std::uint64_t>(p + 16, 1); }));          // features: incremental
-  EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint64_t>(p + 16, 2); }));           //
+  EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint32_t>(p + 8, 2); }));    // version
+  EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint8_t>(p + 12, 0); }));    // kind
+  EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint8_t>(p + 12, 3); }));    //
+  EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint8_t>(p + 12, 2); }));    // an index of process 3
+  EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint8_t>(p + 13, 2); }));    // content hash
+  EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint16_t>(p + 14, 1); }));   // a part
+  EXPECT_FALSE(refused([](std::byte* p) { store_le<std::uint64_t>(p + 16, 1); }));  // features: incremental
+  EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint64_t>(p + 16, 2); }));   // parts, and it is none
+  EXPECT_FALSE(
+      refused([](std::byte* p) { store_le<std::uint16_t>(p + 14, 65535), store_le<std::uint64_t>(p + 16, 2); }));
+  EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint64_t>(p + 16, 4); }));           //
   EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint64_t>(p + 16, 1ull << 63); }));  //
   EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint32_t>(p + 40, 8); }));           // process index
   EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint32_t>(p + 44, 0); }));           // process count
   EXPECT_TRUE(refused([](std::byte* p) { store_le<std::uint32_t>(p + 44, kProcessCountMax + 1); }));
   for (std::uint32_t alignment : {0u, 3u, 131072u, 0xFFFFFFFFu})
     EXPECT_TRUE(refused([=](std::byte* p) { store_le(p + 48, alignment); })) << alignment;
-  for (int i = 52; i < 60; ++i) EXPECT_TRUE(refused([=](std::byte* p) { p[i] = std::byte{1}; })) << i;
+  for (int i = 52; i < 60; ++i)  // what readers may ignore
+    EXPECT_FALSE(refused([=](std::byte* p) { p[i] = std::byte{1}; })) << i;
 }
 
 TEST(Footer, RoundTrips) {
@@ -197,6 +201,7 @@ TEST(Extents, HostileFieldsAreRefused) {
 TEST(FileNames, AreDerived) {
   const CheckpointId id = test_id(0x10);
   EXPECT_EQ(data_file_name(7, id), "p00007-" + id.hex() + ".ostraca");
+  EXPECT_EQ(data_file_name(7, id, 65535), "p00007-65535-" + id.hex() + ".ostraca");
   EXPECT_EQ(data_file_name(1048575, id), "p1048575-" + id.hex() + ".ostraca");
   EXPECT_EQ(index_file_name(id), "index-" + id.hex() + ".ostraca");
   EXPECT_EQ(intent_file_name(id), "intent-" + id.hex() + ".json");

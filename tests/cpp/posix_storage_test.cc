@@ -1,6 +1,7 @@
 // What the POSIX storage does beyond what every storage does (storage_conformance_test.cc), on a real disk and on
 // tmpfs; posix_faults_test.cc has what these refuse to do wrong.
 #include <gtest/gtest.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -41,6 +42,17 @@ class PosixStorageTest : public ::testing::TestWithParam<const char*> {
 
 INSTANTIATE_TEST_SUITE_P(FileSystems, PosixStorageTest, ::testing::Values("/tmp", "/dev/shm"),
                          [](const auto& info) { return std::string(info.param) == "/tmp" ? "disk" : "tmpfs"; });
+
+TEST_P(PosixStorageTest, WhatIsTouchedChangedNow) {
+  write("intent", "a save");
+  const std::string path = storage_->path_of("intent");
+  const timespec long_ago[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+  ASSERT_EQ(::utimensat(AT_FDCWD, path.c_str(), long_ago, 0), 0);
+  ASSERT_TRUE(storage_->touch("intent").ok());
+  struct stat about = {};
+  ASSERT_EQ(::stat(path.c_str(), &about), 0);
+  EXPECT_GT(about.st_mtim.tv_sec, 1000000);
+}
 
 TEST_P(PosixStorageTest, EveryModeWritesTheSameBytesAndEveryWayOfReadingFindsThem) {
   for (IoMode mode : {IoMode::kAuto, IoMode::kDirect, IoMode::kBuffered}) {

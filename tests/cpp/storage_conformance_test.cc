@@ -154,6 +154,27 @@ TEST_P(StorageConformanceTest, SmallFiles) {
   EXPECT_EQ(storage_->open("absent").status().code(), Code::kNotFound);
 }
 
+TEST_P(StorageConformanceTest, WhatIsTouchedStaysAsItWasAndWhatIsAbsentAbsent) {
+  write("intent", "a save");
+  for (int i = 0; i < 2; ++i) ASSERT_TRUE(storage_->touch("intent").ok());
+  EXPECT_EQ(read("intent"), "a save");
+  EXPECT_EQ(storage_->touch("gone").code(), Code::kNotFound);
+  EXPECT_EQ(storage_->open("gone").status().code(), Code::kNotFound);
+  EXPECT_EQ(storage_->touch("../intent").code(), Code::kInvalidArgument);
+}
+
+TEST(ObjectStorageTest, WhatIsTouchedChangedByTheStoresClock) {
+  const std::shared_ptr<ObjectClient> client = make_memory_client();
+  const auto storage = make_object_run(client, "run")->checkpoint("1");
+  write_text(*storage, "intent", "a save");
+  const ObjectInfo before = client->head("run/1/intent").take();
+  const std::int64_t now = *client->now();
+  ASSERT_TRUE(storage->touch("intent").ok());
+  const ObjectInfo after = client->head("run/1/intent").take();
+  EXPECT_GE(after.changed_ns, now);
+  EXPECT_NE(after.version, before.version);
+}
+
 TEST_P(StorageConformanceTest, NamesAreOneComponent) {
   const std::vector<std::string> bad = {
       "", ".", "..", "a/b", "/a", "../a", std::string("a\0b", 3), std::string(kNameBytesMax + 1, 'x')};

@@ -254,6 +254,9 @@ class FaultStorage final : public Storage {
   Status sync_file(const std::string& name) override {
     return call("sync_file", name, 0, [&] { return inner_->sync_file(name); });
   }
+  Status touch(const std::string& name) override {
+    return with_faults(*plan_, "touch", path_of(name), name, 0, 0, [&] { return inner_->touch(name); });
+  }
   Status remove(const std::string& name) override {
     return call("remove", name, 0, [&] { return inner_->remove(name); });
   }

@@ -30,6 +30,7 @@ NUMPY = (
     "i1 i2 i4 i8 u1 u2 u4 u8 f2 f4 f8 c8 c16 >i2 >i8 >u4 >f2 >f4 >f8 >c8 >c16 M8[ns] M8[25s] M8 >M8[D] m8[us] m8 "
     ">m8[h] S1 S7 V3 V16"
 )
+LARGE_BYTES, PERIOD = 1 << 20, 401  # a large array repeats so many elements
 STRINGS = {
     "T": np.dtypes.StringDType(),
     "Tnan": np.dtypes.StringDType(na_object=math.nan),
@@ -44,6 +45,10 @@ def described(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind in "TO":
         name = next(name for name, dtype in STRINGS.items() if dtype == value.dtype)
         return {"strings": name, "shape": value.shape, "items": [described(x) for x in value.reshape(-1).tolist()]}
+    if isinstance(value, np.ndarray) and value.nbytes > LARGE_BYTES:
+        period = value[:PERIOD]
+        assert np.array_equal(np.resize(period, value.shape), value)
+        return {"repeated": value.dtype.str, "shape": value.shape, "bytes": base64.b64encode(period.tobytes()).decode()}
     if isinstance(value, np.ndarray):
         name = value.dtype.name if hasattr(ml_dtypes, value.dtype.name) else value.dtype.str
         return {"array": name, "shape": value.shape, "bytes": base64.b64encode(value.tobytes()).decode()}
@@ -64,6 +69,9 @@ def expected(node: dict[str, Any]) -> Any:
     if kind == "array":
         dtype = np.dtype(getattr(ml_dtypes, node["array"], node["array"]))
         return np.frombuffer(base64.b64decode(node["bytes"]), dtype).reshape(node["shape"])
+    if kind == "repeated":
+        period = np.frombuffer(base64.b64decode(node["bytes"]), node["repeated"])
+        return np.resize(period, node["shape"])
     if kind == "strings":
         array = np.empty(len(node["items"]), STRINGS[node["strings"]])
         array[...] = [expected(item) for item in node["items"]]
@@ -194,6 +202,35 @@ def processes(path: Path) -> Any:
     return {"whole": whole, "own": {"first": first, "second": second}}
 
 
+def parts(path: Path) -> Any:
+    """A process of several files: one for each block."""
+    large = np.resize(bits("u1", (PERIOD,)), 21 << 20)
+    return in_small_files(path, {"large": large, "small": bits("i4", (3, 4)), "tied": large})
+
+
+def parts_delta(path: Path) -> Any:
+    """Against that, of more: chunks that are references, deltas, and its own."""
+    before = contents(path.parent, "parts")[2]
+    moved_on = np.resize(before["large"][:PERIOD] + RANDOM.integers(0, 2, PERIOD, np.uint8), before["large"].size)
+    tree = {"large": before["large"], "tied": moved_on, "fresh": np.resize(bits("u1", (PERIOD,)), 9 << 20)}
+    return in_small_files(path, tree, base=path.parent / "parts")
+
+
+def in_small_files(path: Path, tree: Any, **options: Any) -> Any:
+    import functools
+
+    import ostraca
+    from ostraca import _core
+
+    writer = _core.Writer
+    try:
+        _core.Writer = functools.partial(writer, file_bytes=1)  # type: ignore[assignment, misc]
+        ostraca.save(path, tree, codec="zstd", **options)
+    finally:
+        _core.Writer = writer  # type: ignore[misc]
+    return tree
+
+
 def tiny(path: Path) -> Any:
     """The one of docs/format.md, section 11."""
     import ostraca
@@ -203,6 +240,9 @@ def tiny(path: Path) -> Any:
     writer.add("x", array, dtype="uint16", shape=array.shape)
     ostraca.commit(path, [writer.finish()], step=7)
     return {"x": array}
+
+
+OTHERS = {"processes": processes, "tiny": tiny, "parts": parts, "parts-delta": parts_delta}
 
 
 def write(directory: Path, name: str) -> None:
@@ -217,7 +257,7 @@ def write(directory: Path, name: str) -> None:
         beside = {"base": directory / options["base"]} if "base" in options else {}
         ostraca.save(directory / name, tree, **options | beside)
     else:
-        tree = {"processes": processes, "tiny": tiny}[name](directory / name)
+        tree = OTHERS[name](directory / name)
     same = name in ("raw", "zstd", "chunks")
     content = {
         "step": options.get("step"),
@@ -228,5 +268,5 @@ def write(directory: Path, name: str) -> None:
 
 
 if __name__ == "__main__":
-    for chosen in sys.argv[2:] or [*SAVES, "processes", "tiny"]:
+    for chosen in sys.argv[2:] or [*SAVES, *OTHERS]:
         write(Path(sys.argv[1]), chosen)

@@ -88,11 +88,13 @@ class Written:
     name: str
     attempt: bytes
     files: list[dict[str, Any]] = field(default_factory=list)
+    places: list[tuple[int, int]] = field(default_factory=list)  # process and part of each
     chunks: dict[tuple[str, int, int], tuple[int, Extent, int]] = field(default_factory=dict)  # place in files
 
     def list_files(self, directory: Directory) -> None:
-        for process, entry in enumerate(self.files):
-            directory.file(entry["bytes"], int(entry["footer_crc32c"], 16), process, self.attempt, 1)
+        for number, (entry, (process, part)) in enumerate(zip(self.files, self.places, strict=True)):
+            crc = int(entry["footer_crc32c"], 16)
+            directory.file(entry["bytes"], crc, process, self.attempt, 1, part, number - process)
 
 
 def content_hash(raw: bytes) -> bytes:
@@ -214,10 +216,10 @@ def describe(value: Any) -> tuple[int, int, int, str, Any]:
 
 
 class DataFile:
-    """The extents of one process, growing."""
+    """The extents of one file, growing."""
 
-    def __init__(self, process: int, alignment: int, block: int) -> None:
-        self.process, self.alignment, self.block = process, alignment, block
+    def __init__(self, process: int, part: int, alignment: int, block: int) -> None:
+        self.process, self.part, self.alignment, self.block = process, part, alignment, block
         self.body, self.table, self.extents = bytearray(), bytearray(), 0
 
     def add(self, raw: bytes, stored: bytes, codec: int, base: tuple[bytes, int, int] = (bytes(16), 0, 0)) -> Extent:
@@ -244,8 +246,10 @@ class Directory:
         self.dims: list[int] = []
         self.text = bytearray()
 
-    def file(self, size: int, crc: int, process: int, attempt: bytes, origin: int) -> None:
-        self.files += struct.pack("<QII16sB7x", size, crc, process, attempt, origin)
+    def file(
+        self, size: int, crc: int, process: int, attempt: bytes, origin: int, part: int = 0, shift: int = 0
+    ) -> None:
+        self.files += struct.pack("<QII16sBxHI", size, crc, process, attempt, origin, part, shift)
 
     def leaf(
         self,
@@ -287,7 +291,7 @@ class Directory:
 def assemble(
     kind: int,
     attempt: bytes,
-    process: int,
+    place: tuple[int, int],
     count: int,
     alignment: int,
     features: int,
@@ -298,8 +302,9 @@ def assemble(
     name: str,
 ) -> bytes:
     """A whole data or index file; `hook` may change each part before its CRC is taken."""
+    process, part = place
     header = bytearray(
-        struct.pack("<8sIBBHQ16sIII8x", b"\x89OSTRACA", 1, kind, 1, 0, features, attempt, process, count, alignment)
+        struct.pack("<8sIBBHQ16sIII8x", b"\x89OSTRACA", 1, kind, 1, part, features, attempt, process, count, alignment)
     )
     raw, decoded = bytearray(body), directory.pack()
     hook(f"{name}:header", header)
@@ -358,6 +363,7 @@ def write(
     options: dict[str, Options] | None = None,
     *,
     processes: int = 1,
+    parts: Sequence[int] | None = None,
     alignment: int = 1,
     block: int = 0,
     base: Written | None = None,
@@ -368,13 +374,18 @@ def write(
 ) -> Written:
     """Writes `tree` (numpy arrays, Keys and Python values in dicts, lists, tuples, namedtuples) as a checkpoint.
 
-    `block` pads to `alignment` where an extent would straddle a multiple of it. Stages that `hook` sees: `p<n>:header`,
-    `:body`, `:table`, `:directory`, `:footer` (bytearrays, before their CRC), also of `index`; and `manifest`, a dict.
+    `parts`: how many files each process writes, one where None; an array's chunks go to one after the other. `block`
+    pads to `alignment` where an extent would straddle a multiple of it. Stages that `hook` sees: `p<n>:header`,
+    `:body`, `:table`, `:directory`, `:footer` (bytearrays, before their CRC), also of `index` and, of parts but the
+    first, of `p<n>-<part>`; and `manifest`, a dict.
     """
     attempt = hashlib.blake2b(seed.to_bytes(8, "little"), digest_size=16).digest()
     options = options or {}
-    files = [DataFile(process, alignment, block) for process in range(processes)]
-    result = Written(directory.name, attempt)
+    parts = parts or [1] * processes
+    places = [(process, part) for process in range(processes) for part in range(parts[process])]
+    firsts = [places.index((process, 0)) for process in range(processes)]
+    files = [DataFile(process, part, alignment, block) for process, part in places]
+    result = Written(directory.name, attempt, places=places)
     used: set[tuple[tuple[int, int], int]] = set()  # extents of the base, and their stored bytes
     described = [(key_path(path), display(path), d[:4], d[4]) for path, d in leaves_of(tree)]
     packs: dict[str, tuple[Extent, dict[str, int]]] = {}
@@ -394,23 +405,29 @@ def write(
             extent, offsets = packs[o.pack]
             result.chunks[name, shard, number] = 0, extent, offsets[name]
             return 0, extent.number, offsets[name]
+        place = firsts[process] + number % parts[process]
         if o.codec in ("delta", "base"):
             assert base is not None
-            place, old, at = base.chunks[name, shard, number]
-            used.add(((place, old.number), old.stored))
+            at_base, old, at = base.chunks[name, shard, number]
+            used.add(((at_base, old.number), old.stored))
             if o.codec == "base":
-                return processes + place, old.number, at
+                return len(files) + at_base, old.number, at
             stored = delta(raw, old.decoded, o.width or item, o.modes)
-            extent = files[process].add(raw, stored, 3, (old.digest, place, old.number))
+            extent = files[place].add(raw, stored, 3, (old.digest, at_base, old.number))
         elif o.codec == "planes":
-            extent = files[process].add(raw, planes(raw, o.width or item, o.rotate, o.modes), 2)
+            extent = files[place].add(raw, planes(raw, o.width or item, o.rotate, o.modes), 2)
         else:
-            extent = files[process].add(raw, frame(raw) if o.codec == "zstd" else raw, o.codec == "zstd")
-        result.chunks[name, shard, number] = process, extent, 0
-        return process, extent.number, 0
+            extent = files[place].add(raw, frame(raw) if o.codec == "zstd" else raw, o.codec == "zstd")
+        result.chunks[name, shard, number] = place, extent, 0
+        return place, extent.number, 0
+
+    def local(process: int, file: int) -> int:
+        """A file's number in the directory of its process's last."""
+        own_file = max(0, file - firsts[process])  # those of another process are tied to packs, which are in 0
+        return own_file if file < len(files) else parts[process] + file - len(files)
 
     written: dict[str, list[tuple[Sequence[int], int, list[tuple[int, int, int]]]]] = {}
-    index, own = Directory(), [Directory() for _ in files]
+    index, own = Directory(), [Directory() for _ in range(processes)]
     logical, first, indexed = 0, {}, []  # the index's leaves are in the order of processes
     for path, name, what, array in described:
         o = options.get(name, Options())
@@ -425,18 +442,18 @@ def write(
             corners = itertools.product(*(range(0, s, c) for s, c in zip(size, cut, strict=True)))
             references = []
             for i, corner in enumerate(corners):
-                place = tuple(
+                box = tuple(
                     slice(f + a, f + min(a + c, s)) for f, a, c, s in zip(offset, corner, cut, size, strict=True)
                 )
                 references.append(
-                    chunk(name, number, i, process, array[place].tobytes(), o, array.dtype.itemsize)
+                    chunk(name, number, i, process, array[box].tobytes(), o, array.dtype.itemsize)
                     if not o.tie
                     else written[o.tie][number][2][i]
                 )
             shards.append(((*offset, *size, *cut), process, references))
         written[name] = shards
         for process, part in enumerate(own):  # whose files are itself and those of the base
-            mine = [(d, p, [(max(0, f - processes + 1), e, a) for f, e, a in r]) for d, p, r in shards if p == process]
+            mine = [(d, p, [(local(p, f), e, a) for f, e, a in r]) for d, p, r in shards if p == process]
             if mine or (process == 0 and not shards):
                 part.leaf(path, what, shape, mine)
         first[name] = min((p for _, p, _ in shards), default=0)
@@ -445,30 +462,37 @@ def write(
         index.leaf(path, what, shape, shards)
 
     directory.mkdir(parents=True)
-    features = int(base is not None)
+    features, has_parts = int(base is not None), len(files) > processes
 
     def put(
-        name: str, stage: str, kind: int, process: int, body: bytearray, table: bytearray, contents: Directory
+        name: str, stage: str, kind: int, place: tuple[int, int], body: bytearray, table: bytearray, contents: Directory
     ) -> dict[str, Any]:
         align = alignment if kind == 1 else 1
-        raw = assemble(kind, attempt, process, processes, align, features, body, table, contents, hook, stage)
+        bits = features | 2 * (place[1] > 0 if kind == 1 else has_parts)
+        raw = assemble(kind, attempt, place, processes, align, bits, body, table, contents, hook, stage)
         (directory / name).write_bytes(raw)
         return {"file": name, "bytes": len(raw), "footer_crc32c": raw[-4:][::-1].hex()}
 
-    for process, (data, part) in enumerate(zip(files, own, strict=True)):
-        part.file(0, 0, process, attempt, 0)
-        if base is not None:
-            base.list_files(part)
-        name = f"p{process:05d}-{attempt.hex()}.ostraca"
-        result.files.append(put(name, f"p{process}", 1, process, data.body, data.table, part))
-        index.file(result.files[-1]["bytes"], int(result.files[-1]["footer_crc32c"], 16), process, attempt, 0)
+    for data in files:
+        process, number = data.process, data.part
+        is_last = number == parts[process] - 1
+        contents = own[process] if is_last else Directory()
+        contents.file(0, 0, process, attempt, 0, number)
+        if base is not None and is_last:
+            base.list_files(contents)
+        name = f"p{process:05d}-{f'{number:05d}-' if number else ''}{attempt.hex()}.ostraca"
+        stage = f"p{process}-{number}" if number else f"p{process}"
+        entry = put(name, stage, 1, (process, number), data.body, data.table, contents)
+        result.files.append(entry)
+        for each in [index] if is_last else [index, own[process]]:
+            each.file(entry["bytes"], int(entry["footer_crc32c"], 16), process, attempt, 0, number)
     if base is not None:
         base.list_files(index)
-    top = put(f"index-{attempt.hex()}.ostraca", "index", 2, 0, bytearray(), bytearray(), index)
+    top = put(f"index-{attempt.hex()}.ostraca", "index", 2, (0, 0), bytearray(), bytearray(), index)
     members: dict[str, Any] = {
         "format": "ostraca",
         "version": 1,
-        "features": f"{features:016x}",
+        "features": f"{features | 2 * has_parts:016x}",
         "id": attempt.hex(),
         "step": 7,
         "created": "2026-11-20T12:00:00Z",

@@ -428,3 +428,16 @@ def test_a_process_raises_its_own_error_though_it_hears_of_it() -> None:
     error = ValueError("own")
     assert agreed.fail(error)
     assert agreed.cause(error) is error
+
+
+def test_a_save_is_renewed_while_its_process_waits_for_the_others_and_no_longer() -> None:
+    store, renewed = Store(), threading.Event()
+    first, second, third = meet_all([Service(store, i, Strike()) for i in range(COUNT)], 2)
+    first.writing(lambda: 0, renew=renewed.set)
+    for _ in range(2):
+        renewed.clear()
+        assert renewed.wait(20)
+    for each_ in (first, second, third):
+        each_.fail(ValueError("over"))
+    renewed.clear()
+    assert not renewed.wait(1.0)

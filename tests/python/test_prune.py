@@ -470,6 +470,21 @@ def test_another_process_with_the_number_of_a_dead_save_keeps_nothing(tmp_path: 
         assert path.exists() == stays
 
 
+def test_a_save_on_another_host_that_renews_its_intent_is_not_dead(tmp_path: Path, wait: Callable[..., None]) -> None:
+    run = tmp_path / "run"
+    (run / "0001").mkdir(parents=True)
+    path, data = run / "0001" / f"intent-{'ab' * 16}.json", run / "0001" / f"p00000-00001-{'ab' * 16}.ostraca"
+    path.write_bytes(intent(None, host="elsewhere"))
+    data.write_bytes(b"on its way")
+    wait()
+    renewed = time.time() + 2 * HOUR  # now, by that clock
+    os.utime(path, (renewed, renewed))
+    report = ostraca.prune(run, keep=0)
+    assert why(report, "0001").startswith("an unfinished save: a save wrote to it") and data.exists()
+    wait()
+    assert not ostraca.prune(run, keep=0).kept and not (run / "0001").exists()
+
+
 def test_leftovers_of_a_committed_save_are_swept(tmp_path: Path, wait: Callable[..., None]) -> None:
     run = run_of(tmp_path, 1)
     attempt = ostraca.Reader(run / "0001").manifest().id

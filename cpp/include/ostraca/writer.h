@@ -19,6 +19,9 @@
 
 namespace ostraca {
 
+// A save that shows no sign of life for an hour is taken for dead.
+inline constexpr std::chrono::minutes kRenewEvery{7};
+
 struct WriterOptions {
   std::uint32_t process_index = 0;
   std::uint32_t process_count = 1;
@@ -37,6 +40,11 @@ struct WriterOptions {
   Dims chunk_shape;  // for arrays of this rank; empty: leading axes are cut
   bool overwrite = false;
   bool opens_later = false;  // somebody else makes the directory meanwhile: see Writer::open
+  // Of a data file that holds more than 8 MiB: beyond it the process begins another. Unset: as the store likes it;
+  // 0: one file.
+  std::optional<std::uint64_t> file_bytes;
+  std::chrono::nanoseconds renew_every =
+      kRenewEvery;  // how old the intent of a running save becomes: see Writer::renew
 };
 
 // One shard of one leaf: where its elements are and where they belong.
@@ -58,11 +66,12 @@ struct ArraySource {
   std::function<void()> on_copied;
 };
 
-// What one process wrote: what the committer needs to find and check the file.
+// What one process wrote: the committer finds its last file by it, checks that, and is told there of the others.
 struct FileReport {
   std::uint32_t process_index = 0;
   std::uint32_t process_count = 1;
   CheckpointId attempt;
+  std::uint32_t part = 0;  // of the last file: how many came before it
   std::uint64_t file_bytes = 0;
   std::uint32_t footer_crc = 0;
   std::uint64_t logical_bytes = 0;
@@ -70,12 +79,12 @@ struct FileReport {
   CheckpointId base_id;
 
   std::string file_name() const;
-  std::string to_bytes() const;  // under 1 KiB, for a key-value store
+  std::string to_bytes() const;  // at most kReportBytesMax, 1 KiB, for a key-value store
   static Result<FileReport> from_bytes(std::string_view bytes);
 };
 
-// Writes one data file. add, seal and finish are for one thread at a time; the other members are thread-safe.
-// Destroying a Writer that neither finished nor aborted aborts it.
+// Writes one process's data files. add, seal and finish are for one thread at a time; the other members are
+// thread-safe. Destroying a Writer that neither finished nor aborted aborts it.
 class Writer {
  public:
   // Opens it too, unless the options say later.
@@ -83,9 +92,9 @@ class Writer {
   virtual ~Writer() = default;
 
   virtual const CheckpointId& attempt() const = 0;
-  // With `opens_later`, once, before finish(): creates the directory, the intent (process 0) and the data file. Until
-  // then memory is copied as far as `staging_bytes` goes, and nothing is coded. kExists when a checkpoint is there
-  // already. Thread-safe; a failure leaves everything to abort().
+  // With `opens_later`, once, before finish(): creates the directory, the intent (process 0) and the first data file.
+  // Until then memory is copied as far as `staging_bytes` goes, and nothing is coded. kExists when a checkpoint is
+  // there already. Thread-safe; a failure leaves everything to abort().
   virtual Status open() = 0;
   // Checks and plans; large arrays begin to be written at once, small ones are packed at seal(). A leaf may come in
   // several shards: sources of one path, parts of one global shape.
@@ -96,13 +105,17 @@ class Writer {
   virtual bool copied() const = 0;
   // Waits for copied(), which is not before seal(), or for a failure; at most `timeout`.
   virtual Result<bool> wait_copied(std::optional<std::chrono::nanoseconds> timeout) = 0;
-  // Seals and waits until the file is complete and durable. A failure leaves the file for abort() to remove.
+  // Seals and waits until the files are complete and durable. A failure leaves them for abort() to remove.
   virtual Result<FileReport> finish(const Poll& poll = {}) = 0;
+  // Tells those who prune that the save lives, where the last sign of it is `renew_every` old; otherwise costs nothing.
+  // add() and finish() do so themselves: it is for who waits elsewhere with a save that is not committed. A failure is
+  // passed over: the next call tries again. Thread-safe.
+  virtual void renew() = 0;
   // After commit(): the checkpoint as a base for saves to come, with the copies that were kept, in the first one asked
   // for. kNotFound when it was replaced or removed meanwhile.
   virtual Result<std::shared_ptr<BaseSnapshot>> snapshot() = 0;
   virtual void cancel() = 0;
-  // Cancels, waits for the threads, removes the file, the intent and the directories made. Also after finish(), when
+  // Cancels, waits for the threads, removes the files, the intent and the directories made. Also after finish(), when
   // the commit failed or will not happen; what was committed is left alone.
   virtual void abort() = 0;
   virtual std::uint64_t bytes_done() const = 0;

@@ -257,6 +257,11 @@ Status MemoryStorage::sync_directory() {
   return {};
 }
 
+Status MemoryStorage::touch(const std::string& name) {
+  std::lock_guard lock(directory_->mutex_);
+  return find(name).status();  // nothing here has a time
+}
+
 Status MemoryStorage::remove(const std::string& name) {
   OSTRACA_RETURN_IF_ERROR(check_name(name));
   std::lock_guard lock(directory_->mutex_);

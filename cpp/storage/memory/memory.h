@@ -91,6 +91,7 @@ class MemoryStorage : public Storage {
   Status publish(const Publication& publication) override;
   Status sync_directory() override;
   Status sync_file(const std::string& /*name*/) override { return {}; }
+  Status touch(const std::string& name) override;
   Status remove(const std::string& name) override;
   Status retire(const std::string& name, const std::string& version, const std::string& retired) override;
   Status restore(const std::string& retired, const std::string& name) override;

@@ -99,7 +99,10 @@ class ObjectStorage final : public Storage {
         run_(std::move(run)),
         name_(std::move(name)),
         path_(run_ + "/" + name_),
-        traits_{.io_threads = client_->concurrency(), .small_reads = 4 * client_->concurrency(), .has_leases = false} {}
+        traits_{.io_threads = client_->concurrency(),
+                .small_reads = 4 * client_->concurrency(),
+                .has_leases = false,
+                .file_bytes = kObjectFileBytes} {}
 
   StoreTraits traits() const override { return traits_; }
   const std::string& path() const override { return path_; }
@@ -117,6 +120,7 @@ class ObjectStorage final : public Storage {
   Result<Document> read_document(const std::string& name, std::size_t max_bytes) override;
   Status write_small(const std::string& name, Bytes data) override;
   Status publish(const Publication& publication) override;
+  Status touch(const std::string& name) override;
   Status remove(const std::string& name) override;
   Status retire(const std::string& name, const std::string& version, const std::string& retired) override;
   Status restore(const std::string& retired, const std::string& name) override;
@@ -205,6 +209,12 @@ Status ObjectStorage::publish(const Publication& publication) {
   const std::string expected = version != nullptr ? *version : std::string();
   const Status status = client_->put(path_of(publication.name), publication.contents, condition, expected).status();
   return status.code() == Code::kCommitUncertain ? outcome(publication.name, publication.contents) : status;
+}
+
+// Stores the same again, where it still is the same.
+Status ObjectStorage::touch(const std::string& name) {
+  OSTRACA_ASSIGN_OR_RETURN(const Document document, read_document(name, kManifestBytesMax));
+  return client_->put(path_of(name), as_bytes(document.text), PutIf::kVersion, document.version).status();
 }
 
 Status ObjectStorage::remove(const std::string& name) {

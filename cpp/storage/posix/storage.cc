@@ -78,6 +78,7 @@ class PosixStorage final : public Storage {
   Status publish(const Publication& publication) override;
   Status sync_directory() override;
   Status sync_file(const std::string& name) override;
+  Status touch(const std::string& name) override;
   Status remove(const std::string& name) override;
   Status retire(const std::string& name, const std::string& version, const std::string& retired) override;
   Status restore(const std::string& retired, const std::string& name) override;
@@ -367,6 +368,16 @@ Status PosixStorage::sync_file(const std::string& name) {
   if (!fd) return Status::system(errno, "open", path_of(name));
   if (retry_on_eintr([&] { return calls_.fsync(fd.get()); }) != 0) return Status::system(errno, "sync", path_of(name));
   return {};
+}
+
+Status PosixStorage::touch(const std::string& name) {
+  OSTRACA_RETURN_IF_ERROR(check_name(name));
+  OSTRACA_ASSIGN_OR_RETURN(Directory in, directory());
+  // "Now", both times: then it is the server's clock that says when.
+  if (retry_on_eintr([&] { return ::utimensat(in->get(), name.c_str(), nullptr, AT_SYMLINK_NOFOLLOW); }) == 0)
+    return {};
+  if (errno == ENOENT) return not_found("'" + path_of(name) + "' does not exist");
+  return Status::system(errno, "touch", path_of(name));
 }
 
 Status PosixStorage::remove(const std::string& name) {

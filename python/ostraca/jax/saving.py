@@ -162,7 +162,7 @@ def _start_together(arguments: Mapping[str, Any], asynchronous: bool) -> tuple[J
         writer = agreement.begin(request.path, collector.facts, opened, opens_later=ready is not None)
         committing = _core.CommitProgress()
         request.commit["progress"] = committing
-        agreement.writing(lambda: (*writer.progress(), committing.files), writer.cancel)
+        agreement.writing(lambda: (*writer.progress(), committing.files), writer.cancel, writer.renew)
         return writer
 
     def opening(writer: _core.Writer, step: Step) -> None:
