@@ -38,6 +38,7 @@ from .errors import CommitUncertainError, CoordinationError
 from .likeness import LeafFact
 from .meeting import Meeting
 from .outcome import Outcome
+from .printing import some
 from .pulse import HUNG_SECONDS, QUICK_SECONDS, Limits, Pulse
 from .services import Service
 
@@ -379,7 +380,7 @@ class Agreement:
             hung = max(hung, HUNG_SECONDS)
         others = [0] if self._index else range(1, self._count)
         lost = [each for each in self._channel.lost(others, hung=hung) if not self._has_reported(each.process)]
-        self._lost = likeness.some([each.why for each in lost])
+        self._lost = some([each.why for each in lost])
         if lost:
             self._decide(self._failed(f"it lost {self._lost}"))
 

@@ -13,7 +13,7 @@ import numpy as np
 from . import strings
 from .lowlevel import ArrayInfo, Reader
 from .options import StrPath
-from .printing import escaped
+from .printing import escaped, some
 from .reports import Manifest, SaveInfo
 from .uncopied import Uncopied
 
@@ -93,7 +93,7 @@ class Checkpoint(Uncopied, Mapping[str, "StoredArray"]):
 
     def __repr__(self) -> str:
         names = list(self._infos)
-        shown = ", ".join(map(escaped, names[:_SHOWN_NAMES])) + (", ..." if len(names) > _SHOWN_NAMES else "")
+        shown = some(list(map(escaped, names)), most=_SHOWN_NAMES)
         return f"<ostraca.Checkpoint {self.path!r}: {len(names)} arrays: {shown}>"
 
     def _info(self, name: str) -> ArrayInfo:

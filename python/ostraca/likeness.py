@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-LISTED_MAX: Final = 8  # things that a message names
+from .printing import some
 
 
 class LeafFact(NamedTuple):
@@ -61,8 +61,3 @@ def compared(first: bytes, other: bytes, index: int) -> Comparison:
     if not found and list(theirs) != list(ours):
         found.append(f"the trees of processes 0 and {index} have their leaves in different orders")
     return Comparison(some(found, "; "), frozenset(own))
-
-
-def some(items: Sequence[str], separator: str = ", ") -> str:
-    more = f"{separator}and {len(items) - LISTED_MAX} more" if len(items) > LISTED_MAX else ""
-    return separator.join(items[:LISTED_MAX]) + more

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import islice
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from .errors import MismatchError
 from .fitting import Fit, fit
 from .lowlevel import ArrayInfo
 from .patterns import acceptor
+from .printing import some
 from .tree import Leaf, Path, quoted, unflatten
 
 MAX_LISTED: Final = 10  # differences that a MismatchError spells out
@@ -98,9 +98,11 @@ def selected(stored: Sequence[ArrayInfo], select: Select | None) -> list[ArrayIn
     accepts = select if callable(select) else acceptor(select, [info.name for info in stored])
     chosen = [info for info in stored if accepts(info.name)]
     if not chosen:
-        some = ", ".join(quoted(info.name) for info in stored[:3])
         hint = "a glob matches whole names, as 'params/*' does"
-        raise MismatchError(f"select={select!r} chose none of the {len(stored)} stored leaves, such as {some}; {hint}")
+        examples = ", ".join(quoted(info.name) for info in stored[:3])
+        raise MismatchError(
+            f"select={select!r} chose none of the {len(stored)} stored leaves, such as {examples}; {hint}"
+        )
     return chosen
 
 
@@ -151,17 +153,15 @@ def _advice(like: Sequence[Leaf], stored: Sequence[ArrayInfo], what: str) -> str
 
 def _tops(stored: Sequence[ArrayInfo]) -> str:
     tops = list(dict.fromkeys(info.name.partition("/")[0] for info in stored))
-    more = ", ..." if len(tops) > MAX_LISTED else ""
-    return f"the checkpoint holds {', '.join(map(quoted, tops[:MAX_LISTED]))}{more}"
+    return f"the checkpoint holds {some(list(map(quoted, tops)), most=MAX_LISTED)}"
 
 
 def check_differences(heading: str, differences: Sequence[str], advice: str = "") -> None:
     """Raises `MismatchError` if there are any, one for each leaf."""
     if differences:
-        listed = "".join(f"\n  {difference}" for difference in islice(differences, MAX_LISTED))
-        more = f"\n  and {len(differences) - MAX_LISTED} more" if len(differences) > MAX_LISTED else ""
+        listed = some(differences, "\n  ", most=MAX_LISTED)
         count = "1 leaf" if len(differences) == 1 else f"{len(differences)} leaves"
-        raise MismatchError(f"{heading} in {count}:{listed}{more}{advice}")
+        raise MismatchError(f"{heading} in {count}:\n  {listed}{advice}")
 
 
 def is_filled(leaf: Any, match: Match) -> bool:

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, Self
 from .calls import Call
 from .channel import Channel
 from .errors import CoordinationError, MismatchError
-from .likeness import LISTED_MAX, some
+from .printing import LISTED_MAX, some
 
 BEGINS: Final = "begins"
 MISMATCH: Final = "mismatch"

@@ -88,10 +88,16 @@ def test_648_683_2473_restores_without_the_topology_it_was_saved_on(saved: Path)
 
 
 @pytest.mark.parametrize("leaf", [jax.ShapeDtypeStruct((3,), jnp.float32), np.zeros(3), 5])
-def test_331_487_a_partial_restore_of_what_is_not_there_fails(saved: Path, leaf: Any) -> None:
+def test_331_487_a_partial_restore_keeps_what_is_not_stored_and_says_so(
+    saved: Path, leaf: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     item = {"params": {"bias": 0, "scale": leaf}}
-    with manager(saved) as restoring, pytest.raises(ValueError, match="'params/scale': in the target, not stored"):
-        restoring.restore(1, args=PyTreeRestore(item=item, partial_restore=True))
+    with manager(saved) as restoring, caplog.at_level("WARNING", "ostraca"):
+        restored = restoring.restore(1, args=PyTreeRestore(item=item, partial_restore=True))
+        assert restored["params"]["scale"] is leaf
+        assert "keep the target's values: 'params/scale'" in caplog.text
+        with pytest.raises(ValueError, match="'params/scale': in the target, not stored"):
+            restoring.restore(1, args=PyTreeRestore(item=item))
 
 
 def test_331_487_a_partial_restore_keeps_what_is_said_to_be_new(saved: Path) -> None:

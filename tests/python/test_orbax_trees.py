@@ -261,6 +261,46 @@ def test_partial_restore(plug: Plug, tmp_path: Path) -> None:
     assert_same(found, {"params": {"kernel": jax.device_put(np.asarray(state()["params"]["kernel"]), target)}})
 
 
+@pytest.mark.parametrize("leaf", [jax.ShapeDtypeStruct((3,), np.float32), np.zeros(3), 5, None])
+@pytest.mark.parametrize("asked", [{"partial_restore": True}, {"transforms": {}}])
+def test_a_partial_restore_keeps_what_is_not_stored(plug: Plug, tmp_path: Path, leaf: Any, asked: Any) -> None:
+    item = {"params": {"bias": 0, "scale": leaf, "block": {"new": leaf}}, "step": 0, "ema": leaf}
+    args = jax.tree.map(lambda _: ocp.RestoreArgs(), item)  # which stock needs beside transforms
+    found = roundtrip(plug, tmp_path / "x", state(3), PyTreeRestore(item, args, **asked))
+    assert found["params"]["scale"] is leaf
+    assert found["params"]["block"]["new"] is leaf
+    assert found["ema"] is leaf
+    assert_same((found["params"]["bias"], found["step"]), (state(3)["params"]["bias"], 3))
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"moments": [0, 0, 0]},  # a list is of the length that is stored
+        {"step": {"count": 0}},  # a container in place of a leaf
+        {"extra": {"new": 0}},  # or of an empty one
+        {"params": 0},  # a leaf in place of a container
+    ],
+)
+def test_a_partial_restore_of_another_structure_fails(plug: Plug, tmp_path: Path, item: Any) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        roundtrip(plug, tmp_path / "x", {**state(), "extra": {}}, PyTreeRestore(item=item, partial_restore=True))
+
+
+def test_a_partial_restore_says_what_is_not_restored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    new = {f"block{i}": 0 for i in range(10)}
+    args = PyTreeRestore(item={"step": 0, "none": None, "later": ocp.PLACEHOLDER, **new}, partial_restore=True)
+    with caplog.at_level("WARNING", "ostraca"):
+        roundtrip(Plug(True), tmp_path / "x", state(3), args)
+        roundtrip(Plug(True), tmp_path / "x", None, PyTreeRestore(item={"step": 0}, partial_restore=True))
+    (record,) = (record for record in caplog.records if record.name == "ostraca")
+    assert "10 of the target's 13 leaves are not stored" in record.message
+    assert "'block0', 'block1'" in record.message
+    assert record.message.endswith("'block7' and 2 more")
+    assert "none" not in record.message
+    assert "later" not in record.message
+
+
 def test_placeholders(plug: Plug, tmp_path: Path) -> None:
     item = {**state(), "moments": [ocp.PLACEHOLDER, 0]}
     found = roundtrip(plug, tmp_path / "x", state(), PyTreeRestore(item=item))

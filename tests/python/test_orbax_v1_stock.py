@@ -131,6 +131,18 @@ def test_partial_loading(context: MakeContext, tmp_path: Path) -> None:
     assert_same(kernel, {"params": {"kernel": state(1)["params"]["kernel"]}})
 
 
+def test_partial_loading_keeps_abstract_leaves_that_are_not_stored(context: MakeContext, tmp_path: Path) -> None:
+    new = {"struct": jax.ShapeDtypeStruct((3,), np.float32), "class": int, "value": 7, "array": np.zeros(2)}
+    new |= {"described": Described((3,), np.dtype("float32")), "none": None}
+    chosen = context()
+    chosen.pytree.loading.partial_load = True
+    with chosen:
+        ocp.save(tmp_path / "x", state(1))
+        found = ocp.load(tmp_path / "x", {"step": int, "params": {"bias": jax.Array, "new": new}})
+    assert all(found["params"]["new"][name] is leaf for name, leaf in new.items())
+    assert_same((found["step"], found["params"]["bias"]), (1, state(1)["params"]["bias"]))
+
+
 def test_padding_and_truncation(context: MakeContext, tmp_path: Path) -> None:
     values = leaves()["jax"]
     longer = jax.ShapeDtypeStruct((12, 2), np.float32, sharding=values.sharding)

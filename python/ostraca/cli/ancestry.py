@@ -6,6 +6,7 @@ from typing import Any, Final
 from .. import lineage
 from ..errors import CorruptionError
 from ..lowlevel import ChunkInfo, Reader
+from ..printing import some
 from . import text
 
 _CODECS: Final = ("raw", "zstd", "planes", "delta")  # docs/format.md, section 7
@@ -93,8 +94,7 @@ def show(relations: dict[str, Any]) -> None:
         times = "" if ratio is None else f", {ratio:.3f} times the keyframe's stored bytes"
         rows.append(("", f"{text.size(relations['restore_bytes'])} read by a restore{times}"))
     if deltas:
-        more = ", ..." if len(deltas) > _SHOWN_NAMES else ""
-        rows.append(("base of", f"{len(deltas):,}: {', '.join(deltas[:_SHOWN_NAMES])}{more}"))
+        rows.append(("base of", f"{len(deltas):,}: {some(deltas, most=_SHOWN_NAMES)}"))
     text.show([f"{label:<11} {text.escaped(value)}" for label, value in rows])
     if base is None or relations["chunks"] is None:
         return

@@ -52,7 +52,6 @@ exit status: 0 ok, 1 the checkpoint is damaged, 2 usage or I/O error"""
 
 _METADATA_KEY: Final = "ostraca.metadata"
 _STEP_KEY: Final = "ostraca.step"
-_SHOWN_NAMES: Final = 5
 
 
 class Skipped(NamedTuple):
@@ -315,9 +314,7 @@ def _filled(reader: Reader, batch: list[tuple[int, tuple[int, ...], NDArray[Any]
 
 def _refuse(skipped: Sequence[Skipped], target: str, arguments: argparse.Namespace) -> None:
     if skipped and not arguments.skip_unsupported:
-        some = ", ".join(f"{quoted(name)} ({what})" for name, what in skipped[:_SHOWN_NAMES])
-        more = f" and {len(skipped) - _SHOWN_NAMES} more" if len(skipped) > _SHOWN_NAMES else ""
-        raise UnsupportedError(f"{target} cannot hold {some}{more}; --skip-unsupported leaves them out")
+        raise text.refusal(target, skipped)
 
 
 def _result(kind: str, arrays: int, logical: int, stored: int, skipped: Sequence[Skipped]) -> dict[str, Any]:

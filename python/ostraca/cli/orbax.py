@@ -5,19 +5,17 @@ import importlib
 import os
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from .._core import MANIFEST
-from ..errors import UnsupportedError
-
-_TREE_FILE: Final = "_METADATA"
-_SHOWN_NAMES: Final = 5
+from ..foreign import ORBAX_TREE_FILE
+from . import text
 
 
 def is_orbax(path: Path) -> bool:
     """Whether stock Orbax wrote this: a tree, or a step with one."""
     places = [path, *path.iterdir()] if path.is_dir() else []
-    return any((place / _TREE_FILE).is_file() and not (place / MANIFEST).exists() for place in places)
+    return any((place / ORBAX_TREE_FILE).is_file() and not (place / MANIFEST).exists() for place in places)
 
 
 def load(source: Path, destination: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -41,9 +39,7 @@ def export(source: Path, destination: Path, arguments: argparse.Namespace) -> di
 
     def refuse(leaves: list[Any]) -> None:
         if not arguments.skip_unsupported:
-            some = ", ".join(f"{name!r} ({what})" for name, what in leaves[:_SHOWN_NAMES])
-            more = f" and {len(leaves) - _SHOWN_NAMES} more" if len(leaves) > _SHOWN_NAMES else ""
-            raise UnsupportedError(f"Orbax cannot hold {some}{more}; --skip-unsupported leaves them out")
+            raise text.refusal("Orbax", leaves)
         skipped.extend(leaf._asdict() for leaf in leaves)
 
     if destination.exists() and not arguments.overwrite:

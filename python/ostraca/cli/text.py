@@ -12,13 +12,16 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from .. import options
+from ..errors import UnsupportedError
 from ..lowlevel import ArrayInfo
 from ..patterns import acceptor
 from ..printing import escaped as escaped
-from ..tree import Kind
+from ..printing import some
+from ..tree import Kind, quoted
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 _VALUE_CHARACTERS: Final = 60
+_REFUSED_MAX: Final = 5  # leaves that an error names
 
 
 def path(argument: str) -> str:
@@ -116,6 +119,12 @@ def chosen(stored: Sequence[Sequence[ArrayInfo]], glob: str | None) -> list[list
         return [list(infos) for infos in stored]
     accepts = acceptor(glob, [info.name for infos in stored for info in infos])
     return [[info for info in infos if accepts(info.name)] for infos in stored]
+
+
+def refusal(target: str, leaves: Sequence[tuple[str, str]]) -> UnsupportedError:
+    """The error for leaves, each a name and what it is, that a conversion's target cannot hold."""
+    listed = some([f"{quoted(name)} ({what})" for name, what in leaves], most=_REFUSED_MAX)
+    return UnsupportedError(f"{target} cannot hold {listed}; --skip-unsupported leaves them out")
 
 
 def described(info: ArrayInfo) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from .metadata import Notes
 
 # As Orbax has them: of a leaf that is a value, the type counts.
 _VALUES: Final[dict[Kind, Any]] = {Kind.INT: 0, Kind.FLOAT: 0.0, Kind.BOOL: False, Kind.STR: "string", Kind.BYTES: b""}
-_LEAF: Final = object()  # data is wanted here; the class `object` instead takes what there is
 _EMPTIES: Final[dict[Kind, Any]] = {Kind.EMPTY_LIST: [], Kind.EMPTY_TUPLE: (), Kind.EMPTY_DICT: {}}
 
 
@@ -27,9 +26,23 @@ class NumpyMetadata:
     dtype: np.dtype[Any]
 
 
-def place_of(leaf: Any) -> Any:
-    """What stands for an abstract leaf in the item of a restore, where its `restore_args` say the rest."""
-    return leaf if leaf is v0.PLACEHOLDER else object if leaf is None else _LEAF
+class Place:
+    """What stands for an abstract leaf in the item of a restore, where its `restore_args` say the rest.
+
+    No walk opens it, whatever the leaf is: a dataclass, say.
+    """
+
+    def __init__(self, leaf: Any) -> None:
+        self.leaf = leaf
+
+    @classmethod
+    def of(cls, leaf: Any) -> Any:
+        return leaf if leaf is v0.PLACEHOLDER else cls(leaf)
+
+
+def leaf_of(restored: Any) -> Any:
+    """A restored leaf, or the abstract one where a partial restore found none."""
+    return restored.leaf if isinstance(restored, Place) else restored
 
 
 def restore_args(leaf: Any, *, strict: bool) -> Any:

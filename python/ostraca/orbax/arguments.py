@@ -32,7 +32,8 @@ class Restore(ocp.args.CheckpointArgs):  # type: ignore[misc]
     target: as in Orbax's `StandardRestore`: its leaves say what comes back. item: as in `PyTreeRestore`: its containers
     alone count, and arrays come back as they were saved, or as `restore_args` have it. With those a target is an item.
 
-    partial_restore: the tree has a part of what is stored; `transforms={}` says the same. strict: False truncates and
+    partial_restore: the tree has a part of what is stored; `transforms={}` says the same. New entries of dicts and
+    objects stay as they are in the tree, and a warning of the logger "ostraca" names them. strict: False truncates and
     pads arrays to the target's shapes. support_layout: device layouts of the target are honoured. fallback_sharding:
     where the target has none, and the one that was saved needs other devices. Arrays become the dtypes asked for as
     Orbax casts them: values that do not fit become what numpy makes of them (`cast="unsafe"` of `ostraca.load`).

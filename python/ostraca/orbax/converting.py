@@ -16,13 +16,13 @@ from etils import epath
 from .. import dtypes, loading, saving
 from .._core import MANIFEST
 from ..errors import FormatError
+from ..foreign import ORBAX_TREE_FILE
 from ..lowlevel import ArrayInfo, Reader
 from ..matching import below, named_from
 from ..reports import SaveInfo
 from ..tree import Kind, flatten
 from .metadata import Notes
 
-TREE_FILE: Final = "_METADATA"  # in Orbax's directory of a tree
 _STEP_FILE: Final = "_CHECKPOINT_METADATA"
 _JSON_FILE: Final = "metadata"  # in Orbax's directory of a JSON item
 _METRICS: Final = "metrics"  # the manager's item, and its file
@@ -46,7 +46,7 @@ def to_ostraca(source: Path, destination: Path, **options: Any) -> SaveInfo:
     needed. Raises `FormatError` where Orbax cannot read it.
     """
     try:
-        if (source / TREE_FILE).exists():
+        if (source / ORBAX_TREE_FILE).exists():
             tree, document = _read(source)
         else:
             tree, document = _read_step(source)
@@ -101,7 +101,7 @@ def items(step: Path, file: str) -> list[Path]:
 
 def _read_step(step: Path) -> tuple[Any, Any]:
     trees, document = {}, {}
-    for item in items(step, TREE_FILE):
+    for item in items(step, ORBAX_TREE_FILE):
         trees[item.name], custom = _read(item)
         if custom is not None:
             document[item.name] = custom

@@ -13,12 +13,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax import tree_util
 
+from ..foreign import ORBAX_TREE_FILE
 from ..lowlevel import ArrayInfo, Reader
 from ..tree import Kind, unflatten
 
 # Orbax's own handlers look into this file first, and its version 1 knows trees by it. The advice stands where they
 # expect a number, so that their error shows it.
-MARKER: Final = "_METADATA"
+MARKER: Final = ORBAX_TREE_FILE
 _ADVICE: Final = (
     "this item was saved by Ostraca: import ostraca.orbax, and pass handler_registry=ostraca.orbax.registry() to the"
     " CheckpointManager, or ostraca.orbax.Handler() to a Checkpointer"

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Final
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from ..containers import Role
 from ..errors import MismatchError, UnsupportedError
 from ..jax.nodes import Registered
 from ..lowlevel import ArrayInfo
 from ..matching import MAX_LISTED
+from ..printing import some
 from ..tree import Flattener, Kind, flatten, quoted
 
 ORBAX: Final = "orbax."  # what the modules' names of its classes begin with
 _TYPE_NAMES: Final = {"np.ndarray": np.ndarray, "jax.Array": jax.Array, "string": str}
+_LOGGER: Final = logging.getLogger("ostraca")
 _VALUE_TYPES: Final = (int, float, str, bytes, np.generic)  # bool is an int
 
 
@@ -108,20 +111,49 @@ def matched(given: Mapping[str, Any], stored: Iterable[ArrayInfo], *, partial: b
     """The stored leaf of each name given. MismatchError, naming them, where there is none, or (unless `partial`) more.
 
     Placeholders need none. As for Orbax, None and an empty container may stand where there is data, and the other way.
+    With `partial`, what could be a new entry of a stored dict or object is left out, and the caller's value stays.
     """
     infos = {info.name: info for info in stored}
-    differences = []
-    for name, value in given.items():
-        info = infos.get(name)
-        if value is ocp.PLACEHOLDER:
-            continue
-        if info is None:
-            differences.append(f"{quoted(name)}: in the target, not stored")
+    missing = {name: value for name, value in given.items() if name not in infos and value is not ocp.PLACEHOLDER}
+    new = _new_entries(missing, infos) if partial else {}
+    differences = [f"{quoted(name)}: in the target, not stored" for name in missing if name not in new]
     if not partial:
         differences += [f"{quoted(name)}: stored, not in the target" for name in infos if name not in given]
     advice = "partial_restore=True restores what the target has; ocp.PLACEHOLDER stands for what is left out"
+    if partial:
+        advice = "partial_restore=True keeps new entries of dicts and objects: not of lists, nor where a leaf is stored"
     _check("the checkpoint and the target", differences, advice)
-    return {name: infos[name] for name, value in given.items() if value is not ocp.PLACEHOLDER}
+    kept = [name for name, value in new.items() if not is_empty(value)]
+    if kept:
+        _LOGGER.warning(
+            "partial restore: %d of the target's %d leaves are not stored, and keep the target's values: %s",
+            len(kept),
+            len(given),
+            some([quoted(name) for name in kept]),
+        )
+    return {name: infos[name] for name, value in given.items() if name in infos and value is not ocp.PLACEHOLDER}
+
+
+def _new_entries(missing: Mapping[str, Any], infos: Mapping[str, ArrayInfo]) -> dict[str, Any]:
+    """Of the leaves that are not stored those that could be: Orbax lengthens no list, and replaces no stored leaf."""
+    below = {  # of each stored container, by the parts of its name, the type of its entries' parts
+        tuple(info.name.split("/")[:depth]): kind
+        for info in (infos.values() if missing else ())
+        for depth, (kind, _) in enumerate(info.path)
+    }
+
+    def is_new(name: str, value: Any) -> bool:
+        parts = tuple(name.split("/"))
+        if parts in below:  # a leaf in place of a container
+            return is_empty(value)
+        for depth in reversed(range(len(parts))):
+            if parts[:depth] in below:
+                return below[parts[:depth]] not in (Role.LIST, Role.TUPLE)
+            if "/".join(parts[:depth]) in infos:
+                return False
+        return True
+
+    return {name: value for name, value in missing.items() if is_new(name, value)}
 
 
 def args_by_name(what: str, args: Any, leaves: Mapping[str, Any], *, partial: bool = False) -> dict[str, Any]:
@@ -144,9 +176,8 @@ def args_by_name(what: str, args: Any, leaves: Mapping[str, Any], *, partial: bo
 
 def _check(what: str, differences: list[str], advice: str) -> None:
     if differences:
-        listed = "".join(f"\n  {difference}" for difference in islice(differences, MAX_LISTED))
-        more = f"\n  and {len(differences) - MAX_LISTED} more" if len(differences) > MAX_LISTED else ""
-        raise MismatchError(f"{what} differ in {len(differences)} places:{listed}{more}\n  ({advice})")
+        listed = some(differences, "\n  ", most=MAX_LISTED)
+        raise MismatchError(f"{what} differ in {len(differences)} places:\n  {listed}\n  ({advice})")
 
 
 def python_value(value: Any, target: Target, name: str) -> Any:

@@ -76,7 +76,7 @@ class PyTreeHandler:
             loading: Awaitable[Any] = await self._stock.load(directory, abstract_checkpointable)
             return loading
         self._stock.validate_abstract_leaves_handleable(abstract_checkpointable)
-        return asyncio.to_thread(self._handler.restore, path, args=self._restore(abstract_checkpointable))
+        return asyncio.to_thread(self._restored, path, abstract_checkpointable)
 
     async def metadata(self, directory: Any) -> Any:
         """The tree with abstract leaves: ShapeDtypeStructs for jax.Arrays, and what else `load` takes."""
@@ -107,13 +107,18 @@ class PyTreeHandler:
 
         return jax.tree_util.tree_map_with_path(args, tree)
 
+    def _restored(self, path: Path, tree: Any) -> Any:
+        args = self._restore(tree)
+        restored = self._handler.restore(path, args=args)
+        return _mapped(abstract.leaf_of, restored) if args.partial_restore else restored
+
     def _restore(self, tree: Any) -> Restore:
         """What abstract leaves ask for, in v0's terms: the item tells only which leaves there are."""
         if tree is None:
             return Restore()
         strict = not self._context.array.loading.enable_padding_and_truncation
         return Restore(
-            _mapped(abstract.place_of, tree),
+            _mapped(abstract.Place.of, tree),
             _mapped(lambda leaf: abstract.restore_args(leaf, strict=strict), tree),
             partial_restore=self._context.pytree.loading.partial_load,
             fallback_sharding=jax.sharding.SingleDeviceSharding(jax.local_devices()[0]),
