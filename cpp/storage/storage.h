@@ -59,6 +59,8 @@ class Lease {
   virtual ~Lease() = default;
   // Whether the name that was leased still is this file's.
   virtual bool current() const = 0;
+  // Ends it, and says what could not be taken away with it. The destructor does so without a word.
+  virtual Status let_go() { return {}; }
 };
 
 // What a store is like: the engine asks instead of knowing.

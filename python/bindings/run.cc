@@ -24,7 +24,12 @@ class PyLease {
  public:
   explicit PyLease(std::unique_ptr<Lease> lease) : lease_(std::move(lease)) {}
   void let_go() {
-    without_gil([&] { lease_.reset(); });
+    const Status status = without_gil([&] {
+      Status ended = lease_->let_go();
+      lease_.reset();
+      return ended;
+    });
+    raise_if_error(status);
   }
 
  private:

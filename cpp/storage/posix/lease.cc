@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <thread>
+#include <utility>
 
 #include "storage/posix/file.h"
 #include "storage/posix/open_files.h"
@@ -55,10 +56,16 @@ class PosixLease : public Lease {
 class PosixReplacingLease final : public PosixLease {
  public:
   using PosixLease::PosixLease;
+  ~PosixReplacingLease() override { (void)let_go(); }
   // The name goes first: who waits for the flock then sees that the file has lost it, and makes a new one.
-  ~PosixReplacingLease() override {
-    if (current()) (void)::unlinkat(directory_->get(), name_.c_str(), 0);
+  Status let_go() override {
+    const bool is_ours = !std::exchange(has_ended_, true) && current();
+    if (!is_ours || ::unlinkat(directory_->get(), name_.c_str(), 0) == 0 || errno == ENOENT) return {};
+    return Status::system(errno, "remove", name_);
   }
+
+ private:
+  bool has_ended_ = false;
 };
 
 }  // namespace
