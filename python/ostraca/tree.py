@@ -292,20 +292,14 @@ def unflatten(leaves: Sequence[tuple[Path, str, Any]]) -> Any:
         return leaves[0][2]
     root = _Node(None, "")
     nodes = [root]
+    above: Path = ()
+    node = root
     for parts, name, value in leaves:
         if not parts:
             raise FormatError("a leaf at the root, among others")
-        node = root
-        for kind, key in parts[:-1]:
-            if node.role is not _CONTAINERS.get(kind):
-                node.enter(kind, name)
-            below = node.children.get(key)
-            if below is None:
-                below = node.children[key] = _Node(node, key)
-                nodes.append(below)
-            elif type(below) is not _Node:
-                raise FormatError(f"{quoted(name)} lies below another leaf")
-            node = below
+        if parts[:-1] != above:  # leaves of one container follow each other
+            above = parts[:-1]
+            node = _container(root, above, name, nodes)
         kind, key = parts[-1]
         if node.role is not _CONTAINERS.get(kind):
             node.enter(kind, name)
@@ -316,6 +310,22 @@ def unflatten(leaves: Sequence[tuple[Path, str, Any]]) -> Any:
         assert node.parent is not None
         node.parent.children[node.key] = node.value()
     return root.value()
+
+
+def _container(root: _Node, path: Path, name: str, nodes: list[_Node]) -> _Node:
+    """The node at a path; those that are not there yet are made, and join `nodes`."""
+    node = root
+    for kind, key in path:
+        if node.role is not _CONTAINERS.get(kind):
+            node.enter(kind, name)
+        below = node.children.get(key)
+        if below is None:
+            below = node.children[key] = _Node(node, key)
+            nodes.append(below)
+        elif type(below) is not _Node:
+            raise FormatError(f"{quoted(name)} lies below another leaf")
+        node = below
+    return node
 
 
 def _integer(key: Any, name: str) -> tuple[bytes, str]:
