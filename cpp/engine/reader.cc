@@ -10,6 +10,7 @@
 
 #include "base/checked.h"
 #include "base/cpu.h"
+#include "container/key_path.h"
 #include "engine/data_files.h"
 #include "engine/lifetime.h"
 #include "engine/on_storage.h"
@@ -21,7 +22,6 @@ namespace ostraca {
 namespace {
 
 constexpr std::size_t kPackCacheBytes = 16 * kMiB;
-constexpr std::size_t kNamesInMessage = 5;
 
 // Decoded packs of which a part was not wanted yet, most recently used first: reading small arrays one by one, or group
 // by group, decodes each pack once. Thread-safe.
@@ -101,10 +101,7 @@ std::string array_names(const Directory& directory, std::span<const ReadRequest>
     const Result<std::string> name = display_name(directory.path(leaf));
     if (name.ok() && std::ranges::find(names, *name) == names.end()) names.push_back(*name);
   }
-  std::string who = names.size() == 1 ? "array " : "arrays ";
-  for (std::size_t i = 0; i < std::min(names.size(), kNamesInMessage); ++i) who += (i ? ", '" : "'") + names[i] + "'";
-  if (names.size() > kNamesInMessage) who += " and " + std::to_string(names.size() - kNamesInMessage) + " more";
-  return who;
+  return (names.size() == 1 ? "array " : "arrays ") + listed_names(names);
 }
 
 // Whether an extent is a pack with arrays that nobody of these targets wants: they may be asked for next.

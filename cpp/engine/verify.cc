@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "base/cpu.h"
+#include "container/key_path.h"
 #include "engine/data_files.h"
 #include "engine/lifetime.h"
 #include "engine/merge.h"
@@ -15,8 +16,6 @@
 
 namespace ostraca {
 namespace {
-
-constexpr std::size_t kNamesInReason = 5;
 
 // The names of the leaves that use each extent of one file.
 class ExtentNames {
@@ -55,13 +54,6 @@ class ExtentNames {
   std::map<std::uint32_t, std::vector<std::string>> names_;
   std::vector<std::string> all_;
 };
-
-std::string listing(const std::vector<std::string>& names) {
-  std::string text;
-  for (std::size_t i = 0; i < std::min(names.size(), kNamesInReason); ++i) text += (i ? ", '" : "'") + names[i] + "'";
-  if (names.size() > kNamesInReason) text += " and " + std::to_string(names.size() - kNamesInReason) + " more";
-  return text;
-}
 
 Status missing_means_damage(const Status& status) {
   if (status.code() != Code::kNotFound) return status;
@@ -141,7 +133,7 @@ class Verifier::ChunkSink final : public ReadPipeline::Sink {
     if (status.code() == Code::kOutOfMemory) return status;  // that says nothing of the file
     const std::lock_guard lock(mutex_);
     const std::vector<std::string>& names = names_.of(read.extent);
-    const std::string more = names.size() > 1 ? " (a chunk of " + listing(names) + ")" : "";
+    const std::string more = names.size() > 1 ? " (a chunk of " + listed_names(names) + ")" : "";
     verifier_.add(name_, file_.extents[read.extent].offset, names.size() == 1 ? names.front() : "", status, more);
     return {};
   }
@@ -222,7 +214,7 @@ Status Verifier::check_file(const Wanted& wanted) {
   if (index_) names.add(*index_, wanted.number);
   const auto whole_file = [&](std::uint64_t offset, const Status& found) {
     add(wanted.name, offset, "", found,
-        names.all().empty() ? "" : " (it holds chunks of " + listing(names.all()) + ")");
+        names.all().empty() ? "" : " (it holds chunks of " + listed_names(names.all()) + ")");
   };
   Result<std::unique_ptr<ReadableFile>> opened = storage_.open(wanted.name);
   if (!opened.ok()) {
@@ -325,7 +317,7 @@ void Verifier::note_deltas(const std::string& name, const DataFile& file, Extent
       return record.in_base && record.process_index == extent.base_file;
     });
     if (at == index_->files.end()) {
-      add(name, extent.offset, listing(names.of(i)),
+      add(name, extent.offset, listed_names(names.of(i)),
           corruption("a delta against file " + std::to_string(extent.base_file) +
                      " of the base, which the index does not list"));
       continue;
@@ -342,7 +334,7 @@ Status Verifier::check_base() {
     const std::string name = "../" + base_->name() + "/" + file_name;
     const Result<const DataFile*> file = base_files_->get(number);
     if (!file.ok()) {
-      add(name, 0, "", file.status(), " (arrays that need it: " + listing(names.all()) + ")");
+      add(name, 0, "", file.status(), " (arrays that need it: " + listed_names(names.all()) + ")");
       continue;
     }
     std::vector<ExtentRead> reads;
