@@ -137,7 +137,7 @@ Result<std::uint64_t> referenced_bytes(Storage& storage, const std::vector<Part>
     if (directory.files[ref.file].in_base) used.emplace(ref.file, ref.extent);
   for (const Part& part : parts)
     for (const Extent& extent : part.extents)
-      if (extent.codec == static_cast<std::uint8_t>(Codec::kDelta)) {
+      if (extent.codec == Codec::kDelta) {
         OSTRACA_ASSIGN_OR_RETURN(const DataFiles::BaseExtent place, files.base_of(extent));
         used.emplace(place.file, place.extent);
       }

@@ -71,7 +71,7 @@ Result<DataFiles::BaseExtent> DataFiles::base_of(const Extent& delta) {
   };
   if (place.extent >= file->extents.size()) return bad("there is no such extent");
   const Extent& base = file->extents[place.extent];
-  if (base.codec == static_cast<std::uint8_t>(Codec::kDelta)) return bad("it is a delta itself");
+  if (base.codec == Codec::kDelta) return bad("it is a delta itself");
   if (base.decoded_bytes != delta.decoded_bytes || base.hash != delta.base_hash)
     return bad("it does not hold what the delta was made against");
   return place;

@@ -146,7 +146,7 @@ Result<Bytes> Keyframe::read(const DataFile& file, const Extent& extent, Scratch
     stored = Bytes(scratch.stored.data() + (extent.offset - start), extent.stored_bytes);
   }
   if (crc32c(stored) != extent.crc) return corruption("checksum mismatch");
-  const auto codec = static_cast<Codec>(extent.codec);
+  const auto codec = extent.codec;
   if (codec == Codec::kRaw) return stored;
   const MutableBytes decoded(scratch.decoded.data(), extent.decoded_bytes);
   OSTRACA_RETURN_IF_ERROR(scratch.decoder.decode(codec, stored, decoded));

@@ -259,7 +259,7 @@ Result<std::vector<ChunkInfo>> ReaderImpl::chunks(std::uint64_t leaf) {
                        0,
                        {},
                        {}};
-        if (e.codec == static_cast<std::uint8_t>(Codec::kDelta)) {
+        if (e.codec == Codec::kDelta) {
           const Result<DataFiles::BaseExtent> base = files_.base_of(e);
           if (base.ok()) info.base_stored_bytes = (*files_.get(base->file))->extents[base->extent].stored_bytes;
         }
@@ -313,7 +313,7 @@ Status ReaderImpl::open_files_of(ExtentRead& read, std::vector<const DataFile*>&
     OSTRACA_ASSIGN_OR_RETURN(files[read.file], files_.get(read.file));
   }
   const Extent& extent = files[read.file]->extents[read.extent];
-  if (extent.codec != static_cast<std::uint8_t>(Codec::kDelta)) return {};
+  if (extent.codec != Codec::kDelta) return {};
   OSTRACA_ASSIGN_OR_RETURN(const DataFiles::BaseExtent base, files_.base_of(extent));
   read.base_file = base.file;
   read.base_extent = base.extent;

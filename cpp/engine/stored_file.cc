@@ -13,8 +13,6 @@ namespace {
 // A block of a zstd frame takes at least 4 bytes and decodes to at most 128 KiB.
 constexpr std::uint64_t kZstdRatioMax = 32 * kKiB;
 
-constexpr auto kDeltaCodec = static_cast<std::uint8_t>(Codec::kDelta);
-
 std::string in_file(const ReadableFile& file) { return "file '" + file.path() + "'"; }
 
 std::string expected_found(const std::string& what, std::uint64_t expected, std::uint64_t found) {
@@ -78,7 +76,7 @@ bool examine_tables(ReadableFile& file, FileStructure& out, std::vector<Problem>
   Result<std::vector<Extent>> extents = decode_extents(table, out.header.alignment, footer.table_offset);
   if (!extents.ok()) return note(problems, footer.table_offset, extents.status());
   out.extents = extents.take();
-  const bool has_delta = std::ranges::any_of(out.extents, [](const Extent& e) { return e.codec == kDeltaCodec; });
+  const bool has_delta = std::ranges::any_of(out.extents, [](const Extent& e) { return e.codec == Codec::kDelta; });
   if (has_delta && (out.header.features & kFeatureIncremental) == 0)
     note(problems, footer.table_offset,
          format_error("a chunk is a delta, but the header does not require that feature"));

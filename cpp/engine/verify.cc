@@ -265,9 +265,7 @@ Status Verifier::check_chunks(const std::string& name, std::uint32_t number, con
   std::vector<const DataFile*> files(std::max<std::size_t>(index_ ? index_->files.size() : 0, number + 1), nullptr);
   files[number] = &file;
   ChunkSink sink(*this, name, file, names);
-  const auto is_delta = [&](const ExtentRead& read) {
-    return file.extents[read.extent].codec == static_cast<std::uint8_t>(Codec::kDelta);
-  };
+  const auto is_delta = [&](const ExtentRead& read) { return file.extents[read.extent].codec == Codec::kDelta; };
   // Without an index, of which the report says what ails it, a delta's base is not known: checksums have to do.
   const bool deep = deep_ && (base_ || std::ranges::none_of(reads, is_delta));
   if (deep && base_) {
@@ -312,7 +310,7 @@ void Verifier::open_base(const Manifest& manifest) {
 void Verifier::note_deltas(const std::string& name, const DataFile& file, ExtentNames& names) {
   for (std::uint32_t i = 0; i < file.extents.size(); ++i) {
     const Extent& extent = file.extents[i];
-    if (extent.codec != static_cast<std::uint8_t>(Codec::kDelta)) continue;
+    if (extent.codec != Codec::kDelta) continue;
     const auto at = std::ranges::find_if(index_->files, [&](const FileRecord& record) {
       return record.in_base && record.process_index == extent.base_file;
     });

@@ -229,7 +229,7 @@ void WritePipeline::place(Job& job, bool first) {
                           .stored_bytes = static_cast<std::uint32_t>(coded.encoded.stored_bytes),
                           .decoded_bytes = piece.decoded_bytes,
                           .crc = coded.encoded.crc,
-                          .codec = static_cast<std::uint8_t>(coded.encoded.codec),
+                          .codec = coded.encoded.codec,
                           .hash = coded.hash});
       if (coded.encoded.codec == Codec::kDelta) {
         Extent& delta = extents_.back();

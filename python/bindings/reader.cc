@@ -115,8 +115,9 @@ py::list PyReader::chunks(std::uint64_t leaf) const {
   const std::shared_ptr<Reader> reader = checked(leaf);
   py::list out;
   for (const ChunkInfo& c : take_or_raise(reader->chunks(leaf)))
-    out.append(py::make_tuple(c.file, c.offset, c.stored_bytes, c.decoded_bytes, c.codec, c.hash, c.offset_in_extent,
-                              c.in_base, c.base_stored_bytes, dims_tuple(c.origin.data(), c.origin.size()),
+    out.append(py::make_tuple(c.file, c.offset, c.stored_bytes, c.decoded_bytes, static_cast<int>(c.codec), c.hash,
+                              c.offset_in_extent, c.in_base, c.base_stored_bytes,
+                              dims_tuple(c.origin.data(), c.origin.size()),
                               dims_tuple(c.shape.data(), c.shape.size())));
   return out;
 }
