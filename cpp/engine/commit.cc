@@ -49,7 +49,7 @@ Result<Part> read_part(Storage& storage, const FileReport& report) {
   OSTRACA_RETURN_IF_ERROR(check_identity(structure, **file, part.record, report.process_count));
   if (structure.header.features != features(report))
     return format_error("file '" + (*file)->path() + "' and its report differ in whether there is a base");
-  OSTRACA_ASSIGN_OR_RETURN(part.directory, read_directory(structure, **file, false));
+  OSTRACA_ASSIGN_OR_RETURN(part.directory, read_data_directory(structure, **file));
   for (const ShardRecord& shard : part.directory.shards)
     if (shard.process != report.process_index)
       return format_error("file '" + (*file)->path() + "' holds a shard of process " + std::to_string(shard.process));
@@ -127,8 +127,8 @@ Result<Index> encode_index(Bytes decoded, const FileReport& report) {
 }
 
 // Stored bytes of the base's extents that are used, each once. Checks on the way that all of them are there.
-Result<std::uint64_t> referenced_bytes(Storage& storage, const std::vector<Part>& parts, const Directory& directory,
-                                       const std::string& base_directory) {
+Result<std::uint64_t> referenced_bytes(Storage& storage, const std::vector<Part>& parts,
+                                       const IndexDirectory& directory, const std::string& base_directory) {
   if (base_directory.empty()) return std::uint64_t{0};
   const std::unique_ptr<Storage> base = beside(storage, base_directory);
   DataFiles files(storage, base.get(), directory);
@@ -149,8 +149,8 @@ Result<std::uint64_t> referenced_bytes(Storage& storage, const std::vector<Part>
   return bytes;
 }
 
-Manifest describe(const std::vector<Part>& parts, const std::vector<FileReport>& reports, const Directory& directory,
-                  const Index& index, const CommitOptions& options) {
+Manifest describe(const std::vector<Part>& parts, const std::vector<FileReport>& reports,
+                  const IndexDirectory& directory, const Index& index, const CommitOptions& options) {
   Manifest manifest;
   manifest.features = features(reports.front());
   manifest.id = reports.front().attempt;
@@ -208,11 +208,11 @@ Result<std::string> commit_on(Storage& storage, const std::vector<FileReport>& u
   OSTRACA_RETURN_IF_ERROR(check_reports(reports));
   const CheckpointId id = reports.front().attempt;
   OSTRACA_ASSIGN_OR_RETURN(const std::vector<Part> parts, read_parts(storage, reports, options.files_checked));
-  OSTRACA_ASSIGN_OR_RETURN(const Directory directory, merge(parts));
+  OSTRACA_ASSIGN_OR_RETURN(const IndexDirectory directory, merge(parts));
   const std::vector<std::byte> decoded = encode_directory(directory);
   OSTRACA_ASSIGN_OR_RETURN(const Index index, encode_index(decoded, reports.front()));
   // What will be published is checked by the eyes that will read it.
-  const Result<Directory> read_back = decode_directory(decoded, true);
+  const Result<IndexDirectory> read_back = decode_index_directory(decoded);
   if (!read_back.ok()) return read_back.status().with_context("the reported shards do not make a checkpoint");
   std::vector<const std::vector<Extent>*> extents(directory.files.size());  // the base's: in referenced_bytes
   for (std::size_t i = 0; i < parts.size(); ++i) extents[i] = &parts[i].extents;

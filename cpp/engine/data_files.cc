@@ -13,7 +13,7 @@ constexpr std::size_t kOpenFilesMax = 64;  // beyond it files are opened on firs
 
 }  // namespace
 
-DataFiles::DataFiles(Storage& storage, Storage* base, const Directory& directory)
+DataFiles::DataFiles(Storage& storage, Storage* base, const IndexDirectory& directory)
     : storage_(storage), base_(base), directory_(directory) {
   for (const FileRecord& record : directory.files) {
     slots_.push_back(std::make_unique<Slot>());

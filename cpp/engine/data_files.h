@@ -25,7 +25,7 @@ struct DataFile {
 class DataFiles {
  public:
   // `base` is where the files of the directory's base lie; null when it has none. REQUIRES: all outlive this.
-  DataFiles(Storage& storage, Storage* base, const Directory& directory);
+  DataFiles(Storage& storage, Storage* base, const IndexDirectory& directory);
 
   // The file, checked; an error that names it otherwise. Valid as long as this.
   Result<const DataFile*> get(std::uint32_t number);
@@ -50,7 +50,7 @@ class DataFiles {
 
   Storage& storage_;
   Storage* const base_;
-  const Directory& directory_;
+  const IndexDirectory& directory_;
   std::vector<std::unique_ptr<Slot>> slots_;
   std::uint32_t own_count_ = 0;  // of the checkpoint's own files; those of the base follow
   bool missing_ = false;

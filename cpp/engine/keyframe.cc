@@ -26,7 +26,7 @@ Keyframe::Keyframe(std::unique_ptr<Storage> storage, std::unique_ptr<Lease> leas
       stored_(std::move(stored)),
       budget_bytes_(budget_bytes),
       files_(*storage_, nullptr, stored_.directory) {
-  const Directory& d = stored_.directory;
+  const IndexDirectory& d = stored_.directory;
   for (std::uint32_t i = 0; i < d.leaves.size(); ++i) leaves_.insert(path_hash(d.path(d.leaves[i])), i);
 }
 
@@ -63,7 +63,7 @@ Result<std::shared_ptr<Keyframe>> Keyframe::open(std::unique_ptr<Storage> storag
 Result<std::string> Keyframe::name() const { return storage_->name(); }
 
 BaseChunks Keyframe::find(const ArraySource& source, const Grid& grid) const {
-  const Directory& d = stored_.directory;
+  const IndexDirectory& d = stored_.directory;
   const auto number =
       leaves_.find(path_hash(source.path), [&](std::uint32_t i) { return d.path(d.leaves[i]) == source.path; });
   if (!number) return {};

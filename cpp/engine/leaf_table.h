@@ -28,7 +28,8 @@ class LeafTable {
 
   // For once. `base_files`: those that are referred to; a reference to the i-th has the number i + 1. REQUIRES: the
   // pipeline has filled in the references.
-  Directory take_directory(std::uint32_t process_index, const CheckpointId& id, std::span<const FileRecord> base_files);
+  DataDirectory take_directory(std::uint32_t process_index, const CheckpointId& id,
+                               std::span<const FileRecord> base_files);
 
  private:
   struct Shard {
@@ -36,7 +37,7 @@ class LeafTable {
     std::uint64_t dims;  // into Directory::dims
     const PlannedSource* planned;
   };
-  Directory directory_;  // without files, shards and references
+  DataDirectory directory_;  // without files, shards and references
   std::vector<Shard> shards_;
   std::deque<std::string> names_;  // display names, at stable addresses
   HashIndex numbers_;              // leaves by name

@@ -12,7 +12,7 @@
 namespace ostraca {
 namespace {
 
-bool same_array(const Directory& a, const LeafRecord& x, const Directory& b, const LeafRecord& y) {
+bool same_array(const DataDirectory& a, const LeafRecord& x, const DataDirectory& b, const LeafRecord& y) {
   return x.kind == y.kind && x.dtype == y.dtype && a.detail(x) == b.detail(y) &&
          std::ranges::equal(a.shape(x), b.shape(y));
 }
@@ -40,7 +40,7 @@ std::vector<std::vector<std::uint32_t>> merge_files(const std::vector<Part>& par
 }
 
 // Adds to `out` the shards that `part` has of one leaf. `files`: what its numbers of files become.
-void append_shards(Directory& out, LeafRecord& leaf, const Directory& part, const LeafRecord& source,
+void append_shards(IndexDirectory& out, LeafRecord& leaf, const DataDirectory& part, const LeafRecord& source,
                    std::span<const std::uint32_t> files) {
   for (const ShardRecord& shard : part.shards_of(source)) {
     std::uint64_t count = 0;
@@ -59,7 +59,7 @@ void append_shards(Directory& out, LeafRecord& leaf, const Directory& part, cons
 
 }  // namespace
 
-Result<Directory> merge(const std::vector<Part>& parts) {
+Result<IndexDirectory> merge(const std::vector<Part>& parts) {
   struct Occurrence {
     std::uint32_t place;  // in the result
     std::uint32_t part;
@@ -82,12 +82,12 @@ Result<Directory> merge(const std::vector<Part>& parts) {
       all.push_back({*place, p, &leaf});
     }
   std::ranges::stable_sort(all, {}, &Occurrence::place);
-  Directory out;
+  IndexDirectory out;
   const std::vector<std::vector<std::uint32_t>> files = merge_files(parts, out.files);
   for (auto next = all.begin(); next != all.end();) {
     const std::span occurrences(next, std::find_if(next, all.end(), [&](auto& o) { return o.place != next->place; }));
     next += static_cast<std::ptrdiff_t>(occurrences.size());
-    const Directory& first = parts[occurrences.front().part].directory;
+    const DataDirectory& first = parts[occurrences.front().part].directory;
     LeafRecord leaf = *occurrences.front().leaf;
     const LeafRecord source = leaf;
     leaf.path_offset = out.add_text(first.path(source));

@@ -12,12 +12,12 @@ namespace ostraca {
 // One process's part of a checkpoint: its data file, and what that says of itself.
 struct Part {
   FileRecord record;
-  Directory directory;
+  DataDirectory directory;
   std::vector<Extent> extents;
 };
 
 // All processes' leaves, in the order in which they first appear; a leaf's shards together. kMismatch where processes
 // disagree on a leaf. The result is what the index holds; it has not been checked for completeness.
-Result<Directory> merge(const std::vector<Part>& parts);
+Result<IndexDirectory> merge(const std::vector<Part>& parts);
 
 }  // namespace ostraca

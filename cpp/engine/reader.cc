@@ -93,7 +93,7 @@ std::string hex(std::span<const std::byte> bytes) {
 }
 
 // "array 'a'", "arrays 'a', 'b' and 3 more": whom the targets feed.
-std::string array_names(const Directory& directory, std::span<const ReadRequest> requests,
+std::string array_names(const IndexDirectory& directory, std::span<const ReadRequest> requests,
                         std::span<const Target> targets) {
   std::vector<std::string> names;
   for (const Target& target : targets) {
@@ -105,7 +105,7 @@ std::string array_names(const Directory& directory, std::span<const ReadRequest>
 }
 
 // Whether an extent is a pack with arrays that nobody of these targets wants: they may be asked for next.
-bool leaves_part_of_pack(const Directory& directory, std::span<const ReadRequest> requests, const ExtentRead& read,
+bool leaves_part_of_pack(const IndexDirectory& directory, std::span<const ReadRequest> requests, const ExtentRead& read,
                          std::uint64_t decoded_bytes) {
   if (decoded_bytes > kPackBytesMax) return false;
   std::uint64_t wanted = 0;
@@ -122,8 +122,8 @@ bool leaves_part_of_pack(const Directory& directory, std::span<const ReadRequest
 // Feeds a load's requests.
 class RequestSink final : public ReadPipeline::Sink {
  public:
-  RequestSink(const Directory& directory, std::span<const ReadRequest> requests, std::span<const DataFile* const> files,
-              PackCache& cache)
+  RequestSink(const IndexDirectory& directory, std::span<const ReadRequest> requests,
+              std::span<const DataFile* const> files, PackCache& cache)
       : directory_(directory), requests_(requests), files_(files), cache_(cache), modified_(requests.size()) {}
 
   std::byte* direct(const ExtentRead& read, std::uint32_t decoded_bytes) override {
@@ -162,7 +162,7 @@ class RequestSink final : public ReadPipeline::Sink {
     }
   }
 
-  const Directory& directory_;
+  const IndexDirectory& directory_;
   const std::span<const ReadRequest> requests_;
   const std::span<const DataFile* const> files_;
   PackCache& cache_;
@@ -219,7 +219,7 @@ class ReaderImpl final : public Reader {
 };
 
 LeafInfo ReaderImpl::leaf(std::uint64_t i) const {
-  const Directory& d = stored_.directory;
+  const IndexDirectory& d = stored_.directory;
   const LeafRecord& record = d.leaves[i];
   LeafInfo info{d.path(record), record.kind, record.dtype, d.detail(record), record.big_endian, d.shape(record)};
   if (kind_has_data(record.kind)) (void)checked_volume(info.shape, *item_bytes(record.dtype, info.detail), &info.bytes);
@@ -228,7 +228,7 @@ LeafInfo ReaderImpl::leaf(std::uint64_t i) const {
 
 template <class Visit>
 Status ReaderImpl::for_each_chunk(std::uint64_t leaf, Visit visit) {
-  const Directory& d = stored_.directory;
+  const IndexDirectory& d = stored_.directory;
   const LeafRecord& record = d.leaves[leaf];
   for (const ShardRecord& shard : d.shards_of(record)) {
     const Grid grid(d.shard_shape(record, shard), d.chunk_shape(record, shard));
@@ -242,7 +242,7 @@ Status ReaderImpl::for_each_chunk(std::uint64_t leaf, Visit visit) {
 }
 
 Result<std::vector<ChunkInfo>> ReaderImpl::chunks(std::uint64_t leaf) {
-  const Directory& d = stored_.directory;
+  const IndexDirectory& d = stored_.directory;
   const LeafRecord& record = d.leaves[leaf];
   std::vector<ChunkInfo> out;
   OSTRACA_RETURN_IF_ERROR(
@@ -271,7 +271,7 @@ Result<std::vector<ChunkInfo>> ReaderImpl::chunks(std::uint64_t leaf) {
 }
 
 Result<std::uint64_t> ReaderImpl::stored_bytes(std::uint64_t leaf) {
-  const Directory& d = stored_.directory;
+  const IndexDirectory& d = stored_.directory;
   double bytes = 0;
   OSTRACA_RETURN_IF_ERROR(for_each_chunk(leaf, [&](const ChunkRef&, const Extent& e, const ShardRecord& shard, auto i) {
     bytes += static_cast<double>(e.stored_bytes) * static_cast<double>(chunk_bytes(d, d.leaves[leaf], shard, i)) /
@@ -339,7 +339,7 @@ Result<std::vector<const DataFile*>> ReaderImpl::open_files(std::span<const Read
 
 Status ReaderImpl::run(std::span<const ReadRequest> requests, bool deep, const Poll& poll,
                        std::vector<bool>* modified) {
-  const Directory& directory = stored_.directory;
+  const IndexDirectory& directory = stored_.directory;
   const std::vector<Target> targets = plan_targets(directory, requests);
   std::vector<ExtentRead> reads = plan_extents(targets);
   OSTRACA_ASSIGN_OR_RETURN(const std::vector<const DataFile*> files, open_files(requests, reads));

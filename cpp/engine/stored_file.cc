@@ -88,6 +88,22 @@ bool examine_tables(ReadableFile& file, FileStructure& out, std::vector<Problem>
   return true;
 }
 
+template <class Kind>
+Result<Kind> read_directory(const FileStructure& structure, const ReadableFile& file, Result<Kind> (*decode)(Bytes)) {
+  if (structure.footer.directory_decoded_bytes / kZstdRatioMax > structure.footer.directory_stored_bytes)
+    return format_error(in_file(file) + ", directory: " + std::to_string(structure.footer.directory_stored_bytes) +
+                        " bytes cannot decode to " + std::to_string(structure.footer.directory_decoded_bytes));
+  std::vector<std::byte> decoded(structure.footer.directory_decoded_bytes);
+  if (Status status = zstd_decompress(structure.directory, decoded); !status.ok())
+    return status.with_context(in_file(file) + ", directory");
+  Result<Kind> directory = decode(decoded);
+  if (!directory.ok()) return directory.status().with_context(in_file(file) + ", directory");
+  if ((structure.header.features & kFeatureIncremental) == 0 &&
+      std::ranges::any_of(directory->files, &FileRecord::in_base))
+    return format_error(in_file(file) + ", directory: it names a base, but the header does not require that feature");
+  return directory;
+}
+
 }  // namespace
 
 bool examine_structure(ReadableFile& file, FileStructure& out, std::vector<Problem>& problems) {
@@ -119,19 +135,12 @@ Status check_identity(const FileStructure& structure, const ReadableFile& file, 
   return status.ok() ? status : status.with_context(in_file(file));
 }
 
-Result<Directory> read_directory(const FileStructure& structure, const ReadableFile& file, bool complete) {
-  if (structure.footer.directory_decoded_bytes / kZstdRatioMax > structure.footer.directory_stored_bytes)
-    return format_error(in_file(file) + ", directory: " + std::to_string(structure.footer.directory_stored_bytes) +
-                        " bytes cannot decode to " + std::to_string(structure.footer.directory_decoded_bytes));
-  std::vector<std::byte> decoded(structure.footer.directory_decoded_bytes);
-  if (Status status = zstd_decompress(structure.directory, decoded); !status.ok())
-    return status.with_context(in_file(file) + ", directory");
-  Result<Directory> directory = decode_directory(decoded, complete);
-  if (!directory.ok()) return directory.status().with_context(in_file(file) + ", directory");
-  if ((structure.header.features & kFeatureIncremental) == 0 &&
-      std::ranges::any_of(directory->files, &FileRecord::in_base))
-    return format_error(in_file(file) + ", directory: it names a base, but the header does not require that feature");
-  return directory;
+Result<DataDirectory> read_data_directory(const FileStructure& structure, const ReadableFile& file) {
+  return read_directory(structure, file, decode_data_directory);
+}
+
+Result<IndexDirectory> read_index_directory(const FileStructure& structure, const ReadableFile& file) {
+  return read_directory(structure, file, decode_index_directory);
 }
 
 Result<std::string> read_manifest(Storage& storage) {
@@ -153,7 +162,7 @@ Result<std::string> read_manifest(Storage& storage) {
                    (unfinished ? " (a save that is running, or did not finish, left files there)" : ""));
 }
 
-Result<Directory> read_index(Storage& storage, const Manifest& manifest) {
+Result<IndexDirectory> read_index(Storage& storage, const Manifest& manifest) {
   Result<std::unique_ptr<ReadableFile>> file = storage.open(manifest.index.name);
   if (!file.ok()) return file.status();
   FileRecord expected{.bytes = manifest.index.bytes, .footer_crc = manifest.index.footer_crc, .id = manifest.id};
@@ -166,7 +175,7 @@ Result<Directory> read_index(Storage& storage, const Manifest& manifest) {
     return format_error(in_file(**file) + ": not an index file: it has the kind, or the extents, of a data file");
   if (structure.header.features != manifest.features)
     return format_error(in_file(**file) + ": the features it requires are not the manifest's");
-  OSTRACA_ASSIGN_OR_RETURN(Directory directory, read_directory(structure, **file, true));
+  OSTRACA_ASSIGN_OR_RETURN(IndexDirectory directory, read_index_directory(structure, **file));
   const auto promised = [&](const FileRecord& record, const ManifestFile& listed) {
     return !record.in_base && data_file_name(record.process_index, record.id) == listed.name &&
            record.bytes == listed.bytes && record.footer_crc == listed.footer_crc;
@@ -186,7 +195,7 @@ Result<StoredCheckpoint> open_checkpoint(Storage& storage) {
     Result<Manifest> manifest = decode_manifest(out.manifest_text);
     if (!manifest.ok()) return manifest.status().with_context("file '" + storage.path_of(kManifestName) + "'");
     out.manifest = manifest.take();
-    Result<Directory> directory = read_index(storage, out.manifest);
+    Result<IndexDirectory> directory = read_index(storage, out.manifest);
     if (directory.ok()) {
       out.directory = directory.take();
       return out;

@@ -112,7 +112,7 @@ class Verifier {
   const Poll& poll_;
   BufferPool buffers_;
   std::string text_;  // of the manifest
-  std::optional<Directory> index_;
+  std::optional<IndexDirectory> index_;
   std::optional<OpenBase> base_;                     // set where there is a base
   std::optional<DataFiles> base_files_;              // those of index_, of which only the base's are used
   std::map<std::uint32_t, ExtentNames> base_names_;  // who uses the base's extents, by file
@@ -174,7 +174,7 @@ Result<VerifyReport> Verifier::run() {
 }
 
 void Verifier::check_index(const Manifest& manifest) {
-  Result<Directory> index = read_index(storage_, manifest);
+  Result<IndexDirectory> index = read_index(storage_, manifest);
   if (index.ok()) {
     index_ = index.take();
   } else {
@@ -185,7 +185,7 @@ void Verifier::check_index(const Manifest& manifest) {
 // The index is what merging the data files' directories gives; nothing else says so.
 void Verifier::check_agreement(const Manifest& manifest) {
   if (!index_ || parts_.size() != manifest.files.size()) return;
-  const Result<Directory> merged = merge(parts_);
+  const Result<IndexDirectory> merged = merge(parts_);
   if (!merged.ok()) {
     add(manifest.index.name, 0, "", merged.status());
   } else if (encode_directory(*merged) != encode_directory(*index_)) {
@@ -236,8 +236,15 @@ Status Verifier::check_file(const Wanted& wanted) {
                                                ", found " + std::to_string(file.file->size())));
     return {};
   }
-  if (!structure.directory.empty()) {
-    Result<Directory> own = read_directory(structure, *file.file, structure.header.kind == FileKind::kIndex);
+  if (!structure.directory.empty() && !wanted.record && structure.header.kind == FileKind::kIndex) {
+    const Result<IndexDirectory> own = read_index_directory(structure, *file.file);
+    if (!own.ok()) {
+      whole_file(structure.footer.directory_offset, own.status());
+    } else {
+      names.add(*own, 0);
+    }
+  } else if (!structure.directory.empty()) {
+    Result<DataDirectory> own = read_data_directory(structure, *file.file);
     if (!own.ok()) {
       whole_file(structure.footer.directory_offset, own.status());
     } else if (index_) {
