@@ -19,8 +19,7 @@ namespace {
 class PyReader {
  public:
   PyReader(const SystemPath& path, const ReaderOptions& options) {
-    auto reader = without_gil([&] { return Reader::open(path.bytes, options); });
-    reader_ = take_or_raise(std::move(reader));
+    reader_ = call_engine([&] { return Reader::open(path.bytes, options); });
   }
 
   // Shared: close() in one thread must not pull the reader from under a load in another.
@@ -34,8 +33,7 @@ class PyReader {
   py::list chunks(std::uint64_t leaf) const;
   std::uint64_t stored_bytes(std::uint64_t leaf) const {
     const std::shared_ptr<Reader> reader = checked(leaf);
-    auto bytes = without_gil([&] { return reader->stored_bytes(leaf); });
-    return take_or_raise(std::move(bytes));
+    return call_engine([&] { return reader->stored_bytes(leaf); });
   }
   py::list read_into(const py::sequence& requests, bool deep, const py::object& progress);
   std::vector<std::uint64_t> modified() const { return modified_; }
@@ -165,16 +163,14 @@ py::list PyReader::read_into(const py::sequence& sequence, bool deep, const py::
 }
 
 py::tuple verify_checkpoint(const SystemPath& path, bool deep, unsigned threads, const py::object& progress) {
-  GilPoll poll(progress);
-  auto report = without_gil([&] { return verify(path.bytes, deep, threads, poll.poll()); });
-  poll.rethrow();
-  raise_if_error(report.status());
+  const VerifyReport report =
+      GilPoll(progress).call_engine([&](const Poll& poll) { return verify(path.bytes, deep, threads, poll); });
   const auto places = [](const std::vector<Damage>& found) {
     py::list out;
     for (const Damage& d : found) out.append(py::make_tuple(SystemPath{d.file}, d.offset, d.array, text(d.reason)));
     return out;
   };
-  return py::make_tuple(report->chunks, report->bytes, places(report->damaged), places(report->unreadable));
+  return py::make_tuple(report.chunks, report.bytes, places(report.damaged), places(report.unreadable));
 }
 
 py::object base_or_none(const std::string& directory, const CheckpointId& id) {
@@ -209,14 +205,14 @@ py::tuple note_of(const py::bytes& text) {
 
 py::tuple notes_at(const SystemPath& path, const std::optional<std::string>& about) {
   const auto id = about ? std::optional(checkpoint_id(*about)) : std::nullopt;
-  const Notes notes = take_or_raise(without_gil([&] { return read_notes(path.bytes, id); }));
+  const Notes notes = call_engine([&] { return read_notes(path.bytes, id); });
   return py::make_tuple(notes.id.hex(), notes.facts, notes.number, notes.last, notes.unknown);
 }
 
 void write_notes_at(const SystemPath& path, const std::string& id, std::uint64_t after, const std::string& facts,
                     bool ahead) {
   const Notes notes{.id = checkpoint_id(id), .last = after};
-  raise_if_error(without_gil([&] { return write_notes(path.bytes, notes, facts, ahead); }));
+  call_engine([&] { return write_notes(path.bytes, notes, facts, ahead); });
 }
 
 py::tuple intent_of(const py::bytes& text) {
