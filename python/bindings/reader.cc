@@ -35,8 +35,7 @@ class PyReader {
     const std::shared_ptr<Reader> reader = checked(leaf);
     return call_engine([&] { return reader->stored_bytes(leaf); });
   }
-  py::list read_into(const py::sequence& requests, bool deep, const py::object& progress);
-  std::vector<std::uint64_t> modified() const { return modified_; }
+  py::list read_into(const py::sequence& requests, bool deep, const py::object& progress, const py::object& modified);
 
  private:
   std::shared_ptr<Reader> checked(std::uint64_t leaf) const {
@@ -49,7 +48,6 @@ class PyReader {
   }
 
   std::shared_ptr<Reader> reader_;
-  std::vector<std::uint64_t> modified_;  // after a failed read_into
 };
 
 // An instance of a subclass of tuple. Nothing in it leads back to it, so the garbage collector need not know it, nor
@@ -129,9 +127,9 @@ py::array new_array(const py::dtype& dtype, const LeafInfo& leaf) {
   return py::array(dtype, shape, memory.data(), memory);
 }
 
-py::list PyReader::read_into(const py::sequence& sequence, bool deep, const py::object& progress) {
+py::list PyReader::read_into(const py::sequence& sequence, bool deep, const py::object& progress,
+                             const py::object& modified) {
   const std::shared_ptr<Reader> reader = get();
-  modified_.clear();
   std::vector<ReadRequest> requests;
   requests.reserve(sequence.size());
   py::list arrays(sequence.size());
@@ -153,10 +151,10 @@ py::list PyReader::read_into(const py::sequence& sequence, bool deep, const py::
     PyList_SET_ITEM(arrays.ptr(), static_cast<Py_ssize_t>(requests.size() - 1), array.release().ptr());
   }
   GilPoll poll(progress);
-  std::vector<bool> modified;
-  const Status status = without_gil([&] { return reader->read_into(requests, deep, poll.poll(), &modified); });
-  for (std::size_t i = 0; i < modified.size(); ++i)
-    if (modified[i]) modified_.push_back(i);
+  std::vector<bool> written;
+  const Status status = without_gil([&] { return reader->read_into(requests, deep, poll.poll(), &written); });
+  for (std::size_t i = 0; !modified.is_none() && i < written.size(); ++i)
+    if (written[i]) modified.attr("append")(i);
   poll.rethrow();
   raise_if_error(status);
   return arrays;
@@ -236,8 +234,8 @@ void bind_reader(py::module_& m) {
       .def("leaves", &PyReader::leaves, arg("make"), arg("kinds"))
       .def("chunks", &PyReader::chunks, arg("leaf"))
       .def("stored_bytes", &PyReader::stored_bytes, arg("leaf"))
-      .def("read_into", &PyReader::read_into, arg("requests"), arg("deep") = false, arg("progress") = py::none())
-      .def("modified", &PyReader::modified)
+      .def("read_into", &PyReader::read_into, arg("requests"), arg("deep") = false, arg("progress") = py::none(),
+           arg("modified") = py::none())
       .def("statistics",
            [](const PyReader& r) {
              const ReadStatistics s = r.get()->statistics();

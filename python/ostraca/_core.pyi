@@ -132,7 +132,6 @@ class Reader:
         deep: bool = False,
         progress: ProgressCallback | None = None,
     ) -> list[NDArray[Any]]: ...
-    def modified(self) -> list[int]: ...  # after a failed read_into: the requests whose array was written to
     def statistics(self) -> dict[str, int]: ...  # chunks_read, bytes_read, chunks_decoded, bytes_decoded
     def close(self) -> None: ...
 
@@ -145,6 +144,7 @@ def base_of(text: bytes) -> tuple[str, str] | None:
     """Verifies a manifest or an intent of any features, and returns the base it names: directory and id.
 
     CorruptionError: not what was written. FormatError: not a document of ours, or of a later version.
+        modified: list[int] | None = None,  # gets the numbers of the requests whose array was written to, failed or not
     """
 
 def manifest_of(text: bytes) -> dict[str, Any]:

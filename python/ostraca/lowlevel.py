@@ -202,7 +202,6 @@ class Reader(Uncopied):
         self._max_bytes = None if max_bytes is None else options.checked_int("max_bytes", max_bytes, 0)
         with explained(self.path):
             self._reader = _core.Reader(self.path, **options.worker_options(threads, coding_bytes, io))
-        self._modified: list[str] = []
         self._arrays = self._reader.leaves(ArrayInfo, tuple(Kind))
 
     def manifest(self) -> Manifest:
@@ -266,6 +265,7 @@ class Reader(Uncopied):
         root: str | None = None,
         cast: Cast = False,
         deep: bool = False,
+        modified: list[str] | None = None,
         progress: ProgressCallback | None = None,
     ) -> None:
         """Fills arrays: (name, start, array) reads the box of the array's shape at `start` (None: at the origin).
@@ -273,8 +273,9 @@ class Reader(Uncopied):
         Names are those below `root`, if there is one. The arrays are writable, of any strides and of the stored dtype,
         in either byte order. `cast`, as of `ostraca.load`, allows other dtypes. Every chunk is read once for all
         requests, and its checksum verified; `deep` also compares content hashes. Raises `CorruptionError`,
-        `MismatchError`, OSError; then `modified` names the arrays that were written to. Arrays that share memory are a
-        `MismatchError` before anything is written, unless the same whole memory shall hold the same stored content.
+        `MismatchError`, OSError; then the list `modified` has got the names of the arrays that were written to. Arrays
+        that share memory are a `MismatchError` before anything is written, unless the same whole memory shall hold the
+        same stored content.
         """
         cast = checked_cast(cast)
         full = (lambda name: name) if root is None else (lambda name: f"{root}/{name}" if name else root)
@@ -290,7 +291,8 @@ class Reader(Uncopied):
             self.fill(read, deep=deep, progress=None if len(others) < len(checked) else progress)
         values = [request.converted(data, cast) for request, (*_, data) in zip(others.values(), read, strict=True)]
         as_stored = [request for i, request in enumerate(checked) if i not in others] if others else checked
-        self.fill([(info.number, start, array) for info, start, array in as_stored], deep=deep, progress=progress)
+        requested = [(info.number, start, array) for info, start, array in as_stored]
+        self.fill(requested, deep=deep, progress=progress, modified=modified)
         for request, value in zip(others.values(), values, strict=True):
             request.array[...] = value
 
@@ -299,17 +301,20 @@ class Reader(Uncopied):
         requests: Sequence[tuple[int, Sequence[int] | None, NDArray[Any] | np.dtype[Any]]],
         *,
         deep: bool = False,
+        modified: list[str] | None = None,
         progress: ProgressCallback | None = None,
     ) -> list[NDArray[Any]]:
         """`read_into` for leaves by number, with dtypes that are known to be right. Returns the arrays.
 
         A dtype instead of an array asks for a new one, of the leaf's whole shape.
         """
-        self._modified = []
+        if modified is None:
+        written: list[int] = []
         try:
+            return self._reader.read_into(requests, deep, progress, written)
             return self._reader.read_into(requests, deep, progress)
         except BaseException:
-            self._modified = [self._arrays[requests[i][0]].name for i in self._reader.modified()]
+            modified += [self._arrays[requests[i][0]].name for i in written]
             raise
 
     def allow(self, nbytes: int) -> None:
@@ -326,10 +331,6 @@ class Reader(Uncopied):
                 f"reading {self.path!r}: new arrays would take {nbytes:,} bytes of memory, {what_then} read less at a"
                 " time (select=, slices of ostraca.open), or into= memory that is there"
             )
-
-    def modified(self) -> list[str]:
-        """After a failed read: the names of the arrays that were written to."""
-        return self._modified
 
     def statistics(self) -> dict[str, int]:
         """chunks_read, bytes_read, chunks_decoded, bytes_decoded, since it was opened."""
