@@ -78,6 +78,8 @@ py::tuple dims_tuple(const std::uint64_t* values, std::size_t count);
 Dims array_shape(const py::array& array);
 Strides array_strides(const py::array& array);
 
+inline constexpr std::size_t kHugePageBytesMin = 1 << 20;  // from here on new arrays come from `allocate`
+
 // Fresh memory, which numpy frees through a capsule that owns the buffer.
 py::array_t<std::uint8_t> allocate(std::size_t nbytes);
 

@@ -120,9 +120,8 @@ py::list PyReader::chunks(std::uint64_t leaf) const {
 
 // An uninitialized array for a whole leaf; on huge pages when it is worth them.
 py::array new_array(const py::dtype& dtype, const LeafInfo& leaf) {
-  constexpr std::uint64_t kHugePageWorthyBytes = 1 << 20;
   const py::array::ShapeContainer shape(leaf.shape.begin(), leaf.shape.end());
-  if (leaf.bytes < kHugePageWorthyBytes) return py::array(dtype, shape);
+  if (leaf.bytes < kHugePageBytesMin) return py::array(dtype, shape);
   const py::array memory = allocate(leaf.bytes);
   return py::array(dtype, shape, memory.data(), memory);
 }

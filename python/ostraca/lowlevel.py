@@ -32,7 +32,6 @@ _decode: Final = lru_cache(maxsize=256)(dtypes.decode)
 _encode: Final = lru_cache(maxsize=256)(dtypes.encode)
 
 PROBED_BYTES: Final = 64 << 20  # from here on reading them takes longer than to ask how much memory there is
-HUGE_PAGE_WORTHY_BYTES = 1 << 20  # from here on new arrays come from the engine's allocator
 
 
 class ArrayInfo(NamedTuple):
@@ -265,8 +264,8 @@ class Reader(Uncopied):
         root: str | None = None,
         cast: Cast = False,
         deep: bool = False,
-        modified: list[str] | None = None,
         progress: ProgressCallback | None = None,
+        modified: list[str] | None = None,
     ) -> None:
         """Fills arrays: (name, start, array) reads the box of the array's shape at `start` (None: at the origin).
 
@@ -301,18 +300,18 @@ class Reader(Uncopied):
         requests: Sequence[tuple[int, Sequence[int] | None, NDArray[Any] | np.dtype[Any]]],
         *,
         deep: bool = False,
-        modified: list[str] | None = None,
         progress: ProgressCallback | None = None,
+        modified: list[str] | None = None,
     ) -> list[NDArray[Any]]:
         """`read_into` for leaves by number, with dtypes that are known to be right. Returns the arrays.
 
         A dtype instead of an array asks for a new one, of the leaf's whole shape.
         """
         if modified is None:
+            return self._reader.read_into(requests, deep, progress)
         written: list[int] = []
         try:
             return self._reader.read_into(requests, deep, progress, written)
-            return self._reader.read_into(requests, deep, progress)
         except BaseException:
             modified += [self._arrays[requests[i][0]].name for i in written]
             raise
@@ -372,6 +371,6 @@ class Reader(Uncopied):
 
 def allocate(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> NDArray[Any]:
     """An uninitialized array in C order."""
-    if nbytes >= HUGE_PAGE_WORTHY_BYTES:
+    if nbytes >= _core.HUGE_PAGE_BYTES_MIN:
         return np.ndarray(shape, dtype, _core.allocate(nbytes))
     return np.ndarray(shape, dtype)  # unlike np.empty it leaves S0 and U0 as they are

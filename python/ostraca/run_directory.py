@@ -14,9 +14,11 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
+from . import _core
+
 MANIFEST: Final = "manifest.json"
 LOCK: Final = "manifest.json.lock"  # is there while somebody replaces or removes the manifest
-DOCUMENT_BYTES_MAX: Final = 64 << 20
+DOCUMENT_BYTES_MAX: Final = _core.DOCUMENT_BYTES_MAX
 _NO_FLOCK: Final = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF, errno.ENOSYS, errno.EINVAL)
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 _NEVER_A_FILE: Final = (errno.ENXIO, errno.ENODEV, errno.ELOOP)  # sockets, devices, links that go in circles
