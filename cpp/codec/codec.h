@@ -9,10 +9,10 @@
 #include "base/bytes.h"
 #include "ostraca/options.h"
 #include "ostraca/status.h"
+#include "ostraca/types.h"
 
 namespace ostraca {
 
-enum class Codec : std::uint8_t { kRaw = 0, kZstd = 1, kPlanes = 2, kDelta = 3 };
 enum class PlaneMode : std::uint8_t { kRaw = 0, kConstant = 1, kHuffman = 2, kZstd = 3 };
 
 // How the bytes of a chunk are to be read by the coder.

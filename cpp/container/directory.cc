@@ -182,6 +182,24 @@ Status check_reference(const ChunkRef& ref, std::uint64_t bytes,
   return {};
 }
 
+// Fills `directory`. `complete`: it is an index's.
+Status decode_directory(Bytes bytes, bool complete, Directory& directory) {
+  std::array<Bytes, 6> sections;
+  OSTRACA_RETURN_IF_ERROR(split_sections(bytes, &sections));
+  OSTRACA_RETURN_IF_ERROR(load_section(sections[0], "files", kFileBytes, load_file, &directory.files));
+  OSTRACA_RETURN_IF_ERROR(load_section(sections[1], "leaves", kLeafBytes, load_leaf, &directory.leaves));
+  OSTRACA_RETURN_IF_ERROR(load_section(sections[2], "shards", kShardBytes, load_shard, &directory.shards));
+  OSTRACA_RETURN_IF_ERROR(load_section(sections[3], "references", kRefBytes, load_ref, &directory.refs));
+  directory.dims.resize(sections[4].size() / kDimBytes);
+  if (!sections[4].empty()) std::memcpy(directory.dims.data(), sections[4].data(), sections[4].size());
+  directory.text = as_text(sections[5]);
+  OSTRACA_RETURN_IF_ERROR(check_files(directory, complete));
+  OSTRACA_RETURN_IF_ERROR(check_leaves(directory, complete));
+  OSTRACA_RETURN_IF_ERROR(check_shared_references(directory));
+  OSTRACA_RETURN_IF_ERROR(check_key_paths(directory));
+  return complete ? check_strings(directory) : Status();
+}
+
 }  // namespace
 
 std::uint32_t Directory::own_files() const {
@@ -231,22 +249,15 @@ std::vector<std::byte> encode_directory(const Directory& directory) {
   return out;
 }
 
-Result<Directory> decode_directory(Bytes bytes, bool complete) {
-  std::array<Bytes, 6> sections;
-  OSTRACA_RETURN_IF_ERROR(split_sections(bytes, &sections));
-  Directory directory;
-  OSTRACA_RETURN_IF_ERROR(load_section(sections[0], "files", kFileBytes, load_file, &directory.files));
-  OSTRACA_RETURN_IF_ERROR(load_section(sections[1], "leaves", kLeafBytes, load_leaf, &directory.leaves));
-  OSTRACA_RETURN_IF_ERROR(load_section(sections[2], "shards", kShardBytes, load_shard, &directory.shards));
-  OSTRACA_RETURN_IF_ERROR(load_section(sections[3], "references", kRefBytes, load_ref, &directory.refs));
-  directory.dims.resize(sections[4].size() / kDimBytes);
-  if (!sections[4].empty()) std::memcpy(directory.dims.data(), sections[4].data(), sections[4].size());
-  directory.text = as_text(sections[5]);
-  OSTRACA_RETURN_IF_ERROR(check_files(directory, complete));
-  OSTRACA_RETURN_IF_ERROR(check_leaves(directory, complete));
-  OSTRACA_RETURN_IF_ERROR(check_shared_references(directory));
-  OSTRACA_RETURN_IF_ERROR(check_key_paths(directory));
-  if (complete) OSTRACA_RETURN_IF_ERROR(check_strings(directory));
+Result<DataDirectory> decode_data_directory(Bytes bytes) {
+  DataDirectory directory;
+  OSTRACA_RETURN_IF_ERROR(decode_directory(bytes, false, directory));
+  return directory;
+}
+
+Result<IndexDirectory> decode_index_directory(Bytes bytes) {
+  IndexDirectory directory;
+  OSTRACA_RETURN_IF_ERROR(decode_directory(bytes, true, directory));
   return directory;
 }
 

@@ -60,7 +60,8 @@ struct LeafRecord {
   std::uint64_t detail_offset = 0;
 };
 
-// Flat tables, in the form they are stored in. Immutable once parsed, then safe to share between threads.
+// Flat tables, in the form they are stored in. Immutable once parsed, then safe to share between threads. This is what
+// the directories of data files and of indexes share; each is a type of its own, for `files` means something else.
 struct Directory {
   std::vector<FileRecord> files;
   std::vector<LeafRecord> leaves;
@@ -93,6 +94,25 @@ struct Directory {
 
   std::uint64_t add_dims(std::span<const std::uint64_t> values);  // returns their place
   std::uint64_t add_text(std::string_view value);
+
+ protected:
+  Directory() = default;
+  Directory(const Directory&) = default;
+  Directory(Directory&&) = default;
+  Directory& operator=(const Directory&) = default;
+  Directory& operator=(Directory&&) = default;
+  ~Directory() = default;
+};
+
+// A data file's. files[0] is the file itself, which cannot know its own size and checksum; the rest are the base's. All
+// shards are of one process, and need not cover their leaves.
+struct DataDirectory : Directory {
+  DataDirectory() = default;
+};
+
+// An index's. Its files are all of the checkpoint, by process, then the base's. The shards cover their leaves.
+struct IndexDirectory : Directory {
+  IndexDirectory() = default;
 };
 
 // Number of chunks of a grid: product of ceil(shape / chunk_shape). False on overflow or a zero in the chunk shape.
@@ -102,9 +122,10 @@ std::vector<std::byte> encode_directory(const Directory& directory);
 
 // Parses and checks everything that can be checked without the files: section sizes, offsets into sections, kinds,
 // dtypes, details, key paths (well-formed, unique as paths and as names, containers agree), shapes without overflow,
-// shards inside their leaf and disjoint, references inside the tables. With `complete` (index files) shards must
-// also cover their leaf. A message names the leaf where there is one.
-Result<Directory> decode_directory(Bytes bytes, bool complete);
+// shards inside their leaf and disjoint, references inside the tables; and what the type of directory promises. A
+// message names the leaf where there is one.
+Result<DataDirectory> decode_data_directory(Bytes bytes);
+Result<IndexDirectory> decode_index_directory(Bytes bytes);
 
 // What references ask of one file at a time, for who opens many files of one directory: each reference is then looked
 // at once, not once for each file. Immutable, so it may be shared between threads.

@@ -20,8 +20,6 @@ constexpr std::size_t kHeaderCrcAt = kHeaderBytes - 4;
 constexpr std::size_t kFooterMagicAt = 80;
 constexpr std::size_t kFooterCrcAt = kFooterBytes - 4;
 constexpr std::size_t kDirectoryHeadBytes = 64;
-constexpr std::uint8_t kCodecRaw = 0;
-constexpr std::uint8_t kCodecDelta = 3;
 
 std::string hex32(std::uint32_t value) {
   char text[16];
@@ -77,13 +75,13 @@ Status check_extent(const Extent& extent, Bytes entry) {
   if (extent.stored_bytes < 1 || extent.stored_bytes > extent.decoded_bytes)
     return format_error("stored bytes: expected 1 to " + std::to_string(extent.decoded_bytes) + ", found " +
                         std::to_string(extent.stored_bytes));
-  if (extent.codec > kCodecDelta)
-    return format_error("codec: expected at most " + std::to_string(kCodecDelta) + ", found " +
-                        std::to_string(extent.codec));
-  if (extent.codec == kCodecRaw && extent.stored_bytes != extent.decoded_bytes)
+  if (extent.codec > Codec::kDelta)
+    return format_error("codec: expected at most " + std::to_string(static_cast<unsigned>(Codec::kDelta)) + ", found " +
+                        std::to_string(static_cast<unsigned>(extent.codec)));
+  if (extent.codec == Codec::kRaw && extent.stored_bytes != extent.decoded_bytes)
     return format_error(found("stored bytes of a raw extent", extent.decoded_bytes, extent.stored_bytes));
   if (!all_zero(entry.subspan(21, 3))) return format_error("reserved bytes are not zero");
-  if (extent.codec != kCodecDelta && !all_zero(entry.subspan(40, 24)))
+  if (extent.codec != Codec::kDelta && !all_zero(entry.subspan(40, 24)))
     return format_error("an extent that is not a delta names a base");
   return {};
 }
@@ -94,7 +92,7 @@ Extent load_extent(const std::byte* p) {
   extent.stored_bytes = load_le<std::uint32_t>(p + 8);
   extent.decoded_bytes = load_le<std::uint32_t>(p + 12);
   extent.crc = load_le<std::uint32_t>(p + 16);
-  extent.codec = load_le<std::uint8_t>(p + 20);
+  extent.codec = static_cast<Codec>(load_le<std::uint8_t>(p + 20));
   std::memcpy(extent.hash.data(), p + 24, 16);
   std::memcpy(extent.base_hash.data(), p + 40, 16);
   extent.base_file = load_le<std::uint32_t>(p + 56);

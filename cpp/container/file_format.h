@@ -39,7 +39,7 @@ struct Extent {
   std::uint32_t stored_bytes = 0;
   std::uint32_t decoded_bytes = 0;
   std::uint32_t crc = 0;
-  std::uint8_t codec = 0;
+  Codec codec = Codec::kRaw;
   std::array<std::byte, 16> hash{};
   std::array<std::byte, 16> base_hash{};
   std::uint32_t base_file = 0;

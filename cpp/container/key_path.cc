@@ -103,6 +103,15 @@ std::string printable_name(std::string_view encoded) {
   return name->substr(0, cut) + "...";
 }
 
+std::string listed_names(std::span<const std::string> names) {
+  constexpr std::size_t kNamesMax = 5;
+  std::string text;
+  for (const std::string& name : names.first(std::min(names.size(), kNamesMax)))
+    text += (text.empty() ? "'" : ", '") + name + "'";
+  if (names.size() > kNamesMax) text += " and " + std::to_string(names.size() - kNamesMax) + " more";
+  return text;
+}
+
 std::string encode_key_path(const std::vector<KeyPart>& parts) {
   std::string out;
   for (const KeyPart& part : parts) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -29,5 +30,7 @@ void append_display(const KeyPartView& part, std::string* name);
 
 // For messages: the display name, cut to a readable length; something readable when `encoded` is malformed.
 std::string printable_name(std::string_view encoded);
+// The first of several names: "'a', 'b' and 3 more".
+std::string listed_names(std::span<const std::string> names);
 
 }  // namespace ostraca

@@ -40,7 +40,7 @@ Status not_there(Storage& storage, const FileRecord& record, std::uint32_t proce
 
 struct ReportedFile {
   std::vector<Extent> extents;
-  Directory directory;
+  DataDirectory directory;
   std::uint64_t compatible_features = 0;
 };
 
@@ -53,7 +53,7 @@ Result<ReportedFile> read_file(Storage& storage, const FileReport& report, const
   OSTRACA_RETURN_IF_ERROR(check_identity(structure, **file, record, report.process_count));
   if (structure.header.features != features_of(report, record.part))
     return format_error("file '" + (*file)->path() + "' and its report differ in whether there is a base");
-  OSTRACA_ASSIGN_OR_RETURN(Directory directory, read_directory(structure, **file, false));
+  OSTRACA_ASSIGN_OR_RETURN(DataDirectory directory, read_data_directory(structure, **file));
   if (record.part < report.part && !names_itself_alone(directory, record))
     return format_error("file '" + (*file)->path() +
                         "' is not the last of its process: expected a directory that names it alone");
@@ -112,8 +112,8 @@ Result<Index> encode_index(const Directory& directory, const FileHeader& header)
 }
 
 // Stored bytes of the base's extents that are used, each once. Checks on the way that all of them are there.
-Result<std::uint64_t> referenced_bytes(Storage& storage, const std::vector<Share>& shares, const Directory& directory,
-                                       const std::string& base_directory) {
+Result<std::uint64_t> referenced_bytes(Storage& storage, const std::vector<Share>& shares,
+                                       const IndexDirectory& directory, const std::string& base_directory) {
   if (base_directory.empty()) return std::uint64_t{0};
   const std::unique_ptr<Storage> base = beside(storage, base_directory);
   DataFiles files(storage, base.get(), directory);
@@ -123,7 +123,7 @@ Result<std::uint64_t> referenced_bytes(Storage& storage, const std::vector<Share
   for (const Share& share : shares)
     for (const std::vector<Extent>& extents : share.extents)
       for (const Extent& extent : extents)
-        if (extent.codec == static_cast<std::uint8_t>(Codec::kDelta)) {
+        if (extent.codec == Codec::kDelta) {
           OSTRACA_ASSIGN_OR_RETURN(const DataFiles::BaseExtent place, files.base_of(extent));
           used.emplace(place.file, place.extent);
         }
@@ -135,8 +135,9 @@ Result<std::uint64_t> referenced_bytes(Storage& storage, const std::vector<Share
   return bytes;
 }
 
-Manifest describe(const std::vector<Share>& shares, const std::vector<FileReport>& reports, const Directory& directory,
-                  const FileHeader& index_header, const Index& index, const CommitOptions& options) {
+Manifest describe(const std::vector<Share>& shares, const std::vector<FileReport>& reports,
+                  const IndexDirectory& directory, const FileHeader& index_header, const Index& index,
+                  const CommitOptions& options) {
   Manifest manifest;
   manifest.features = index_header.features;
   manifest.compatible_features = index_header.compatible_features;
@@ -187,11 +188,11 @@ Result<std::string> commit_on(Storage& storage, const std::vector<FileReport>& u
   std::uint64_t compatible_features = 0;
   OSTRACA_ASSIGN_OR_RETURN(const std::vector<Share> shares,
                            read_shares(storage, reports, options.files_checked, &compatible_features));
-  OSTRACA_ASSIGN_OR_RETURN(const Directory directory, merge(shares));
+  OSTRACA_ASSIGN_OR_RETURN(const IndexDirectory directory, merge(shares));
   const FileHeader header = index_header(reports, compatible_features);
   OSTRACA_ASSIGN_OR_RETURN(const Index index, encode_index(directory, header));
   // What will be published is checked by the eyes that will read it.
-  const Result<Directory> read_back = decode_directory(encode_directory(directory), true);
+  const Result<IndexDirectory> read_back = decode_index_directory(encode_directory(directory));
   if (!read_back.ok()) return read_back.status().with_context("the reported shards do not make a checkpoint");
   std::vector<const std::vector<Extent>*> extents;
   for (const Share& share : shares)

@@ -39,7 +39,7 @@ FileRecord last_file(const FileReport& report) {
           .part = report.part};
 }
 
-Result<Share> share_of(const FileReport& report, Directory directory) {
+Result<Share> share_of(const FileReport& report, DataDirectory directory) {
   const auto bad = [&](const std::string& message) {
     return format_error("file '" + report.file_name() + "' " + message);
   };

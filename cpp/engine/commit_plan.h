@@ -22,7 +22,7 @@ std::uint64_t features_of(const FileReport& report, std::uint32_t part);
 FileRecord last_file(const FileReport& report);
 
 // What a process wrote, by its last file's directory, without the extents. kFormat: that is not the file reported.
-Result<Share> share_of(const FileReport& report, Directory directory);
+Result<Share> share_of(const FileReport& report, DataDirectory directory);
 
 // Ok when all these files fit one checkpoint.
 Status check_file_count(const std::vector<Share>& shares);

@@ -10,7 +10,7 @@ constexpr std::size_t kOpenFilesMax = 64;  // beyond it files are opened on firs
 
 }  // namespace
 
-DataFiles::DataFiles(Storage& storage, Storage* base, const Directory& directory)
+DataFiles::DataFiles(Storage& storage, Storage* base, const IndexDirectory& directory)
     : storage_(storage), base_(base), directory_(directory) {
   for (const FileRecord& record : directory.files) {
     slots_.push_back(std::make_unique<Slot>());
@@ -80,7 +80,7 @@ Result<DataFiles::BaseExtent> DataFiles::base_of(const Extent& delta) {
   };
   if (place.extent >= file->extents.size()) return bad("there is no such extent");
   const Extent& base = file->extents[place.extent];
-  if (base.codec == static_cast<std::uint8_t>(Codec::kDelta)) return bad("it is a delta itself");
+  if (base.codec == Codec::kDelta) return bad("it is a delta itself");
   if (base.decoded_bytes != delta.decoded_bytes || base.hash != delta.base_hash)
     return bad("it does not hold what the delta was made against");
   return place;

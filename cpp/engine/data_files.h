@@ -27,7 +27,7 @@ struct DataFile {
 class DataFiles {
  public:
   // `base` is where the files of the directory's base lie; null when it has none. REQUIRES: all outlive this.
-  DataFiles(Storage& storage, Storage* base, const Directory& directory);
+  DataFiles(Storage& storage, Storage* base, const IndexDirectory& directory);
 
   // The file, checked; an error that names it otherwise. Valid as long as this.
   Result<const DataFile*> get(std::uint32_t number);
@@ -55,7 +55,7 @@ class DataFiles {
 
   Storage& storage_;
   Storage* const base_;
-  const Directory& directory_;
+  const IndexDirectory& directory_;
   std::vector<std::unique_ptr<Slot>> slots_;
   std::unordered_map<std::uint32_t, std::uint32_t> base_numbers_;  // of the base's files, in its index -> in this one
   std::mutex mutex_;

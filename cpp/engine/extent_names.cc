@@ -1,13 +1,6 @@
 #include "engine/extent_names.h"
 
-#include <algorithm>
-
 namespace ostraca {
-namespace {
-
-constexpr std::size_t kNamesInReason = 5;
-
-}  // namespace
 
 void ExtentNames::add(std::uint32_t extent, const std::string& name) {
   std::vector<std::string>& names = names_[extent];
@@ -36,13 +29,6 @@ std::vector<ExtentNames> names_by_file(const Directory& directory) {
     }
   }
   return out;
-}
-
-std::string listing(const std::vector<std::string>& names) {
-  std::string text;
-  for (std::size_t i = 0; i < std::min(names.size(), kNamesInReason); ++i) text += (i ? ", '" : "'") + names[i] + "'";
-  if (names.size() > kNamesInReason) text += " and " + std::to_string(names.size() - kNamesInReason) + " more";
-  return text;
 }
 
 }  // namespace ostraca

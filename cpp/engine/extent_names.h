@@ -29,7 +29,4 @@ class ExtentNames {
 // Of each of a directory's files.
 std::vector<ExtentNames> names_by_file(const Directory& directory);
 
-// The first of some names, quoted, and how many more there are.
-std::string listing(const std::vector<std::string>& names);
-
 }  // namespace ostraca

@@ -27,7 +27,7 @@ Keyframe::Keyframe(std::unique_ptr<Storage> storage, std::unique_ptr<Lease> leas
       stored_(std::move(stored)),
       budget_bytes_(budget_bytes),
       files_(*storage_, nullptr, stored_.directory) {
-  const Directory& d = stored_.directory;
+  const IndexDirectory& d = stored_.directory;
   for (std::uint32_t i = 0; i < d.leaves.size(); ++i) leaves_.insert(path_hash(d.path(d.leaves[i])), i);
 }
 
@@ -64,7 +64,7 @@ Result<std::shared_ptr<Keyframe>> Keyframe::open(std::unique_ptr<Storage> storag
 Result<std::string> Keyframe::name() const { return storage_->name(); }
 
 BaseChunks Keyframe::find(const ArraySource& source, const Grid& grid) const {
-  const Directory& d = stored_.directory;
+  const IndexDirectory& d = stored_.directory;
   const auto number =
       leaves_.find(path_hash(source.path), [&](std::uint32_t i) { return d.path(d.leaves[i]) == source.path; });
   if (!number) return {};
@@ -148,7 +148,7 @@ Result<Bytes> Keyframe::read(const DataFile& file, const Extent& extent, Scratch
     stored = Bytes(scratch.stored.data() + (extent.offset - start), extent.stored_bytes);
   }
   if (crc32c(stored) != extent.crc) return corruption("checksum mismatch");
-  const auto codec = static_cast<Codec>(extent.codec);
+  const auto codec = extent.codec;
   if (codec == Codec::kRaw) return stored;
   const MutableBytes decoded(scratch.decoded.data(), extent.decoded_bytes);
   OSTRACA_RETURN_IF_ERROR(scratch.decoder.decode(codec, stored, decoded));

@@ -38,8 +38,8 @@ void LeafTable::add_shard(std::size_t leaf, const ArraySource& source, const Pla
   directory_.add_dims(planned.array.chunk_shape);
 }
 
-Directory LeafTable::take_directory(std::span<const FileRecord> files, std::span<const FileRecord> base_files) {
-  Directory out = std::move(directory_);
+DataDirectory LeafTable::take_directory(std::span<const FileRecord> files, std::span<const FileRecord> base_files) {
+  DataDirectory out = std::move(directory_);
   out.files.assign(files.begin(), files.end());
   out.files.insert(out.files.end(), base_files.begin(), base_files.end());
   std::ranges::stable_sort(shards_, {}, &Shard::leaf);

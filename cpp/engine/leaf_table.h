@@ -28,7 +28,7 @@ class LeafTable {
 
   // For once. `files`: the process's own, the one with this directory last. `base_files`: those that are referred to.
   // REQUIRES: the pipeline has filled in the references.
-  Directory take_directory(std::span<const FileRecord> files, std::span<const FileRecord> base_files);
+  DataDirectory take_directory(std::span<const FileRecord> files, std::span<const FileRecord> base_files);
 
  private:
   struct Shard {
@@ -36,7 +36,7 @@ class LeafTable {
     std::uint64_t dims;  // into Directory::dims
     const PlannedSource* planned;
   };
-  Directory directory_;  // without files, shards and references
+  DataDirectory directory_;  // without files, shards and references
   std::vector<Shard> shards_;
   std::deque<std::string> names_;  // display names, at stable addresses
   HashIndex numbers_;              // leaves by name

@@ -12,7 +12,7 @@
 namespace ostraca {
 namespace {
 
-bool same_array(const Directory& a, const LeafRecord& x, const Directory& b, const LeafRecord& y) {
+bool same_array(const DataDirectory& a, const LeafRecord& x, const DataDirectory& b, const LeafRecord& y) {
   return x.kind == y.kind && x.dtype == y.dtype && a.detail(x) == b.detail(y) &&
          std::ranges::equal(a.shape(x), b.shape(y));
 }
@@ -44,7 +44,7 @@ std::vector<std::vector<std::uint32_t>> merge_files(const std::vector<Share>& sh
 }
 
 // Adds to `out` the shards that `share` has of one leaf. `files`: what its numbers of files become.
-void append_shards(Directory& out, LeafRecord& leaf, const Directory& share, const LeafRecord& source,
+void append_shards(IndexDirectory& out, LeafRecord& leaf, const DataDirectory& share, const LeafRecord& source,
                    std::span<const std::uint32_t> files) {
   for (const ShardRecord& shard : share.shards_of(source)) {
     std::uint64_t count = 0;
@@ -64,14 +64,14 @@ void append_shards(Directory& out, LeafRecord& leaf, const Directory& share, con
 
 }  // namespace
 
-bool names_itself_alone(const Directory& directory, const FileRecord& file) {
+bool names_itself_alone(const DataDirectory& directory, const FileRecord& file) {
   if (directory.files.size() != 1 || !directory.leaves.empty()) return false;
   FileRecord itself = file;  // without what it cannot say of itself
   itself.bytes = itself.footer_crc = 0;
   return directory.files[0] == itself;
 }
 
-Result<Directory> merge(const std::vector<Share>& shares) {
+Result<IndexDirectory> merge(const std::vector<Share>& shares) {
   struct Occurrence {
     std::uint32_t place;  // in the result
     std::uint32_t share;
@@ -94,12 +94,12 @@ Result<Directory> merge(const std::vector<Share>& shares) {
       all.push_back({*place, p, &leaf});
     }
   std::ranges::stable_sort(all, {}, &Occurrence::place);
-  Directory out;
+  IndexDirectory out;
   const std::vector<std::vector<std::uint32_t>> files = merge_files(shares, out.files);
   for (auto next = all.begin(); next != all.end();) {
     const std::span occurrences(next, std::find_if(next, all.end(), [&](auto& o) { return o.place != next->place; }));
     next += static_cast<std::ptrdiff_t>(occurrences.size());
-    const Directory& first = shares[occurrences.front().share].directory;
+    const DataDirectory& first = shares[occurrences.front().share].directory;
     LeafRecord leaf = *occurrences.front().leaf;
     const LeafRecord source = leaf;
     leaf.path_offset = out.add_text(first.path(source));

@@ -50,7 +50,7 @@ Status PartFiles::make(Part& part, std::uint32_t number) {
 }
 
 Status PartFiles::end(std::uint32_t number, const std::vector<Extent>& extents, std::uint64_t offset) {
-  Directory itself;
+  DataDirectory itself;
   itself.files.push_back({.process_index = header_.process_index, .id = header_.id, .part = number});
   OSTRACA_ASSIGN_OR_RETURN(const FileTail tail, FileTail::make(extents, itself));
   const std::vector<std::byte> bytes = tail.encode(header(number), offset);

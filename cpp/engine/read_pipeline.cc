@@ -180,7 +180,7 @@ bool ReadPipeline::read_in_place(const Fetch& fetch, Status* status) {
   if (options_.io == IoMode::kDirect || !options_.decode || fetch.reads.size() != 1) return false;
   const ExtentRead& read = fetch.reads.front();
   const Extent& e = extent(read);
-  if (e.codec != static_cast<std::uint8_t>(Codec::kRaw)) return false;
+  if (e.codec != Codec::kRaw) return false;
   std::byte* out = sink_.direct(read, e.decoded_bytes);
   if (!out) return false;
   ReadableFile& file = *files_[fetch.own.file]->file;
@@ -282,7 +282,7 @@ Status ReadPipeline::process_extent(const ExtentRead& read, Bytes stored, Bytes 
   ++chunks_read_;
   OSTRACA_RETURN_IF_ERROR(check_crc(e, stored));
   if (!options_.decode) return {};
-  const auto codec = static_cast<Codec>(e.codec);
+  const auto codec = e.codec;
   if (codec == Codec::kDelta) {
     OSTRACA_ASSIGN_OR_RETURN(base, decode_base(read, base, decoder));
   }
@@ -314,12 +314,12 @@ Result<Bytes> ReadPipeline::decode_base(const ExtentRead& read, Bytes stored, De
   const Extent& e = file.extents[read.base_extent];
   Bytes decoded = stored;
   Status status = check_crc(e, stored);
-  if (status.ok() && static_cast<Codec>(e.codec) != Codec::kRaw) {
+  if (status.ok() && e.codec != Codec::kRaw) {
     if (decoder.base.size() == 0) {
       OSTRACA_ASSIGN_OR_RETURN(decoder.base, AlignedBuffer::allocate(kChunkBytesMax, kOfThread));
     }
     const MutableBytes out(decoder.base.data(), e.decoded_bytes);
-    status = decoder.decoder.decode(static_cast<Codec>(e.codec), stored, out);
+    status = decoder.decoder.decode(e.codec, stored, out);
     decoded = out;
   }
   if (!status.ok())

@@ -14,7 +14,7 @@ constexpr std::uint64_t kBaseGapMax = 64 * kKiB;
 constexpr std::uint64_t kBaseRoom = 5 * kAlignmentMax;  // what aligning a base's range may cost in a fetch's buffer
 
 // Item bytes of a leaf that has been decoded, which is when its detail was checked.
-std::uint32_t checked_item_bytes(const Directory& directory, const LeafRecord& leaf) {
+std::uint32_t checked_item_bytes(const IndexDirectory& directory, const LeafRecord& leaf) {
   return *item_bytes(leaf.dtype, directory.detail(leaf));
 }
 
@@ -24,7 +24,7 @@ struct Meeting {
   Dims start, shape;              // what both have
 };
 
-Meeting meet(const Directory& directory, const ReadRequest& request, const Target& target) {
+Meeting meet(const IndexDirectory& directory, const ReadRequest& request, const Target& target) {
   const LeafRecord& leaf = directory.leaves[request.leaf];
   const ShardRecord& shard = directory.shards[target.shard];
   const Grid grid(directory.shard_shape(leaf, shard), directory.chunk_shape(leaf, shard));
@@ -62,7 +62,7 @@ unsigned swap_unit(const LeafRecord& leaf, const ReadRequest& request) {
 
 }  // namespace
 
-std::vector<Target> plan_targets(const Directory& directory, std::span<const ReadRequest> requests) {
+std::vector<Target> plan_targets(const IndexDirectory& directory, std::span<const ReadRequest> requests) {
   std::vector<Target> targets;
   Dims start, shape;
   for (std::uint32_t r = 0; r < requests.size(); ++r) {
@@ -137,7 +137,8 @@ std::vector<Fetch> plan_fetches(std::span<const ExtentRead> reads, const ExtentT
   return fetches;
 }
 
-void scatter(const Directory& directory, const ReadRequest& request, const Target& target, const std::byte* chunk) {
+void scatter(const IndexDirectory& directory, const ReadRequest& request, const Target& target,
+             const std::byte* chunk) {
   const LeafRecord& leaf = directory.leaves[request.leaf];
   const std::uint32_t item = checked_item_bytes(directory, leaf);
   const Meeting m = meet(directory, request, target);
@@ -147,8 +148,8 @@ void scatter(const Directory& directory, const ReadRequest& request, const Targe
   copy_box(destination(request, m), request.strides, chunk, strides, m.shape, item, swap_unit(leaf, request));
 }
 
-std::byte* direct_destination(const Directory& directory, std::span<const ReadRequest> requests, const ExtentRead& read,
-                              std::uint32_t decoded_bytes) {
+std::byte* direct_destination(const IndexDirectory& directory, std::span<const ReadRequest> requests,
+                              const ExtentRead& read, std::uint32_t decoded_bytes) {
   if (read.targets.size() != 1) return nullptr;
   const Target& target = read.targets.front();
   const ReadRequest& request = requests[target.request];
@@ -162,7 +163,7 @@ std::byte* direct_destination(const Directory& directory, std::span<const ReadRe
   return bytes == decoded_bytes ? destination(request, m) : nullptr;
 }
 
-std::uint64_t chunk_bytes(const Directory& directory, const LeafRecord& leaf, const ShardRecord& shard,
+std::uint64_t chunk_bytes(const IndexDirectory& directory, const LeafRecord& leaf, const ShardRecord& shard,
                           std::uint64_t chunk) {
   Dims origin, shape;
   Grid(directory.shard_shape(leaf, shard), directory.chunk_shape(leaf, shard)).box(chunk, origin, shape);

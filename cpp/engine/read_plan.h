@@ -53,7 +53,7 @@ struct Fetch {
 };
 
 // REQUIRES of requests: leaf numbers in range; boxes inside their leaves; strides filled in.
-std::vector<Target> plan_targets(const Directory& directory, std::span<const ReadRequest> requests);
+std::vector<Target> plan_targets(const IndexDirectory& directory, std::span<const ReadRequest> requests);
 std::vector<ExtentRead> plan_extents(std::span<const Target> targets);
 // Adjacent extents are fetched together, up to `max_bytes` with what they are differences to.
 using ExtentTable = std::function<const std::vector<Extent>&(std::uint32_t file)>;
@@ -62,15 +62,15 @@ std::vector<Fetch> plan_fetches(std::span<const ExtentRead> reads, const ExtentT
                                 const TableOffset& table_offset, std::uint64_t max_bytes);
 
 // Copies what `target` wants of its chunk's decoded bytes.
-void scatter(const Directory& directory, const ReadRequest& request, const Target& target, const std::byte* chunk);
+void scatter(const IndexDirectory& directory, const ReadRequest& request, const Target& target, const std::byte* chunk);
 
 // The memory that wants exactly this extent's decoded bytes, as they are: it can be decoded into directly. Null if
 // there is none, or more than one target.
-std::byte* direct_destination(const Directory& directory, std::span<const ReadRequest> requests, const ExtentRead& read,
-                              std::uint32_t decoded_bytes);
+std::byte* direct_destination(const IndexDirectory& directory, std::span<const ReadRequest> requests,
+                              const ExtentRead& read, std::uint32_t decoded_bytes);
 
 // Decoded bytes of a chunk.
-std::uint64_t chunk_bytes(const Directory& directory, const LeafRecord& leaf, const ShardRecord& shard,
+std::uint64_t chunk_bytes(const IndexDirectory& directory, const LeafRecord& leaf, const ShardRecord& shard,
                           std::uint64_t chunk);
 
 }  // namespace ostraca

@@ -10,6 +10,7 @@
 
 #include "base/checked.h"
 #include "base/cpu.h"
+#include "container/key_path.h"
 #include "engine/data_files.h"
 #include "engine/lifetime.h"
 #include "engine/on_storage.h"
@@ -22,7 +23,6 @@ namespace ostraca {
 namespace {
 
 constexpr std::size_t kPackCacheBytes = 16 * kMiB;
-constexpr std::size_t kNamesInMessage = 5;
 
 // Decoded packs of which a part was not wanted yet, most recently used first: reading small arrays one by one, or group
 // by group, decodes each pack once. Thread-safe.
@@ -94,7 +94,7 @@ std::string hex(std::span<const std::byte> bytes) {
 }
 
 // "array 'a'", "arrays 'a', 'b' and 3 more": whom the targets feed.
-std::string array_names(const Directory& directory, std::span<const ReadRequest> requests,
+std::string array_names(const IndexDirectory& directory, std::span<const ReadRequest> requests,
                         std::span<const Target> targets) {
   std::vector<std::string> names;
   for (const Target& target : targets) {
@@ -102,14 +102,11 @@ std::string array_names(const Directory& directory, std::span<const ReadRequest>
     const Result<std::string> name = display_name(directory.path(leaf));
     if (name.ok() && std::ranges::find(names, *name) == names.end()) names.push_back(*name);
   }
-  std::string who = names.size() == 1 ? "array " : "arrays ";
-  for (std::size_t i = 0; i < std::min(names.size(), kNamesInMessage); ++i) who += (i ? ", '" : "'") + names[i] + "'";
-  if (names.size() > kNamesInMessage) who += " and " + std::to_string(names.size() - kNamesInMessage) + " more";
-  return who;
+  return (names.size() == 1 ? "array " : "arrays ") + listed_names(names);
 }
 
 // Whether an extent is a pack with arrays that nobody of these targets wants: they may be asked for next.
-bool leaves_part_of_pack(const Directory& directory, std::span<const ReadRequest> requests, const ExtentRead& read,
+bool leaves_part_of_pack(const IndexDirectory& directory, std::span<const ReadRequest> requests, const ExtentRead& read,
                          std::uint64_t decoded_bytes) {
   if (decoded_bytes > kPackBytesMax) return false;
   std::uint64_t wanted = 0;
@@ -126,8 +123,8 @@ bool leaves_part_of_pack(const Directory& directory, std::span<const ReadRequest
 // Feeds a load's requests.
 class RequestSink final : public ReadPipeline::Sink {
  public:
-  RequestSink(const Directory& directory, std::span<const ReadRequest> requests, std::span<const DataFile* const> files,
-              PackCache& cache)
+  RequestSink(const IndexDirectory& directory, std::span<const ReadRequest> requests,
+              std::span<const DataFile* const> files, PackCache& cache)
       : directory_(directory), requests_(requests), files_(files), cache_(cache), modified_(requests.size()) {}
 
   std::byte* direct(const ExtentRead& read, std::uint32_t decoded_bytes) override {
@@ -166,7 +163,7 @@ class RequestSink final : public ReadPipeline::Sink {
     }
   }
 
-  const Directory& directory_;
+  const IndexDirectory& directory_;
   const std::span<const ReadRequest> requests_;
   const std::span<const DataFile* const> files_;
   PackCache& cache_;
@@ -223,7 +220,7 @@ class ReaderImpl final : public Reader {
 };
 
 LeafInfo ReaderImpl::leaf(std::uint64_t i) const {
-  const Directory& d = stored_.directory;
+  const IndexDirectory& d = stored_.directory;
   const LeafRecord& record = d.leaves[i];
   LeafInfo info{d.path(record), record.kind, record.dtype, d.detail(record), record.big_endian, d.shape(record)};
   if (kind_has_data(record.kind)) (void)checked_volume(info.shape, *item_bytes(record.dtype, info.detail), &info.bytes);
@@ -232,7 +229,7 @@ LeafInfo ReaderImpl::leaf(std::uint64_t i) const {
 
 template <class Visit>
 Status ReaderImpl::for_each_chunk(std::uint64_t leaf, Visit visit) {
-  const Directory& d = stored_.directory;
+  const IndexDirectory& d = stored_.directory;
   const LeafRecord& record = d.leaves[leaf];
   for (const ShardRecord& shard : d.shards_of(record)) {
     const Grid grid(d.shard_shape(record, shard), d.chunk_shape(record, shard));
@@ -246,7 +243,7 @@ Status ReaderImpl::for_each_chunk(std::uint64_t leaf, Visit visit) {
 }
 
 Result<std::vector<ChunkInfo>> ReaderImpl::chunks(std::uint64_t leaf) {
-  const Directory& d = stored_.directory;
+  const IndexDirectory& d = stored_.directory;
   const LeafRecord& record = d.leaves[leaf];
   std::vector<ChunkInfo> out;
   OSTRACA_RETURN_IF_ERROR(
@@ -255,7 +252,7 @@ Result<std::vector<ChunkInfo>> ReaderImpl::chunks(std::uint64_t leaf) {
         ChunkInfo info{
             file.name(), e.offset, e.stored_bytes, e.decoded_bytes, e.codec, hex(e.hash), ref.offset, file.in_base, 0,
             {},          {}};
-        if (e.codec == static_cast<std::uint8_t>(Codec::kDelta)) {
+        if (e.codec == Codec::kDelta) {
           const Result<DataFiles::BaseExtent> base = files_.base_of(e);
           if (base.ok()) info.base_stored_bytes = (*files_.get(base->file))->extents[base->extent].stored_bytes;
         }
@@ -267,7 +264,7 @@ Result<std::vector<ChunkInfo>> ReaderImpl::chunks(std::uint64_t leaf) {
 }
 
 Result<std::uint64_t> ReaderImpl::stored_bytes(std::uint64_t leaf) {
-  const Directory& d = stored_.directory;
+  const IndexDirectory& d = stored_.directory;
   double bytes = 0;
   OSTRACA_RETURN_IF_ERROR(for_each_chunk(leaf, [&](const ChunkRef&, const Extent& e, const ShardRecord& shard, auto i) {
     bytes += static_cast<double>(e.stored_bytes) * static_cast<double>(chunk_bytes(d, d.leaves[leaf], shard, i)) /
@@ -309,7 +306,7 @@ Status ReaderImpl::open_files_of(ExtentRead& read, std::vector<const DataFile*>&
     OSTRACA_ASSIGN_OR_RETURN(files[read.file], files_.get(read.file));
   }
   const Extent& extent = files[read.file]->extents[read.extent];
-  if (extent.codec != static_cast<std::uint8_t>(Codec::kDelta)) return {};
+  if (extent.codec != Codec::kDelta) return {};
   OSTRACA_ASSIGN_OR_RETURN(const DataFiles::BaseExtent base, files_.base_of(extent));
   read.base_file = base.file;
   read.base_extent = base.extent;
@@ -335,7 +332,7 @@ Result<std::vector<const DataFile*>> ReaderImpl::open_files(std::span<const Read
 
 Status ReaderImpl::run(std::span<const ReadRequest> requests, bool deep, const Poll& poll,
                        std::vector<bool>* modified) {
-  const Directory& directory = stored_.directory;
+  const IndexDirectory& directory = stored_.directory;
   const std::vector<Target> targets = plan_targets(directory, requests);
   std::vector<ExtentRead> reads = plan_extents(targets);
   OSTRACA_ASSIGN_OR_RETURN(const std::vector<const DataFile*> files, open_files(requests, reads));

@@ -13,8 +13,6 @@ namespace {
 // A block of a zstd frame takes at least 4 bytes and decodes to at most 128 KiB.
 constexpr std::uint64_t kZstdRatioMax = 32 * kKiB;
 
-constexpr auto kDeltaCodec = static_cast<std::uint8_t>(Codec::kDelta);
-
 std::string in_file(const ReadableFile& file) { return "file '" + file.path() + "'"; }
 
 std::string expected_found(const std::string& what, std::uint64_t expected, std::uint64_t found) {
@@ -78,7 +76,7 @@ bool examine_tables(ReadableFile& file, FileStructure& out, std::vector<Problem>
   Result<std::vector<Extent>> extents = decode_extents(table, out.header.alignment, footer.table_offset);
   if (!extents.ok()) return note(problems, footer.table_offset, extents.status());
   out.extents = extents.take();
-  const bool has_delta = std::ranges::any_of(out.extents, [](const Extent& e) { return e.codec == kDeltaCodec; });
+  const bool has_delta = std::ranges::any_of(out.extents, [](const Extent& e) { return e.codec == Codec::kDelta; });
   if (has_delta && (out.header.features & kFeatureIncremental) == 0)
     note(problems, footer.table_offset,
          format_error("a chunk is a delta, but the header does not require that feature"));
@@ -88,6 +86,22 @@ bool examine_tables(ReadableFile& file, FileStructure& out, std::vector<Problem>
   if (status.ok() && !all_zero(lead)) status = corruption("the padding after the header is not zero");
   if (!status.ok()) note(problems, kHeaderBytes, std::move(status));
   return true;
+}
+
+template <class Kind>
+Result<Kind> read_directory(const FileStructure& structure, const ReadableFile& file, Result<Kind> (*decode)(Bytes)) {
+  if (structure.footer.directory_decoded_bytes / kZstdRatioMax > structure.footer.directory_stored_bytes)
+    return format_error(in_file(file) + ", directory: " + std::to_string(structure.footer.directory_stored_bytes) +
+                        " bytes cannot decode to " + std::to_string(structure.footer.directory_decoded_bytes));
+  std::vector<std::byte> decoded(structure.footer.directory_decoded_bytes);
+  if (Status status = zstd_decompress(structure.directory, decoded); !status.ok())
+    return status.with_context(in_file(file) + ", directory");
+  Result<Kind> directory = decode(decoded);
+  if (!directory.ok()) return directory.status().with_context(in_file(file) + ", directory");
+  if ((structure.header.features & kFeatureIncremental) == 0 &&
+      std::ranges::any_of(directory->files, &FileRecord::in_base))
+    return format_error(in_file(file) + ", directory: it names a base, but the header does not require that feature");
+  return directory;
 }
 
 }  // namespace
@@ -123,19 +137,12 @@ Status check_identity(const FileStructure& structure, const ReadableFile& file, 
   return status.ok() ? status : status.with_context(in_file(file));
 }
 
-Result<Directory> read_directory(const FileStructure& structure, const ReadableFile& file, bool complete) {
-  if (structure.footer.directory_decoded_bytes / kZstdRatioMax > structure.footer.directory_stored_bytes)
-    return format_error(in_file(file) + ", directory: " + std::to_string(structure.footer.directory_stored_bytes) +
-                        " bytes cannot decode to " + std::to_string(structure.footer.directory_decoded_bytes));
-  std::vector<std::byte> decoded(structure.footer.directory_decoded_bytes);
-  if (Status status = zstd_decompress(structure.directory, decoded); !status.ok())
-    return status.with_context(in_file(file) + ", directory");
-  Result<Directory> directory = decode_directory(decoded, complete);
-  if (!directory.ok()) return directory.status().with_context(in_file(file) + ", directory");
-  if ((structure.header.features & kFeatureIncremental) == 0 &&
-      std::ranges::any_of(directory->files, &FileRecord::in_base))
-    return format_error(in_file(file) + ", directory: it names a base, but the header does not require that feature");
-  return directory;
+Result<DataDirectory> read_data_directory(const FileStructure& structure, const ReadableFile& file) {
+  return read_directory(structure, file, decode_data_directory);
+}
+
+Result<IndexDirectory> read_index_directory(const FileStructure& structure, const ReadableFile& file) {
+  return read_directory(structure, file, decode_index_directory);
 }
 
 Result<std::string> read_manifest(Storage& storage) {
@@ -157,7 +164,7 @@ Result<std::string> read_manifest(Storage& storage) {
                    (unfinished ? " (a save that is running, or did not finish, left files there)" : ""));
 }
 
-Result<Directory> read_index(Storage& storage, const Manifest& manifest) {
+Result<IndexDirectory> read_index(Storage& storage, const Manifest& manifest) {
   Result<std::unique_ptr<ReadableFile>> file = storage.open(manifest.index.name);
   if (!file.ok()) return file.status();
   FileRecord expected{.bytes = manifest.index.bytes, .footer_crc = manifest.index.footer_crc, .id = manifest.id};
@@ -171,7 +178,7 @@ Result<Directory> read_index(Storage& storage, const Manifest& manifest) {
   if (structure.header.features != manifest.features ||
       structure.header.compatible_features != manifest.compatible_features)
     return format_error(in_file(**file) + ": its features are not the manifest's");
-  OSTRACA_ASSIGN_OR_RETURN(Directory directory, read_directory(structure, **file, true));
+  OSTRACA_ASSIGN_OR_RETURN(IndexDirectory directory, read_index_directory(structure, **file));
   const auto promised = [&](const FileRecord& record, const ManifestFile& listed) {
     return !record.in_base && record.name() == listed.name && record.bytes == listed.bytes &&
            record.footer_crc == listed.footer_crc;
@@ -191,7 +198,7 @@ Result<StoredCheckpoint> open_checkpoint(Storage& storage) {
     Result<Manifest> manifest = decode_manifest(out.manifest_text);
     if (!manifest.ok()) return manifest.status().with_context("file '" + storage.path_of(kManifestName) + "'");
     out.manifest = manifest.take();
-    Result<Directory> directory = read_index(storage, out.manifest);
+    Result<IndexDirectory> directory = read_index(storage, out.manifest);
     if (directory.ok()) {
       out.directory = directory.take();
       return out;

@@ -37,19 +37,20 @@ bool examine_structure(ReadableFile& file, FileStructure& out, std::vector<Probl
 // The structure is the one that the manifest or a report promised.
 Status check_identity(const FileStructure& structure, const ReadableFile& file, const FileRecord& expected,
                       std::uint64_t process_count);
-// `complete`: as in decode_directory. Errors name the file.
-Result<Directory> read_directory(const FileStructure& structure, const ReadableFile& file, bool complete);
+// Errors name the file.
+Result<DataDirectory> read_data_directory(const FileStructure& structure, const ReadableFile& file);
+Result<IndexDirectory> read_index_directory(const FileStructure& structure, const ReadableFile& file);
 
 // A committed checkpoint's manifest and index.
 struct StoredCheckpoint {
   std::string manifest_text;
   Manifest manifest;
-  Directory directory;
+  IndexDirectory directory;
 };
 
 // kNotFound when there is no manifest, saying what is there instead.
 Result<std::string> read_manifest(Storage& storage);
-Result<Directory> read_index(Storage& storage, const Manifest& manifest);
+Result<IndexDirectory> read_index(Storage& storage, const Manifest& manifest);
 // Both; looks again when an overwrite replaces them meanwhile.
 Result<StoredCheckpoint> open_checkpoint(Storage& storage);
 

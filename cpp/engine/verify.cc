@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "base/cpu.h"
+#include "container/key_path.h"
 #include "engine/data_files.h"
 #include "engine/extent_names.h"
 #include "engine/lifetime.h"
@@ -49,7 +50,7 @@ class Verifier {
 
   struct Own {
     FileRecord record;
-    Directory directory;
+    DataDirectory directory;
   };
 
   // Notes what was found at a place: an error of the system says nothing of the bytes there.
@@ -81,7 +82,7 @@ class Verifier {
   const Poll& poll_;
   BufferPool buffers_;
   std::string text_;  // of the manifest
-  std::optional<Directory> index_;
+  std::optional<IndexDirectory> index_;
   std::vector<ExtentNames> names_;                   // who uses the extents of each file of index_
   std::optional<OpenBase> base_;                     // set where there is a base
   std::optional<DataFiles> base_files_;              // those of index_, of which only the base's are used
@@ -103,7 +104,7 @@ class Verifier::ChunkSink final : public ReadPipeline::Sink {
     if (status.code() == Code::kOutOfMemory) return status;  // that says nothing of the file
     const std::lock_guard lock(mutex_);
     const std::vector<std::string>& names = names_.of(read.extent);
-    const std::string more = names.size() > 1 ? " (a chunk of " + listing(names) + ")" : "";
+    const std::string more = names.size() > 1 ? " (a chunk of " + listed_names(names) + ")" : "";
     verifier_.add(name_, file_.extents[read.extent].offset, names.size() == 1 ? names.front() : "", status, more);
     return {};
   }
@@ -144,7 +145,7 @@ Result<VerifyReport> Verifier::run() {
 }
 
 void Verifier::check_index(const Manifest& manifest) {
-  Result<Directory> index = read_index(storage_, manifest);
+  Result<IndexDirectory> index = read_index(storage_, manifest);
   if (index.ok()) {
     index_ = index.take();
     names_ = names_by_file(*index_);
@@ -176,7 +177,7 @@ void Verifier::check_agreement(const Manifest& manifest) {
   if (!index_ || own_.size() != manifest.files.size()) return;
   std::vector<Share> shares;
   const bool agree = gather_shares(shares);
-  const Result<Directory> merged = agree ? merge(shares) : Result<Directory>(Directory());
+  const Result<IndexDirectory> merged = agree ? merge(shares) : Result<IndexDirectory>(IndexDirectory());
   if (!merged.ok()) {
     add(manifest.index.name, 0, "", merged.status());
   } else if (!agree || encode_directory(*merged) != encode_directory(*index_)) {
@@ -209,7 +210,7 @@ Status Verifier::check_file(const Wanted& wanted) {
   ExtentNames names = index_ ? std::move(names_[wanted.number]) : ExtentNames();
   const auto whole_file = [&](std::uint64_t offset, const Status& found) {
     add(wanted.name, offset, "", found,
-        names.all().empty() ? "" : " (it holds chunks of " + listing(names.all()) + ")");
+        names.all().empty() ? "" : " (it holds chunks of " + listed_names(names.all()) + ")");
   };
   Result<std::unique_ptr<ReadableFile>> opened = storage_.open(wanted.name);
   if (!opened.ok()) {
@@ -234,8 +235,11 @@ Status Verifier::check_file(const Wanted& wanted) {
                                                ", found " + std::to_string(file.file->size())));
     return {};
   }
-  if (!structure.directory.empty()) {
-    Result<Directory> own = read_directory(structure, *file.file, structure.header.kind == FileKind::kIndex);
+  if (!structure.directory.empty() && !wanted.record && structure.header.kind == FileKind::kIndex) {
+    const Result<IndexDirectory> own = read_index_directory(structure, *file.file);
+    if (!own.ok()) whole_file(structure.footer.directory_offset, own.status());
+  } else if (!structure.directory.empty()) {
+    Result<DataDirectory> own = read_data_directory(structure, *file.file);
     if (!own.ok()) {
       whole_file(structure.footer.directory_offset, own.status());
     } else if (index_ && !is_another) {
@@ -263,9 +267,7 @@ Status Verifier::check_chunks(const std::string& name, std::uint32_t number, con
   std::vector<const DataFile*> files(std::max<std::size_t>(index_ ? index_->files.size() : 0, number + 1), nullptr);
   files[number] = &file;
   ChunkSink sink(*this, name, file, names);
-  const auto is_delta = [&](const ExtentRead& read) {
-    return file.extents[read.extent].codec == static_cast<std::uint8_t>(Codec::kDelta);
-  };
+  const auto is_delta = [&](const ExtentRead& read) { return file.extents[read.extent].codec == Codec::kDelta; };
   // Without an index, of which the report says what ails it, a delta's base is not known: checksums have to do.
   const bool deep = deep_ && (base_ || std::ranges::none_of(reads, is_delta));
   if (deep && base_) {
@@ -310,10 +312,10 @@ void Verifier::open_base(const Manifest& manifest) {
 void Verifier::note_deltas(const std::string& name, const DataFile& file, ExtentNames& names) {
   for (std::uint32_t i = 0; i < file.extents.size(); ++i) {
     const Extent& extent = file.extents[i];
-    if (extent.codec != static_cast<std::uint8_t>(Codec::kDelta)) continue;
+    if (extent.codec != Codec::kDelta) continue;
     const std::optional<std::uint32_t> file = base_files_->base_file(extent.base_file);
     if (!file) {
-      add(name, extent.offset, listing(names.of(i)),
+      add(name, extent.offset, listed_names(names.of(i)),
           corruption("a delta against file " + std::to_string(extent.base_file) +
                      " of the base, which the index does not list"));
       continue;
@@ -329,7 +331,7 @@ Status Verifier::check_base() {
     const std::string name = "../" + base_->name() + "/" + record.name();
     const Result<const DataFile*> file = base_files_->get(number);
     if (!file.ok()) {
-      add(name, 0, "", file.status(), " (arrays that need it: " + listing(names.all()) + ")");
+      add(name, 0, "", file.status(), " (arrays that need it: " + listed_names(names.all()) + ")");
       continue;
     }
     std::vector<ExtentRead> reads;

@@ -27,7 +27,7 @@ std::vector<Extent> WritePipeline::contents_of(const Job& job) {
         contents.emplace_back(Extent{.stored_bytes = static_cast<std::uint32_t>(coded.encoded.stored_bytes),
                                      .decoded_bytes = piece.decoded_bytes,
                                      .crc = coded.encoded.crc,
-                                     .codec = static_cast<std::uint8_t>(coded.encoded.codec),
+                                     .codec = coded.encoded.codec,
                                      .hash = coded.hash});
     if (coded.encoded.codec != Codec::kDelta) continue;
     content.base_hash = coded.base_hash;

@@ -38,6 +38,16 @@ T take_or_raise(Result<T> result) {
   return result.take();
 }
 
+inline void take_or_raise(const Status& status) { raise_if_error(status); }
+
+// Calls the engine without the GIL. Raises the error of its Status or Result, or returns the Result's value. REQUIRES:
+// the GIL.
+template <class Work>
+auto call_engine(Work&& work) {
+  auto outcome = without_gil(std::forward<Work>(work));
+  return take_or_raise(std::move(outcome));
+}
+
 // A Poll for engine calls made without the GIL: runs pending signal handlers and the progress callback. What Python
 // raises there cancels the work; rethrow() then raises it. Lives as long as the call.
 class GilPoll {
@@ -45,6 +55,13 @@ class GilPoll {
   explicit GilPoll(py::object progress) : progress_(std::move(progress)) {}  // REQUIRES: the GIL
   Poll poll();
   void rethrow();  // REQUIRES: the GIL
+  // call_engine for work that takes the Poll; what Python raised meanwhile comes first.
+  template <class Work>
+  auto call_engine(Work&& work) {
+    auto outcome = without_gil([&] { return work(poll()); });
+    rethrow();
+    return take_or_raise(std::move(outcome));
+  }
 
  private:
   bool ask(std::uint64_t done, std::uint64_t total);
@@ -63,6 +80,8 @@ py::tuple dims_tuple(const std::uint64_t* values, std::size_t count);
 
 Dims array_shape(const py::array& array);
 Strides array_strides(const py::array& array);
+
+inline constexpr std::size_t kHugePageBytesMin = 1 << 20;  // from here on new arrays come from `allocate`
 
 // Fresh memory, which numpy frees through a capsule that owns the buffer.
 py::array_t<std::uint8_t> allocate(std::size_t nbytes);

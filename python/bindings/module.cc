@@ -3,7 +3,10 @@
 #include <malloc.h>
 #endif
 
+#include <iterator>
+
 #include "base/cpu.h"
+#include "base/limits.h"
 #include "checksum/content_hash.h"
 #include "convert.h"
 
@@ -21,6 +24,23 @@ std::vector<std::string> feature_names() {
                                       {"neon", f.neon}})
     if (present) names.emplace_back(name);
   return names;
+}
+
+// What Python would otherwise have to repeat.
+void bind_constants(py::module_& m) {
+  m.attr("CHUNK_BYTES_MAX") = kChunkBytesMax;
+  m.attr("PACK_BYTES_MAX") = kPackBytesMax;
+  m.attr("PACK_MEMBER_BYTES_MAX") = kPackMemberBytesMax;
+  m.attr("BLOCK_BYTES") = kBlockBytes;
+  m.attr("ALIGNMENT_MAX") = kAlignmentMax;
+  m.attr("DOCUMENT_BYTES_MAX") = kManifestBytesMax;
+  m.attr("KEY_PATH_BYTES_MAX") = kKeyPathBytesMax;
+  m.attr("ITEM_BYTES_MAX") = kItemBytesMax;
+  m.attr("RANK_MAX") = kRankMax;
+  m.attr("HUGE_PAGE_BYTES_MIN") = kHugePageBytesMin;
+  py::tuple codecs(std::size(kCodecNames));
+  for (std::size_t i = 0; i < std::size(kCodecNames); ++i) codecs[i] = kCodecNames[i];
+  m.attr("CODEC_NAMES") = codecs;
 }
 
 py::bytes hash_of(const py::array& array) {
@@ -66,6 +86,7 @@ PYBIND11_MODULE(_core, m) {
     }
   });
   m.attr("VERSION") = OSTRACA_VERSION;
+  bind_constants(m);
   bind_writer(m);
   bind_reader(m);
   bind_run(m);

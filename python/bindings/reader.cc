@@ -19,8 +19,7 @@ namespace {
 class PyReader {
  public:
   PyReader(const SystemPath& path, const ReaderOptions& options) {
-    auto reader = without_gil([&] { return Reader::open(path.bytes, options); });
-    reader_ = take_or_raise(std::move(reader));
+    reader_ = call_engine([&] { return Reader::open(path.bytes, options); });
   }
 
   // Shared: close() in one thread must not pull the reader from under a load in another.
@@ -34,11 +33,9 @@ class PyReader {
   py::list chunks(std::uint64_t leaf) const;
   std::uint64_t stored_bytes(std::uint64_t leaf) const {
     const std::shared_ptr<Reader> reader = checked(leaf);
-    auto bytes = without_gil([&] { return reader->stored_bytes(leaf); });
-    return take_or_raise(std::move(bytes));
+    return call_engine([&] { return reader->stored_bytes(leaf); });
   }
-  py::list read_into(const py::sequence& requests, bool deep, const py::object& progress);
-  std::vector<std::uint64_t> modified() const { return modified_; }
+  py::list read_into(const py::sequence& requests, bool deep, const py::object& progress, const py::object& modified);
 
  private:
   std::shared_ptr<Reader> checked(std::uint64_t leaf) const {
@@ -51,7 +48,6 @@ class PyReader {
   }
 
   std::shared_ptr<Reader> reader_;
-  std::vector<std::uint64_t> modified_;  // after a failed read_into
 };
 
 // An instance of a subclass of tuple. Nothing in it leads back to it, so the garbage collector need not know it, nor
@@ -115,24 +111,24 @@ py::list PyReader::chunks(std::uint64_t leaf) const {
   const std::shared_ptr<Reader> reader = checked(leaf);
   py::list out;
   for (const ChunkInfo& c : take_or_raise(reader->chunks(leaf)))
-    out.append(py::make_tuple(c.file, c.offset, c.stored_bytes, c.decoded_bytes, c.codec, c.hash, c.offset_in_extent,
-                              c.in_base, c.base_stored_bytes, dims_tuple(c.origin.data(), c.origin.size()),
+    out.append(py::make_tuple(c.file, c.offset, c.stored_bytes, c.decoded_bytes, static_cast<int>(c.codec), c.hash,
+                              c.offset_in_extent, c.in_base, c.base_stored_bytes,
+                              dims_tuple(c.origin.data(), c.origin.size()),
                               dims_tuple(c.shape.data(), c.shape.size())));
   return out;
 }
 
 // An uninitialized array for a whole leaf; on huge pages when it is worth them.
 py::array new_array(const py::dtype& dtype, const LeafInfo& leaf) {
-  constexpr std::uint64_t kHugePageWorthyBytes = 1 << 20;
   const py::array::ShapeContainer shape(leaf.shape.begin(), leaf.shape.end());
-  if (leaf.bytes < kHugePageWorthyBytes) return py::array(dtype, shape);
+  if (leaf.bytes < kHugePageBytesMin) return py::array(dtype, shape);
   const py::array memory = allocate(leaf.bytes);
   return py::array(dtype, shape, memory.data(), memory);
 }
 
-py::list PyReader::read_into(const py::sequence& sequence, bool deep, const py::object& progress) {
+py::list PyReader::read_into(const py::sequence& sequence, bool deep, const py::object& progress,
+                             const py::object& modified) {
   const std::shared_ptr<Reader> reader = get();
-  modified_.clear();
   std::vector<ReadRequest> requests;
   requests.reserve(sequence.size());
   py::list arrays(sequence.size());
@@ -154,26 +150,24 @@ py::list PyReader::read_into(const py::sequence& sequence, bool deep, const py::
     PyList_SET_ITEM(arrays.ptr(), static_cast<Py_ssize_t>(requests.size() - 1), array.release().ptr());
   }
   GilPoll poll(progress);
-  std::vector<bool> modified;
-  const Status status = without_gil([&] { return reader->read_into(requests, deep, poll.poll(), &modified); });
-  for (std::size_t i = 0; i < modified.size(); ++i)
-    if (modified[i]) modified_.push_back(i);
+  std::vector<bool> written;
+  const Status status = without_gil([&] { return reader->read_into(requests, deep, poll.poll(), &written); });
+  for (std::size_t i = 0; !modified.is_none() && i < written.size(); ++i)
+    if (written[i]) modified.attr("append")(i);
   poll.rethrow();
   raise_if_error(status);
   return arrays;
 }
 
 py::tuple verify_checkpoint(const SystemPath& path, bool deep, unsigned threads, const py::object& progress) {
-  GilPoll poll(progress);
-  auto report = without_gil([&] { return verify(path.bytes, deep, threads, poll.poll()); });
-  poll.rethrow();
-  raise_if_error(report.status());
+  const VerifyReport report =
+      GilPoll(progress).call_engine([&](const Poll& poll) { return verify(path.bytes, deep, threads, poll); });
   const auto places = [](const std::vector<Damage>& found) {
     py::list out;
     for (const Damage& d : found) out.append(py::make_tuple(SystemPath{d.file}, d.offset, d.array, text(d.reason)));
     return out;
   };
-  return py::make_tuple(report->chunks, report->bytes, places(report->damaged), places(report->unreadable));
+  return py::make_tuple(report.chunks, report.bytes, places(report.damaged), places(report.unreadable));
 }
 
 py::object base_or_none(const std::string& directory, const CheckpointId& id) {
@@ -208,14 +202,14 @@ py::tuple note_of(const py::bytes& text) {
 
 py::tuple notes_at(const SystemPath& path, const std::optional<std::string>& about) {
   const auto id = about ? std::optional(checkpoint_id(*about)) : std::nullopt;
-  const Notes notes = take_or_raise(without_gil([&] { return read_notes(path.bytes, id); }));
+  const Notes notes = call_engine([&] { return read_notes(path.bytes, id); });
   return py::make_tuple(notes.id.hex(), notes.facts, notes.number, notes.last, notes.unknown);
 }
 
 void write_notes_at(const SystemPath& path, const std::string& id, std::uint64_t after, const std::string& facts,
                     bool ahead) {
   const Notes notes{.id = checkpoint_id(id), .last = after};
-  raise_if_error(without_gil([&] { return write_notes(path.bytes, notes, facts, ahead); }));
+  call_engine([&] { return write_notes(path.bytes, notes, facts, ahead); });
 }
 
 py::tuple intent_of(const py::bytes& text) {
@@ -239,8 +233,8 @@ void bind_reader(py::module_& m) {
       .def("leaves", &PyReader::leaves, arg("make"), arg("kinds"))
       .def("chunks", &PyReader::chunks, arg("leaf"))
       .def("stored_bytes", &PyReader::stored_bytes, arg("leaf"))
-      .def("read_into", &PyReader::read_into, arg("requests"), arg("deep") = false, arg("progress") = py::none())
-      .def("modified", &PyReader::modified)
+      .def("read_into", &PyReader::read_into, arg("requests"), arg("deep") = false, arg("progress") = py::none(),
+           arg("modified") = py::none())
       .def("statistics",
            [](const PyReader& r) {
              const ReadStatistics s = r.get()->statistics();

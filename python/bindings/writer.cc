@@ -117,8 +117,7 @@ class SourceConverter {
 class PyWriter {
  public:
   PyWriter(const SystemPath& path, WriterOptions options) {
-    auto writer = without_gil([&] { return Writer::create(path.bytes, std::move(options)); });
-    writer_ = take_or_raise(std::move(writer));
+    writer_ = call_engine([&] { return Writer::create(path.bytes, std::move(options)); });
   }
   ~PyWriter() {
     if (getpid() != owner_) {
@@ -127,8 +126,7 @@ class PyWriter {
       (void)writer_.release();  // a thread that wants the GIL for a callback would hang, and with it who waits
       (void)held_.release();    // the threads still read what it holds
     } else {
-      const GilReleased released;
-      writer_.reset();
+      without_gil([&] { writer_.reset(); });
     }
     drop(held_);
   }
@@ -139,8 +137,7 @@ class PyWriter {
     return *writer_;
   }
   void open() {
-    const Status status = without_gil([&] { return get().open(); });
-    raise_if_error(status);
+    call_engine([&] { return get().open(); });
   }
   void add(const py::sequence& leaves, const py::object& on_copied) {
     std::shared_ptr<CopiedCallback> callback;
@@ -159,33 +156,28 @@ class PyWriter {
         sources.push_back(convert(field(specs, static_cast<Py_ssize_t>(i))));
         if (callback) sources.back().on_copied = [callback] { callback->count_down(); };
       }
-      Status status;
-      {
-        const GilReleased released;
+      call_engine([&] {
+        Status status;
         for (ArraySource& source : sources)
           if (status = writer.add(std::move(source)); !status.ok()) break;
         sources.clear();
         if (end == specs.size() || !status.ok()) callback.reset();
-      }
-      raise_if_error(status);
+        return status;
+      });
     }
   }
   bool wait_copied(const std::optional<double>& timeout) {
     const auto deadline = std::chrono::steady_clock::now() + seconds(timeout.value_or(0));
-    GilPoll poll{py::none()};
-    Result<bool> copied = false;
-    {
-      const GilReleased released;
-      do {
+    return GilPoll(py::none()).call_engine([&](const Poll& poll) {
+      while (true) {
         auto slice = std::chrono::nanoseconds(std::chrono::milliseconds(20));
         if (timeout)
           slice = std::clamp<std::chrono::nanoseconds>(deadline - std::chrono::steady_clock::now(), {}, slice);
-        copied = get().wait_copied(slice);
-        if (!copied.ok() || *copied) break;
-      } while ((!timeout || std::chrono::steady_clock::now() < deadline) && poll.poll()(0, 0));
-    }
-    poll.rethrow();
-    return take_or_raise(std::move(copied));
+        Result<bool> copied = get().wait_copied(slice);
+        const bool is_over = timeout && std::chrono::steady_clock::now() >= deadline;
+        if (!copied.ok() || *copied || is_over || !poll(0, 0)) return copied;
+      }
+    });
   }
   FileReport finish(const py::object& progress) {
     GilPoll poll(progress);
@@ -195,8 +187,7 @@ class PyWriter {
     return take_or_raise(std::move(report));
   }
   std::shared_ptr<BaseSnapshot> snapshot() {
-    auto snapshot = without_gil([&] { return get().snapshot(); });
-    return take_or_raise(std::move(snapshot));
+    return call_engine([&] { return get().snapshot(); });
   }
   void abort() {
     without_gil([&] { get().abort(); });
@@ -262,8 +253,7 @@ std::string commit_reports(const SystemPath& path, const std::vector<FileReport>
   if (replaces) options.replaces = checkpoint_id(*replaces);
   if (parent) options.parent = checkpoint_id(*parent);
   if (progress != nullptr) options.files_checked = &progress->files;
-  auto manifest = without_gil([&] { return commit(path.bytes, reports, options); });
-  return take_or_raise(std::move(manifest));
+  return call_engine([&] { return commit(path.bytes, reports, options); });
 }
 
 }  // namespace
@@ -284,8 +274,7 @@ void bind_writer(py::module_& m) {
       .def_property_readonly("files", [](const CommitProgress& p) { return p.files.load(); });
   py::class_<BaseSnapshot, std::shared_ptr<BaseSnapshot>>(m, "BaseSnapshot")
       .def(py::init([](const SystemPath& path, std::uint64_t budget_bytes) {
-             auto base = without_gil([&] { return BaseSnapshot::open(path.bytes, budget_bytes); });
-             return take_or_raise(std::move(base));
+             return call_engine([&] { return BaseSnapshot::open(path.bytes, budget_bytes); });
            }),
            arg("path"), arg("budget_bytes"))
       .def_property_readonly("path", [](const BaseSnapshot& b) { return SystemPath{b.path()}; })

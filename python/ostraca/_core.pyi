@@ -27,6 +27,20 @@ ProgressCallback = Callable[[int, int], object]  # bytes done, bytes total
 
 VERSION: str
 
+# The engine's limits and sizes, in bytes (cpp/base/limits.h).
+CHUNK_BYTES_MAX: int  # decoded, of a chunk
+PACK_BYTES_MAX: int  # decoded, of a pack of small arrays
+PACK_MEMBER_BYTES_MAX: int  # arrays up to here are packed
+BLOCK_BYTES: int  # of an output buffer, and of a batch
+ALIGNMENT_MAX: int
+DOCUMENT_BYTES_MAX: int  # of a manifest, an intent, a tombstone
+KEY_PATH_BYTES_MAX: int
+ITEM_BYTES_MAX: int  # of one element
+RANK_MAX: int
+HUGE_PAGE_BYTES_MIN: int  # from here on new arrays come from `allocate`
+
+CODEC_NAMES: tuple[str, ...]  # by number
+
 class FileReport:
     """What one process wrote: enough for the committer to find and check its file. At most 1 KiB as bytes."""
 
@@ -133,8 +147,8 @@ class Reader:
         requests: Sequence[tuple[int, Sequence[int] | None, NDArray[Any] | np.dtype[Any]]],
         deep: bool = False,
         progress: ProgressCallback | None = None,
+        modified: list[int] | None = None,  # gets the numbers of the requests whose array was written to, failed or not
     ) -> list[NDArray[Any]]: ...
-    def modified(self) -> list[int]: ...  # after a failed read_into: the requests whose array was written to
     def statistics(self) -> dict[str, int]: ...  # chunks_read, bytes_read, chunks_decoded, bytes_decoded
     def close(self) -> None: ...
 

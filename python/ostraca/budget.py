@@ -6,7 +6,7 @@ from typing import Final
 from . import _core
 
 # What the writer may keep until more is added or it is sealed: arrays of less than a batch, in two of them.
-UNFINISHED_BYTES: Final = 2 * (8 << 20)
+UNFINISHED_BYTES: Final = 2 * _core.BLOCK_BYTES
 _POLL_SECONDS: Final = 0.1  # how often a wait looks whether the writer has failed
 
 

@@ -35,10 +35,8 @@ if TYPE_CHECKING:
 ALIVE_BYTES: Final = 256 << 20  # of leaf data in memory
 HELD_BYTES: Final = 96 << 20  # of these, of small arrays in one data file
 PIECE_BYTES: Final = 64 << 20  # that are read at a time; larger leaves become several shards
-SMALL_BYTES: Final = 64 << 10  # up to here the engine packs arrays
-CHUNK_BYTES: Final = 4 << 20  # the most that a chunk holds
 # The writer starts a batch when the next one begins, so it may hold on to the memory that two batches touch.
-_BATCHES_BYTES: Final = 2 * (8 << 20)
+_BATCHES_BYTES: Final = 2 * _core.BLOCK_BYTES
 assert HELD_BYTES + _BATCHES_BYTES + 2 * PIECE_BYTES <= ALIVE_BYTES  # else it might wait for itself
 
 
@@ -72,7 +70,7 @@ def compact(path: StrPath, *, dry_run: bool = False) -> CompactReport:
 
 def _most_bytes(reader: Reader, manifest: Manifest) -> int:
     """More than a rewrite would write: every chunk raw, and the directory, which is in file and index, uncompressed."""
-    per_chunk, per_leaf, alignment = 64 + 2 * 40, 2 * (48 + 24 + 32), 2 * (64 << 10)
+    per_chunk, per_leaf, alignment = 64 + 2 * 40, 2 * (48 + 24 + 32), 2 * _core.ALIGNMENT_MAX
     infos = reader.arrays()
     chunks = sum(2 + info.nbytes // (2 << 20) for info in infos)
     text = sum(2 * (len(encode_path(info.path)) + len(info.detail) + 32 * len(info.shape)) for info in infos)
@@ -90,7 +88,7 @@ class _Piece(NamedTuple):
 
     @property
     def is_small(self) -> bool:
-        return self.info.nbytes <= SMALL_BYTES
+        return self.info.nbytes <= _core.PACK_MEMBER_BYTES_MAX
 
 
 def _rewrite(reader: Reader, manifest: Manifest, where: str) -> Manifest:
@@ -154,7 +152,7 @@ def _parts(infos: list[ArrayInfo]) -> list[list[ArrayInfo]]:
     parts: list[list[ArrayInfo]] = [[]]
     held = 0
     for info in infos:
-        small = info.nbytes if info.nbytes <= SMALL_BYTES else 0
+        small = info.nbytes if info.nbytes <= _core.PACK_MEMBER_BYTES_MAX else 0
         if held + small > HELD_BYTES:
             parts.append([])
             held = 0
@@ -166,10 +164,10 @@ def _parts(infos: list[ArrayInfo]) -> list[list[ArrayInfo]]:
 def _chunk_shape(reader: Reader, info: ArrayInfo) -> tuple[int, ...] | None:
     """As the leaf is cut now. None: it is to be packed, or its shards are cut in ways that have none in common."""
     chunks = reader.chunks(info.name)
-    if info.nbytes <= SMALL_BYTES and len(chunks) <= 1:
+    if info.nbytes <= _core.PACK_MEMBER_BYTES_MAX and len(chunks) <= 1:
         return None
     largest = tuple(map(max, zip(*(chunk.shape for chunk in chunks), strict=True)))
-    return largest if _item_bytes(info) * math.prod(largest) <= CHUNK_BYTES else None
+    return largest if _item_bytes(info) * math.prod(largest) <= _core.CHUNK_BYTES_MAX else None
 
 
 def _item_bytes(info: ArrayInfo) -> int:

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from . import _core
 from .errors import FormatError, UnsupportedError
 
 NONE: Final = 0
@@ -22,7 +23,7 @@ BYTES: Final = 35
 TEXT: Final = 36
 VOID: Final = 37
 
-MAX_ITEM_BYTES: Final = 1 << 20  # of S, U and V
+MAX_ITEM_BYTES: Final = _core.ITEM_BYTES_MAX  # of S, U and V
 
 # fmt: off
 _NUMPY: Final = (

@@ -158,10 +158,10 @@ def _read(
         for part in ((info,) if info.kind is Kind.ARRAY else info.parts)
         if part.nbytes
     ]
+    modified: list[str] = []
     try:
-        arrays = reader.fill(requests, deep=deep, progress=callback)
+        arrays = reader.fill(requests, deep=deep, progress=callback, modified=modified)
     except BaseException as error:
-        modified = reader.modified()
         if modified and any(place is not None for place in places):
             text = f"arrays already modified: {', '.join(map(repr, modified))}"
             if isinstance(error, OstracaError):

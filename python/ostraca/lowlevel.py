@@ -32,7 +32,6 @@ _decode: Final = lru_cache(maxsize=256)(dtypes.decode)
 _encode: Final = lru_cache(maxsize=256)(dtypes.encode)
 
 PROBED_BYTES: Final = 64 << 20  # from here on reading them takes longer than to ask how much memory there is
-HUGE_PAGE_WORTHY_BYTES = 1 << 20  # from here on new arrays come from the engine's allocator
 
 
 class ArrayInfo(NamedTuple):
@@ -202,7 +201,6 @@ class Reader(Uncopied):
         self._max_bytes = None if max_bytes is None else options.checked_int("max_bytes", max_bytes, 0)
         with explained(self.path):
             self._reader = _core.Reader(self.path, **options.worker_options(threads, coding_bytes, io))
-        self._modified: list[str] = []
         self._arrays = self._reader.leaves(ArrayInfo, tuple(Kind))
 
     def manifest(self) -> Manifest:
@@ -267,14 +265,16 @@ class Reader(Uncopied):
         cast: Cast = False,
         deep: bool = False,
         progress: ProgressCallback | None = None,
+        modified: list[str] | None = None,
     ) -> None:
         """Fills arrays: (name, start, array) reads the box of the array's shape at `start` (None: at the origin).
 
         Names are those below `root`, if there is one. The arrays are writable, of any strides and of the stored dtype,
         in either byte order. `cast`, as of `ostraca.load`, allows other dtypes. Every chunk is read once for all
         requests, and its checksum verified; `deep` also compares content hashes. Raises `CorruptionError`,
-        `MismatchError`, OSError; then `modified` names the arrays that were written to. Arrays that share memory are a
-        `MismatchError` before anything is written, unless the same whole memory shall hold the same stored content.
+        `MismatchError`, OSError; then the list `modified` has got the names of the arrays that were written to. Arrays
+        that share memory are a `MismatchError` before anything is written, unless the same whole memory shall hold the
+        same stored content.
         """
         cast = checked_cast(cast)
         full = (lambda name: name) if root is None else (lambda name: f"{root}/{name}" if name else root)
@@ -290,7 +290,8 @@ class Reader(Uncopied):
             self.fill(read, deep=deep, progress=None if len(others) < len(checked) else progress)
         values = [request.converted(data, cast) for request, (*_, data) in zip(others.values(), read, strict=True)]
         as_stored = [request for i, request in enumerate(checked) if i not in others] if others else checked
-        self.fill([(info.number, start, array) for info, start, array in as_stored], deep=deep, progress=progress)
+        requested = [(info.number, start, array) for info, start, array in as_stored]
+        self.fill(requested, deep=deep, progress=progress, modified=modified)
         for request, value in zip(others.values(), values, strict=True):
             request.array[...] = value
 
@@ -300,16 +301,19 @@ class Reader(Uncopied):
         *,
         deep: bool = False,
         progress: ProgressCallback | None = None,
+        modified: list[str] | None = None,
     ) -> list[NDArray[Any]]:
         """`read_into` for leaves by number, with dtypes that are known to be right. Returns the arrays.
 
         A dtype instead of an array asks for a new one, of the leaf's whole shape.
         """
-        self._modified = []
-        try:
+        if modified is None:
             return self._reader.read_into(requests, deep, progress)
+        written: list[int] = []
+        try:
+            return self._reader.read_into(requests, deep, progress, written)
         except BaseException:
-            self._modified = [self._arrays[requests[i][0]].name for i in self._reader.modified()]
+            modified += [self._arrays[requests[i][0]].name for i in written]
             raise
 
     def allow(self, nbytes: int) -> None:
@@ -326,10 +330,6 @@ class Reader(Uncopied):
                 f"reading {self.path!r}: new arrays would take {nbytes:,} bytes of memory, {what_then} read less at a"
                 " time (select=, slices of ostraca.open), or into= memory that is there"
             )
-
-    def modified(self) -> list[str]:
-        """After a failed read: the names of the arrays that were written to."""
-        return self._modified
 
     def statistics(self) -> dict[str, int]:
         """chunks_read, bytes_read, chunks_decoded, bytes_decoded, since it was opened."""
@@ -371,6 +371,6 @@ class Reader(Uncopied):
 
 def allocate(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> NDArray[Any]:
     """An uninitialized array in C order."""
-    if nbytes >= HUGE_PAGE_WORTHY_BYTES:
+    if nbytes >= _core.HUGE_PAGE_BYTES_MIN:
         return np.ndarray(shape, dtype, _core.allocate(nbytes))
     return np.ndarray(shape, dtype)  # unlike np.empty it leaves S0 and U0 as they are

@@ -9,10 +9,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from . import _core
 from .errors import FormatError, UnsupportedError
 
 EXACT_INT: Final = 1 << 53  # the first integer that not every JSON reader keeps exactly
-MAX_BYTES: Final = 32 << 20  # of metadata, so that a manifest stays under its 64 MiB
+MAX_BYTES: Final = _core.DOCUMENT_BYTES_MAX // 2  # of metadata, so that a manifest stays under its limit
 MAX_DEPTH: Final = 100
 _FLOATS: Final = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 

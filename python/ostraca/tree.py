@@ -11,10 +11,11 @@ from itertools import islice
 from struct import Struct
 from typing import Any, Final
 
+from . import _core
 from .containers import Nodes, Role, check, opened, remade, role_of
 from .errors import FormatError, UnsupportedError
 
-MAX_PATH_BYTES: Final = 64 << 10
+MAX_PATH_BYTES: Final = _core.KEY_PATH_BYTES_MAX
 _INT64: Final = range(-(1 << 63), 1 << 63)
 
 Path = tuple[tuple[int, str | int], ...]  # (part type, key) from the root

@@ -50,8 +50,8 @@ TEST(CommitPlan, FeaturesAreThoseThatTheFileNeeds) {
   EXPECT_EQ(features_of(delta, 2), kFeatureParts | kFeatureIncremental);
 }
 
-Directory directory_of(const FileReport& report) {
-  Directory directory;
+DataDirectory directory_of(const FileReport& report) {
+  DataDirectory directory;
   for (std::uint32_t part = 0; part <= report.part; ++part)
     directory.files.push_back({.bytes = part < report.part ? 9000u : 0u,
                                .process_index = report.process_index,
@@ -69,7 +69,7 @@ TEST(CommitPlan, TheLastFileNamesTheOthersAndTheReportTheLast) {
   EXPECT_EQ(share->files[2], last_file(said));
   EXPECT_EQ(share_of(said, directory_of(report(1, 2, 1))).status().code(), Code::kFormat);
   EXPECT_EQ(share_of(said, directory_of(report(0, 2, 2))).status().code(), Code::kFormat);
-  Directory wrong = directory_of(said);
+  DataDirectory wrong = directory_of(said);
   wrong.shards.push_back({.process = 0});
   EXPECT_EQ(share_of(said, wrong).status().message(), "file '" + said.file_name() + "' holds a shard of process 0");
 }
@@ -93,7 +93,7 @@ std::vector<Share> terabyte(std::uint32_t processes) {
   std::vector<Share> shares;
   for (std::uint32_t p = 0; p < processes; ++p) {
     const FileReport said = report(p, processes, parts - 1);
-    Directory directory = directory_of(said);
+    DataDirectory directory = directory_of(said);
     LeafRecord leaf{.path_offset = directory.add_text(key_path_from_name("w")), .kind = LeafKind::kArray};
     leaf.path_bytes = static_cast<std::uint32_t>(directory.text.size());
     leaf.dtype = DType::kUint8;
@@ -121,7 +121,7 @@ TEST(CommitPlan, ATerabyteInFilesOf32MiBFitsIndexAndManifest) {
     ASSERT_TRUE(merged.ok()) << merged.status().message();
     const std::vector<std::byte> bytes = encode_directory(*merged);
     EXPECT_LT(bytes.size(), kDirectoryBytesMax / 100);
-    const auto index = decode_directory(bytes, true);
+    const auto index = decode_index_directory(bytes);
     ASSERT_TRUE(index.ok()) << index.status().message();
     ASSERT_EQ(index->own_files(), kManyFiles);
     EXPECT_EQ(index->processes(), processes);

@@ -71,16 +71,15 @@ class DirectoryBuilder {
     shard(Dims(shape.size(), 0), shape, shape);
   }
 
-  Result<Directory> decode(bool complete = true) const {
-    return decode_directory(encode_directory(directory), complete);
-  }
+  Result<IndexDirectory> decode() const { return decode_index_directory(encode_directory(directory)); }
   // The message of the refusal; empty when it is accepted.
   std::string refusal(bool complete = true) const {
-    const Result<Directory> result = decode(complete);
-    return result.ok() ? "" : result.status().message();
+    const auto bytes = encode_directory(directory);
+    const Status status = complete ? decode_index_directory(bytes).status() : decode_data_directory(bytes).status();
+    return status.message();
   }
 
-  Directory directory;
+  IndexDirectory directory;
 };
 
 template <class T>

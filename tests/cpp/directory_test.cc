@@ -54,13 +54,13 @@ DirectoryBuilder sample() {
 TEST(Directory, RoundTrips) {
   const DirectoryBuilder b = sample();
   const auto bytes = encode_directory(b.directory);
-  const auto decoded = decode_directory(bytes, true);
+  const auto decoded = decode_index_directory(bytes);
   ASSERT_TRUE(decoded.ok()) << decoded.status().message();
   EXPECT_EQ(encode_directory(*decoded), bytes);
   EXPECT_EQ(*display_name(decoded->path(decoded->leaves[1])), "params/b~1~0");
   EXPECT_EQ(decoded->shard_shape(decoded->leaves[0], decoded->shards[1])[1], 4u);
   EXPECT_EQ(decoded->chunk_shape(decoded->leaves[0], decoded->shards[1])[0], 10u);
-  EXPECT_TRUE(decode_directory(encode_directory(Directory{}), true).ok());
+  EXPECT_TRUE(decode_index_directory(encode_directory(IndexDirectory{})).ok());
 }
 
 TEST(Directory, DataFilesNameThemselvesAndMayBePartial) {
@@ -119,24 +119,25 @@ TEST(Directory, AnIndexHasPartsInOrderAndSaysHowTheBaseNumbersItsFiles) {
 
 TEST(Directory, SizesMustFitExactly) {
   const auto bytes = encode_directory(sample().directory);
-  for (std::size_t n = 0; n < bytes.size(); ++n) EXPECT_FALSE(decode_directory(Bytes(bytes).first(n), true).ok()) << n;
+  for (std::size_t n = 0; n < bytes.size(); ++n) EXPECT_FALSE(decode_index_directory(Bytes(bytes).first(n)).ok()) << n;
   auto longer = bytes;
   longer.push_back(std::byte{0});
-  EXPECT_FALSE(decode_directory(longer, true).ok());
+  EXPECT_FALSE(decode_index_directory(longer).ok());
 }
 
 // Every byte, and every aligned field of 4 and 8 bytes, set to hostile values: refused, or read as what it says.
 TEST(Directory, HostileFieldsNeverSurprise) {
   const auto bytes = encode_directory(sample().directory);
   const auto check = [](const std::vector<std::byte>& changed) {
-    for (bool complete : {false, true}) {
-      const auto decoded = decode_directory(changed, complete);
-      if (!decoded.ok()) continue;
+    const auto check_decoded = [&](const auto& decoded) {
+      if (!decoded.ok()) return;
       EXPECT_EQ(encode_directory(*decoded), changed);
       const std::vector<Extent> table(100);
       const std::vector<const std::vector<Extent>*> tables(decoded->files.size(), &table);
       EXPECT_FALSE(check_references(*decoded, tables).ok());  // no extent of the table holds anything
-    }
+    };
+    check_decoded(decode_data_directory(changed));
+    check_decoded(decode_index_directory(changed));
   };
   const auto mutate = [&]<class T>(T) {
     for (std::size_t at = 0; at + sizeof(T) <= bytes.size(); at += sizeof(T)) {
@@ -163,7 +164,7 @@ TEST(Directory, ReservedBytesAreChecked) {
   for (std::size_t at : {48u, 63u, 64u + 33u, 64u + 39u, 64u + 40u + 48u + 20u, 64u + 40u + 48u + 24u + 12u}) {
     auto changed = bytes;
     changed[at] = std::byte{1};
-    EXPECT_FALSE(decode_directory(changed, true).ok()) << at;
+    EXPECT_FALSE(decode_index_directory(changed).ok()) << at;
   }
 }
 
@@ -171,7 +172,7 @@ TEST(Directory, KindsAndDetails) {
   const auto refused = [](DType dtype, const Dims& shape, LeafKind kind, const std::string& detail = "") {
     DirectoryBuilder b;
     b.leaf({key("x")}, shape, dtype, kind, detail);
-    return !b.decode(true).ok() && !contains(b.refusal(), "cover");
+    return !b.decode().ok() && !contains(b.refusal(), "cover");
   };
   EXPECT_FALSE(refused(DType::kFloat32, {3}, LeafKind::kArray));
   EXPECT_TRUE(refused(DType::kFloat32, {3}, LeafKind::kArray, "x"));
@@ -407,7 +408,7 @@ TEST(Directory, RandomOnesRoundTrip) {
       b.shard(offset, rest, chunk);
     }
     const auto bytes = encode_directory(b.directory);
-    const auto decoded = decode_directory(bytes, true);
+    const auto decoded = decode_index_directory(bytes);
     ASSERT_TRUE(decoded.ok()) << decoded.status().message();
     EXPECT_EQ(encode_directory(*decoded), bytes);
   }
@@ -427,7 +428,7 @@ TEST(Directory, HundredThousandLeaves) {
   };
   std::vector<std::byte> bytes;
   const double encode_ms = time([&] { bytes = encode_directory(b.directory); });
-  const double decode_ms = time([&] { EXPECT_TRUE(decode_directory(bytes, true).ok()); });
+  const double decode_ms = time([&] { EXPECT_TRUE(decode_index_directory(bytes).ok()); });
   RecordProperty("encode_ms", std::to_string(encode_ms));
   RecordProperty("decode_ms", std::to_string(decode_ms));
   if (std::getenv("OSTRACA_TEST_TIMES") != nullptr)

@@ -66,7 +66,7 @@ class EngineIncrementalTest : public ::testing::Test {
     auto reader = Reader::open(path(name));
     for (std::uint64_t leaf = 0; leaf < (*reader)->leaf_count(); ++leaf) {
       const std::vector<ChunkInfo> chunks = (*reader)->chunks(leaf).take();
-      for (const ChunkInfo& chunk : chunks) ++out[chunk.in_base ? 255 : chunk.codec];
+      for (const ChunkInfo& chunk : chunks) ++out[chunk.in_base ? 255 : static_cast<int>(chunk.codec)];
     }
     return out;
   }

@@ -46,7 +46,7 @@ FileFooter sample_footer() {
   return footer;
 }
 
-Extent extent(std::uint64_t offset, std::uint32_t stored, std::uint32_t decoded, std::uint8_t codec = 1) {
+Extent extent(std::uint64_t offset, std::uint32_t stored, std::uint32_t decoded, Codec codec = Codec::kZstd) {
   Extent out;
   out.offset = offset;
   out.stored_bytes = stored;
@@ -149,7 +149,8 @@ TEST(Footer, OffsetsCannotWrapAround) {
 }
 
 TEST(Extents, RoundTrip) {
-  const std::vector<Extent> extents = {extent(64, 100, 200), extent(164, 50, 50, 0), extent(4096, 1, 4 << 20, 2)};
+  const std::vector<Extent> extents = {extent(64, 100, 200), extent(164, 50, 50, Codec::kRaw),
+                                       extent(4096, 1, 4 << 20, Codec::kPlanes)};
   const auto bytes = encode_extents(extents);
   const auto decoded = decode_extents(bytes, 4096, 4097);
   ASSERT_TRUE(decoded.ok()) << decoded.status().message();
@@ -184,10 +185,10 @@ TEST(Extents, HostileFieldsAreRefused) {
   EXPECT_FALSE(ok(extent(64, 21, 20)));
   EXPECT_FALSE(ok(extent(64, 0, 0)));
   EXPECT_FALSE(ok(extent(64, 10, (4 << 20) + 1)));
-  EXPECT_FALSE(ok(extent(64, 10, 20, 0)));  // raw, yet smaller
-  EXPECT_TRUE(ok(extent(64, 10, 20, 3)));   // a delta
-  EXPECT_FALSE(ok(extent(64, 10, 20, 4)));
-  EXPECT_FALSE(ok(extent(64, 10, 20, 255)));
+  EXPECT_FALSE(ok(extent(64, 10, 20, Codec::kRaw)));   // raw, yet smaller
+  EXPECT_TRUE(ok(extent(64, 10, 20, Codec::kDelta)));  // a delta
+  EXPECT_FALSE(ok(extent(64, 10, 20, static_cast<Codec>(4))));
+  EXPECT_FALSE(ok(extent(64, 10, 20, static_cast<Codec>(255))));
   auto bytes = encode_extents({extent(64, 10, 20)});
   for (std::size_t i : {21u, 23u, 40u, 55u, 56u, 60u, 63u}) {
     auto changed = bytes;

@@ -12,7 +12,7 @@ namespace ostraca {
 namespace {
 
 Extent content(std::uint32_t number, std::uint32_t decoded_bytes, std::uint32_t stored_bytes) {
-  Extent extent{.stored_bytes = stored_bytes, .decoded_bytes = decoded_bytes, .codec = 1};
+  Extent extent{.stored_bytes = stored_bytes, .decoded_bytes = decoded_bytes, .codec = Codec::kZstd};
   for (int i = 0; i < 4; ++i) extent.hash[i] = static_cast<std::byte>(number >> 8 * i);
   return extent;
 }
@@ -106,7 +106,7 @@ TEST(FileLayout, ABlockThatBringsNothingBeginsNoFile) {
 
 // What is_full reckons with is what the end of a file takes.
 TEST(FileLayout, TheTailOfAPartIsWithinWhatIsReckoned) {
-  Directory itself;
+  DataDirectory itself;
   itself.files.push_back(
       {.process_index = kProcessCountMax - 1, .id = CheckpointId::random(), .part = kPartCountMax - 1});
   const auto tail = FileTail::make({}, itself);

@@ -48,7 +48,7 @@ struct ChunkInfo {
   std::uint64_t offset = 0;
   std::uint32_t stored_bytes = 0;   // of the whole extent
   std::uint32_t decoded_bytes = 0;  // of the whole extent
-  std::uint8_t codec = 0;
+  Codec codec = Codec::kRaw;
   std::string hash;                     // hexadecimal
   std::uint32_t offset_in_extent = 0;   // of the chunk's decoded bytes: in packs
   bool in_base = false;                 // the file is the base's: a reference

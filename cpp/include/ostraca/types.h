@@ -21,6 +21,10 @@ struct CheckpointId {
   bool operator==(const CheckpointId&) const = default;
 };
 
+// How the bytes of a stored chunk are coded (docs/format.md, section 7).
+enum class Codec : std::uint8_t { kRaw = 0, kZstd = 1, kPlanes = 2, kDelta = 3 };
+inline constexpr const char* kCodecNames[] = {"raw", "zstd", "planes", "delta"};  // by number
+
 // Codes are those of docs/format.md, section 6.
 enum class LeafKind : std::uint8_t {
   kArray = 1,

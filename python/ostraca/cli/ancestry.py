@@ -3,13 +3,12 @@
 import math
 from typing import Any, Final
 
-from .. import lineage
+from .. import _core, lineage
 from ..errors import CorruptionError
 from ..lowlevel import ChunkInfo, Reader
 from ..printing import some
 from . import text
 
-_CODECS: Final = ("raw", "zstd", "planes", "delta")  # docs/format.md, section 7
 _REFERENCE: Final = "reference"
 _KINDS: Final = (_REFERENCE, "delta", "full")
 _SHOWN_NAMES: Final = 10
@@ -17,7 +16,7 @@ _SHOWN_NAMES: Final = 10
 
 def codec(chunk: ChunkInfo) -> str:
     """How a chunk is coded, or that it is the base's."""
-    return _REFERENCE if chunk.in_base else _CODECS[chunk.codec]
+    return _REFERENCE if chunk.in_base else _core.CODEC_NAMES[chunk.codec]
 
 
 def chunks_of(reader: Reader, name: str) -> list[ChunkInfo] | None:

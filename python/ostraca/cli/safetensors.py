@@ -17,12 +17,12 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import dtypes
+from .. import _core, dtypes
 from ..errors import ExistsError, FormatError
 from ..tree import quoted
 
 MAX_HEADER_BYTES: Final = 100_000_000
-MAX_RANK: Final = 64
+MAX_RANK: Final = _core.RANK_MAX
 MAX_SIZE: Final = (1 << 63) - 1
 _LENGTH_BYTES: Final = 8
 _METADATA: Final = "__metadata__"

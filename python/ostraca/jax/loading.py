@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple, SupportsIndex
 import jax
 import numpy as np
 
-from .. import history, options
+from .. import _core, history, options
 from ..calls import Call
 from ..casting import Cast
 from ..lowlevel import ArrayInfo, Reader
@@ -22,7 +22,7 @@ from .placing import STAGING_BYTES, Box, Placement, Placer, Staged, staged_bytes
 from .targets import Targets, is_sharding
 
 GROUP_BYTES: Final = 32 << 20  # read in one call, so that the engine's threads have work
-SMALL_BYTES: Final = 1 << 20  # arrays up to this size may be in packs, of which the reader keeps the last ones
+SMALL_BYTES: Final = _core.PACK_BYTES_MAX  # arrays up to here may be in packs, of which the reader keeps the last ones
 CODING_BYTES: Final = 64 << 20
 
 

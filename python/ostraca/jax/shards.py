@@ -11,10 +11,11 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
+from .. import _core
 from ..boxes import Box
 
 SLICE_BYTES: Final = 4 << 20  # boxes are shared when every slice has as much
-CHUNK_BYTES_MAX: Final = 4 << 20  # the engine's
+CHUNK_BYTES_MAX: Final = _core.CHUNK_BYTES_MAX
 # The least of chunks that are cut for the sake of other meshes. Smaller ones take longer to code (by 10, 40, 80 % in
 # 256, 128, 64 KiB), which only arrays of at most SMALL_CHUNKS of them may do.
 CHUNK_BYTES_MIN: Final = 256 << 10

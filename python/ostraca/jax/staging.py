@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import jax
 import numpy as np
 
+from .. import _core
 from ..budget import Budget
 from ..errors import UnsupportedError
 from ..jobs import Step
 from ..tree import quoted
 
 if TYPE_CHECKING:
-    from .. import _core
     from .._core import Description, Dims, LeafSpec
 
-PACKED_BYTES: Final = 64 << 10  # up to here the engine packs arrays: it keeps them until it has all
+PACKED_BYTES: Final = _core.PACK_MEMBER_BYTES_MAX  # up to here the engine packs arrays: it keeps them until it has all
 
 
 def is_staged(array: jax.Array) -> bool:
