@@ -79,7 +79,7 @@ TOUCH_PATHS: Final = {
     "lineage.py": "through run_directory",
     "history.py": "through run_directory",
     "compacting.py": "through run_directory",
-    "agreement.py": "asks a file server anew",
+    "sharded/agreement.py": "asks a file server anew",
     "keeping.py": "through run_directory",
     "base.py": "where the base is, by its real name",
     "writing.py": "the real name of where a save goes",

@@ -12,9 +12,9 @@ from typing import Any, Final
 import jax
 
 from .. import exiting
-from ..agreement import Group
 from ..errors import CoordinationError
-from ..services import Alone
+from ..sharded.agreement import Group
+from ..sharded.services import Alone
 from . import versions
 
 _CALLS: Final = ("key_value_set_bytes", "key_value_try_get_bytes", "key_value_delete")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-from ..boxes import Box
+from ..sharded.boxes import Box
 
 SLICE_BYTES: Final = 4 << 20  # boxes are shared when every slice has as much
 CHUNK_BYTES_MAX: Final = 4 << 20  # the engine's

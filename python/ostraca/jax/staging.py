@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import jax
 import numpy as np
 
-from ..budget import Budget
 from ..errors import UnsupportedError
 from ..jobs import Step
+from ..sharded.budget import Budget
 from ..tree import quoted
 
 if TYPE_CHECKING:

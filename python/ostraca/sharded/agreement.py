@@ -30,11 +30,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
+from .._core import FileReport
+from ..errors import CommitUncertainError, CoordinationError
 from . import likeness
-from ._core import FileReport
 from .calls import Call
 from .channel import POLL_SECONDS_MAX, Channel
-from .errors import CommitUncertainError, CoordinationError
 from .likeness import LeafFact
 from .meeting import Meeting
 from .outcome import Outcome

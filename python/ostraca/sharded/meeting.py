@@ -16,9 +16,9 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Self
 
+from ..errors import CoordinationError, MismatchError
 from .calls import Call
 from .channel import Channel
-from .errors import CoordinationError, MismatchError
 from .likeness import LISTED_MAX, some
 
 BEGINS: Final = "begins"
