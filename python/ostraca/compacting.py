@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from . import _core, dtypes, lineage, metadata, noting, options
-from .boxes import boxes
-from .budget import Budget
 from .errors import CommitUncertainError, ExistsError
 from .lowlevel import ArrayInfo, Reader, allocate
 from .options import StrPath
 from .reports import Manifest
+from .sharded.boxes import boxes
+from .sharded.budget import Budget
 from .tree import encode_path
 from .upkeep_reports import CompactReport
 

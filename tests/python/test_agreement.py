@@ -1,4 +1,4 @@
-"""`ostraca.agreement` with threads as the processes, on real files: what each failure at each step does to all.
+"""`ostraca.sharded.agreement` with threads as the processes, on real files: what each failure at each step does to all.
 
 Whatever happens: who is told of success finds the checkpoint, what is published is whole, and all end in time.
 """
@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 
 import ostraca
-from ostraca import _core, agreement, services
-from ostraca.calls import Call
-from ostraca.likeness import LeafFact
+from ostraca import _core
+from ostraca.sharded import agreement, services
+from ostraca.sharded.calls import Call
+from ostraca.sharded.likeness import LeafFact
 
 COUNT = 3
 TIMEOUT = 1.5  # of the agreements

@@ -1,4 +1,4 @@
-"""`ostraca.calls`: which arguments make two calls the same one. Whatever they are, a process can say what it calls."""
+"""`ostraca.sharded.calls`: which arguments make two calls alike. Whatever they are, a process can say its call."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ostraca
-from ostraca.calls import ALL_METADATA, Call
+from ostraca.sharded.calls import ALL_METADATA, Call
 
 NAMES = ("step", "base", "parent", "codec", "chunk_shape", "overwrite", "metadata")
 JUNK = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(), st.lists(st.integers()))

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 import ostraca
-from ostraca.boxes import boxes
 from ostraca.cli import main, text
+from ostraca.sharded.boxes import boxes
 
 COMMAND = (sys.executable, "-m", "ostraca")
 TRICKY = "evil\x1b[2J\u202ename"

@@ -128,7 +128,7 @@ def alone(index: int, path: Path) -> None:
 def between_saves(path: Path, work: Callable[[], object], *, limits: bool = True) -> None:
     """A process does something else between two saves."""
     if limits:
-        from ostraca import pulse
+        from ostraca.sharded import pulse
 
         pulse.DEAD_SECONDS, pulse.IDLE_SECONDS = DEAD_SECONDS, IDLE_SECONDS  # type: ignore[misc]
     save(path / "first")

@@ -13,7 +13,7 @@ import pytest
 
 import ostraca
 from ostraca import CancelledError, UnsupportedError
-from ostraca.budget import UNFINISHED_BYTES, Budget
+from ostraca.sharded.budget import UNFINISHED_BYTES, Budget
 
 jax = pytest.importorskip("jax")
 import jax.numpy as jnp  # noqa: E402

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import ostraca  # before jax: see test_the_interpreters_exit_waits_for_a_save
-from ostraca.calls import Call
+from ostraca.sharded.calls import Call
 
 pytest.importorskip("jax")
 

@@ -1,4 +1,4 @@
-"""`ostraca.meeting` with threads as the processes: only like calls begin, and all find together again."""
+"""`ostraca.sharded.meeting` with threads as the processes: only like calls begin, and all find together again."""
 
 import random
 import threading
@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import ostraca
-from ostraca import agreement, pulse, services
-from ostraca.calls import Call
+from ostraca.sharded import agreement, pulse, services
+from ostraca.sharded.calls import Call
 
 COUNT = 3
 TIMEOUT = 0.3  # of calls that may be alone

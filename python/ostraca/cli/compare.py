@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import dtypes, leaves, strings
-from ..boxes import BATCH_BYTES, Box, boxes
 from ..lowlevel import ArrayInfo, ChunkInfo, Reader
+from ..sharded.boxes import BATCH_BYTES, Box, boxes
 from ..tree import Kind
 from . import text
 

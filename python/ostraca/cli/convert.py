@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import dtypes, matching, metadata, progress, saving
-from ..boxes import BATCH_BYTES, boxes
 from ..errors import FormatError, UnsupportedError
 from ..lowlevel import ArrayInfo, Reader
 from ..options import CODECS
+from ..sharded.boxes import BATCH_BYTES, boxes
 from ..tree import Kind, quoted
 from . import orbax, safetensors, text
 

@@ -9,10 +9,10 @@ import jax
 import numpy as np
 
 from .. import _core, dtypes, leaves, strings
-from ..boxes import Box
 from ..errors import UnsupportedError
-from ..likeness import LeafFact, of_process
 from ..saving import Content
+from ..sharded.boxes import Box
+from ..sharded.likeness import LeafFact, of_process
 from ..tree import Flattener, Kind, quoted
 from .nodes import REGISTERED
 from .shards import Shares, box_of, chunk_shape

@@ -9,12 +9,12 @@ import jax
 import numpy as np
 
 from .. import _core, history, options
-from ..calls import Call
 from ..casting import Cast
 from ..lowlevel import ArrayInfo, Reader
 from ..matching import Select, Terms, matched, named_from, tree_below
 from ..options import StrPath
 from ..progress import Progress, ProgressCallback, check_progress, reporting
+from ..sharded.calls import Call
 from ..tree import Flattener, Leaf
 from . import service
 from .nodes import REGISTERED

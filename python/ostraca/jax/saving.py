@@ -10,13 +10,13 @@ import jax
 
 from .. import _core
 from ..base import Base
-from ..calls import Call
 from ..handles import SaveHandle
 from ..jobs import TURN_SECONDS, Cleanups, Job, Step
 from ..options import StrPath
 from ..progress import Progress
 from ..reports import SaveInfo
 from ..saving import Content, Opener, Opening, Request, handle_of, result_of, start
+from ..sharded.calls import Call
 from . import service
 from .collecting import Collector
 

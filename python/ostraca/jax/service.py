@@ -1,4 +1,4 @@
-"""jax.distributed's coordination service as what `ostraca.services` asks for.
+"""jax.distributed's coordination service as what `ostraca.sharded.services` asks for.
 
 Beside `versions` the only module that touches private names of jax: its public face has no key-value store. They are
 looked at when they are first used, and an error says which jax lacks them.
@@ -12,9 +12,9 @@ from typing import Any, Final
 import jax
 
 from .. import exiting
-from ..agreement import Group
 from ..errors import CoordinationError
-from ..services import Alone
+from ..sharded.agreement import Group
+from ..sharded.services import Alone
 from . import versions
 
 _CALLS: Final = ("key_value_set_bytes", "key_value_try_get_bytes", "key_value_delete")

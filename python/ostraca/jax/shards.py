@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from .. import _core
-from ..boxes import Box
+from ..sharded.boxes import Box
 
 SLICE_BYTES: Final = 4 << 20  # boxes are shared when every slice has as much
 CHUNK_BYTES_MAX: Final = _core.CHUNK_BYTES_MAX

@@ -16,9 +16,9 @@ import jax
 import numpy as np
 
 from .. import _core
-from ..budget import Budget
 from ..errors import UnsupportedError
 from ..jobs import Step
+from ..sharded.budget import Budget
 from ..tree import quoted
 
 if TYPE_CHECKING:

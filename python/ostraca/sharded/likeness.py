@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import NamedTuple
 
-from .printing import some
+from ..printing import some
 
 
 class LeafFact(NamedTuple):

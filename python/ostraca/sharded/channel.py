@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
-from .errors import CoordinationError
+from ..errors import CoordinationError
 from .pulse import Limits, Lost, Vigil, beat_key
 from .services import Answer, Service, answer
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple, Self
 
-from .errors import CoordinationError
+from ..errors import CoordinationError
 from .services import Service
 
 DEAD_SECONDS: Final = 60.0  # below the 100 after which jax ends the neighbours of a process that died

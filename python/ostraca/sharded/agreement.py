@@ -30,15 +30,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
+from .._core import FileReport
+from ..errors import CommitUncertainError, CoordinationError
+from ..printing import some
 from . import likeness
-from ._core import FileReport
 from .calls import Call
 from .channel import POLL_SECONDS_MAX, Channel
-from .errors import CommitUncertainError, CoordinationError
 from .likeness import LeafFact
 from .meeting import Meeting
 from .outcome import Outcome
-from .printing import some
 from .pulse import HUNG_SECONDS, QUICK_SECONDS, Limits, Pulse
 from .services import Service
 
@@ -48,6 +48,7 @@ UNKNOWN: Final = "Whether it was committed is not known: look whether the checkp
 NUMBER_BYTES: Final = 8
 
 Opened = TypeVar("Opened")
+Action = Callable[[], object]
 
 
 class Group:
@@ -123,7 +124,7 @@ class Agreement:
         self._outcome: Outcome | None = None  # when it is known
         self._stopped = self._is_consequence = False  # by `on_failure`; the error that `fail` got was of that
         self._progress: Callable[[], object] = lambda: "begun"
-        self._renew: Callable[[], object] = lambda: None
+        self._renew: Action = lambda: None
         self._on_failure: Callable[[], object] | None = None
         self._lost = ""  # who shows no life or progress; empty: nobody
         self._ended = threading.Event()
@@ -185,16 +186,11 @@ class Agreement:
         open_files()
         self._set("opened", b"")
 
-    def writing(
-        self,
-        progress: Callable[[], object],
-        on_failure: Callable[[], object] | None = None,
-        renew: Callable[[], object] = lambda: None,
-    ) -> None:
+    def writing(self, progress: Action, on_failure: Action | None = None, renew: Action = lambda: None) -> None:
         """From now on this process makes progress when what `progress` returns changes. `renew` is called every beat.
 
-        `on_failure` is called, from another thread, when it is known that another process failed: to stop this one.
-        The error that this makes here is not the one to raise, but its `cause`.
+        `on_failure` is called, from another thread, when another process is known to have failed: to stop this one. The
+        error that this makes here is not the one to raise, but its `cause`.
         """
         self._progress, self._on_failure, self._renew = progress, on_failure, renew
 

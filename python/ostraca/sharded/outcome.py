@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-from .errors import CommitUncertainError, CoordinationError, MismatchError
+from ..errors import CommitUncertainError, CoordinationError, MismatchError
 
 
 class Outcome(NamedTuple):

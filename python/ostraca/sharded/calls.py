@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple, Self
 
-from . import metadata, options
-from .base import BaseSnapshot
-from .errors import OstracaError
+from .. import metadata, options
+from ..base import BaseSnapshot
+from ..errors import OstracaError
 
 ALL_METADATA: Final = "(all of it)"  # in place of a key, where metadata is no dict
 

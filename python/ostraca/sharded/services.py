@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from .errors import CoordinationError
+from ..errors import CoordinationError
 
 Answer = TypeVar("Answer")
 

@@ -3,7 +3,7 @@
 import threading
 from typing import Final
 
-from . import _core
+from .. import _core
 
 # What the writer may keep until more is added or it is sealed: arrays of less than a batch, in two of them.
 UNFINISHED_BYTES: Final = 2 * _core.BLOCK_BYTES

@@ -16,10 +16,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Self
 
+from ..errors import CoordinationError, MismatchError
+from ..printing import LISTED_MAX, some
 from .calls import Call
 from .channel import Channel
-from .errors import CoordinationError, MismatchError
-from .printing import LISTED_MAX, some
 
 BEGINS: Final = "begins"
 MISMATCH: Final = "mismatch"
