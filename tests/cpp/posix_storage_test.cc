@@ -1,7 +1,7 @@
 // What the POSIX storage does beyond what every storage does (storage_conformance_test.cc), on a real disk and on
 // tmpfs; posix_faults_test.cc has what these refuse to do wrong.
-#include <gtest/gtest.h>
 #include <fcntl.h>
+#include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
