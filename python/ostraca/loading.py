@@ -1,22 +1,19 @@
 """`load` and `verify`."""
 
 from collections.abc import Iterator, Sequence
-from operator import attrgetter
 from typing import Any, Literal, SupportsIndex
 
 from . import _core, history, options
 from .casting import Cast
 from .errors import OstracaError
 from .instead import explained
-from .lowlevel import ArrayInfo, Reader
+from .lowlevel import ArrayInfo, Reader, requested
 from .matching import Match, Select, Terms, is_filled, matched, named_from, tree_below
 from .options import StrPath
 from .overlap import check_targets
 from .progress import Progress, ProgressCallback, check_progress, reporting
 from .reports import Damage, VerifyReport
 from .tree import Flattener, Kind
-
-_nbytes = attrgetter("nbytes")
 
 
 def load(
@@ -150,14 +147,8 @@ def _read(
     reader: Reader, infos: Sequence[ArrayInfo], places: Sequence[Any], deep: bool, callback: ProgressCallback | None
 ) -> list[Any]:
     """The leaves' values; arrays are read into `places` where there are some."""
-    placed = sum(info.nbytes for info, place in zip(infos, places, strict=True) if place is not None)
-    reader.allow(sum(map(_nbytes, infos)) - placed)
-    requests = [
-        (part.number, None, part.dtype if place is None or info.kind is not Kind.ARRAY else place)
-        for info, place in zip(infos, places, strict=True)
-        for part in ((info,) if info.kind is Kind.ARRAY else info.parts)
-        if part.nbytes
-    ]
+    requests, fresh_bytes = requested(infos, places)
+    reader.allow(fresh_bytes)
     modified: list[str] = []
     try:
         arrays = reader.fill(requests, deep=deep, progress=callback, modified=modified)
@@ -170,8 +161,9 @@ def _read(
                 error.add_note(text)
         raise
     filled = iter(arrays)
+    array = Kind.ARRAY  # outside the loop, which is a large tree's
     return [
-        next(filled) if info.nbytes and info.kind is Kind.ARRAY else _value(info, place, filled)
+        next(filled) if info.kind is array and info.nbytes else _value(info, place, filled)
         for info, place in zip(infos, places, strict=True)
     ]
 

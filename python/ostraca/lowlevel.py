@@ -369,6 +369,24 @@ class Reader(Uncopied):
         return f"; it holds {', '.join(map(repr, close))}" if close else ""
 
 
+def requested(infos: Iterable[ArrayInfo], places: Iterable[Any]) -> tuple[list[tuple[int, None, Any]], int]:
+    """What `Reader.fill` has to read for leaves, arrays into `places` where there are some; and the bytes of the rest.
+
+    Trees may have 100,000 leaves: nothing is looked up or called for each that can be had once.
+    """
+    found: list[tuple[int, None, Any]] = []
+    fresh_bytes, array = 0, Kind.ARRAY
+    for info, place in zip(infos, places, strict=True):
+        number, _, _, kind, dtype_code, detail, big_endian, _, nbytes = info
+        if place is None:
+            fresh_bytes += nbytes
+        if kind is not array:
+            found += info.requests()
+        elif nbytes:
+            found.append((number, None, _decode(dtype_code, detail, big_endian) if place is None else place))
+    return found, fresh_bytes
+
+
 def allocate(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> NDArray[Any]:
     """An uninitialized array in C order."""
     if nbytes >= _core.HUGE_PAGE_BYTES_MIN:

@@ -12,7 +12,6 @@ from .casting import Cast, checked_cast
 from .errors import MismatchError
 from .fitting import Fit, fit
 from .lowlevel import ArrayInfo
-from .patterns import acceptor
 from .printing import some
 from .tree import Leaf, Path, quoted, unflatten
 
@@ -95,6 +94,8 @@ def selected(stored: Sequence[ArrayInfo], select: Select | None) -> list[ArrayIn
     """The leaves whose names a glob (see `patterns`) or a predicate accepts. MismatchError if none."""
     if select is None:
         return list(stored)
+    from .patterns import acceptor  # late: few loads have one
+
     accepts = select if callable(select) else acceptor(select, [info.name for info in stored])
     chosen = [info for info in stored if accepts(info.name)]
     if not chosen:
