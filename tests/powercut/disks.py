@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import gc
 import os
 import shutil
 import signal
@@ -177,6 +178,7 @@ def _unmount(where: Path) -> None:
                 return None
             if error.errno != errno.EBUSY or time.monotonic() > deadline:
                 raise
+            gc.collect()  # an error that was caught keeps frames, and with them open directories
             time.sleep(0.01)
 
 
