@@ -232,7 +232,8 @@ class Catalog:
         try:
             decoded = _Decoded(decode(contents), None, b"")
         except (OstracaError, ValueError) as raised:
-            decoded = _Decoded(None, raised, contents)
+            # Its frames hold this catalog, and with it the directory open: until the collector comes.
+            decoded = _Decoded(None, raised.with_traceback(None), contents)
         self._decoded[name, version] = decoded
         return decoded
 

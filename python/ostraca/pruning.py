@@ -195,23 +195,27 @@ class _Prune:
         except ExistsError:  # there are no leases here, and an overwrite came between
             raise OSError(errno.EAGAIN, "it is being overwritten", MANIFEST) from None
         # Looked for after that, as whoever notes something looks after that whether the manifest is there.
-        why, failure = "", None
         try:
             facts, unknown = storage.facts(attempt)
             why = _protection((decoded(facts), unknown))
-        except (OstracaError, OSError) as error:
-            failure = error
-        if why or failure:
-            storage.restore(tombstone, MANIFEST)
+        except (OstracaError, OSError):
+            self._put_back(storage, tombstone)
+            raise
+        if why:
+            self._put_back(storage, tombstone)
+            raise Busy(why)
+        self._sync_names(storage)
+
+    def _put_back(self, storage: _core.Storage, tombstone: str) -> None:
+        storage.restore(tombstone, MANIFEST)
+        self._sync_names(storage)
+
+    def _sync_names(self, storage: _core.Storage) -> None:
         try:
             storage.sync()
         except OSError:
             self._durable = False
             raise
-        if failure:
-            raise failure
-        if why:
-            raise Busy(why)
 
     # --- 3 to 5: bytes
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
-import gc
 import os
 import shutil
 import signal
@@ -178,7 +177,6 @@ def _unmount(where: Path) -> None:
                 return None
             if error.errno != errno.EBUSY or time.monotonic() > deadline:
                 raise
-            gc.collect()  # an error that was caught keeps frames, and with them open directories
             time.sleep(0.01)
 
 

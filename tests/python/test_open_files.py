@@ -1,5 +1,6 @@
 """Descriptors: a checkpoint may have more files than the process may open."""
 
+import gc
 import subprocess
 import sys
 from itertools import product
@@ -124,3 +125,18 @@ def test_a_reader_whose_checkpoint_is_overwritten(tmp_path: Path, soft: int, har
     read, gone = map(int, done.stdout.split())
     assert read + gone == files + 1
     assert (gone == 0) == (files <= hard // 4)
+
+
+def test_what_is_damaged_keeps_no_directory_open(tmp_path: Path) -> None:
+    """Errors that are remembered hold no frames: nothing waits for the garbage collector."""
+    for name in "ab":
+        ostraca.save(tmp_path / name, {"x": np.arange(3)})
+    (tmp_path / "a" / "manifest.json").write_text("{")
+    gc.disable()
+    try:
+        report = ostraca.prune(tmp_path, keep=1, dry_run=True)
+        open_ones = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    finally:
+        gc.enable()
+    assert report.errors
+    assert not [path for path in open_ones if path.startswith(str(tmp_path))]
