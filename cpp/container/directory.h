@@ -104,8 +104,8 @@ struct Directory {
   ~Directory() = default;
 };
 
-// A data file's. files[0] is the file itself, which cannot know its own size and checksum; the rest are the base's. All
-// shards are of one process, and need not cover their leaves.
+// A data file's. First come the process's files up to this one, which cannot know its own size and checksum (docs/
+// format.md, section 4), then the base's. All shards are of one process, and need not cover their leaves.
 struct DataDirectory : Directory {
   DataDirectory() = default;
 };
@@ -131,7 +131,7 @@ Result<IndexDirectory> decode_index_directory(Bytes bytes);
 // at once, not once for each file. Immutable, so it may be shared between threads.
 class ReferencesByFile {
  public:
-  // REQUIRES: decode_directory accepted it.
+  // REQUIRES: decoding accepted it.
   explicit ReferencesByFile(const Directory& directory);
   // Whether the extents of a file hold all chunks that refer to it; check_references says which one it is that does
   // not.

@@ -1,4 +1,4 @@
-// What decode_directory checks once the tables are loaded, one function a concern. Internal to container/.
+// What decoding a directory checks once the tables are loaded, one function a concern. Internal to container/.
 #pragma once
 
 #include "container/directory.h"

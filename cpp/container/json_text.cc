@@ -88,12 +88,15 @@ std::string utc(std::time_t seconds_since_1970) {
   return text;
 }
 
+std::time_t seconds_of_utc(const std::string& text) {
+  std::tm time{};
+  return ::strptime(text.c_str(), kTimeFormat, &time) == nullptr ? -1 : ::timegm(&time);
+}
+
 Result<std::string> json_utc(const nlohmann::json& object, const char* name) {
   OSTRACA_ASSIGN_OR_RETURN(std::string text, json_string(object, name));
-  std::tm time{};
-  const char* end = ::strptime(text.c_str(), kTimeFormat, &time);
+  const std::time_t seconds = seconds_of_utc(text);
   // Written again it must be the same text: strptime also takes the 31st of February, and single digits.
-  const std::time_t seconds = end == nullptr ? -1 : ::timegm(&time);
   if (seconds < 0 || seconds > kUtcSecondsMax || utc(seconds) != text)
     return json_mismatch(object, name, "a UTC time like \"2026-11-20T12:00:00Z\"");
   return text;

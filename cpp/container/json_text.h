@@ -33,8 +33,9 @@ Result<std::string> json_utc(const nlohmann::json& object, const char* name);  /
 const nlohmann::json* json_member(const nlohmann::json& object, const char* name);
 Status json_mismatch(const nlohmann::json& object, const char* name, const std::string& expected);
 
-std::string utc(std::time_t seconds_since_1970);  // "2026-11-20T12:00:00Z"
-std::string json_quote(std::string_view text);    // what is not UTF-8 in it is replaced
+std::string utc(std::time_t seconds_since_1970);      // "2026-11-20T12:00:00Z"
+std::time_t seconds_of_utc(const std::string& text);  // -1: it is no such text
+std::string json_quote(std::string_view text);        // what is not UTF-8 in it is replaced
 bool parse_hex(std::string_view digits, std::uint64_t* value);
 std::string to_hex(std::uint64_t value, unsigned digits);  // lower case
 

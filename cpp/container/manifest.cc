@@ -27,28 +27,17 @@ constexpr std::size_t kCrcDigits = 8;
 constexpr unsigned kFeatureDigits = 16;
 constexpr std::size_t kClosingBytes = kClosingBegin.size() + kCrcDigits + kClosingEnd.size();
 constexpr std::string_view kMetadata = "metadata", kFacts = "facts";
-constexpr std::string_view kManifestMembers[] = {"format",
-                                                 "version",
-                                                 "features",
-                                                 "id",
-                                                 "step",
-                                                 "created",
-                                                 "writer",
-                                                 "process_count",
-                                                 "logical_bytes",
-                                                 "arrays",
-                                                 "chunks",
-                                                 "seconds",
-                                                 "stored_bytes",
-                                                 "stall_seconds",
-                                                 "referenced_bytes",
-                                                 "base",
-                                                 "metadata",
-                                                 "index",
-                                                 "files",
-                                                 "parent",
-                                                 "created_nanoseconds",
-                                                 "compatible_features"};
+constexpr std::string_view kManifestMembers[] = {"arrays",        "base",
+                                                 "chunks",        "compatible_features",
+                                                 "created",       "created_nanoseconds",
+                                                 "features",      "files",
+                                                 "format",        "id",
+                                                 "index",         "logical_bytes",
+                                                 "metadata",      "parent",
+                                                 "process_count", "referenced_bytes",
+                                                 "seconds",       "stall_seconds",
+                                                 "step",          "stored_bytes",
+                                                 "version",       "writer"};
 constexpr std::string_view kIntentMembers[] = {"format",  "version", "id",  "base",    "process_count",
                                                "created", "host",    "pid", "boot_id", "start_ticks"};
 constexpr std::string_view kNoteMembers[] = {"format", "version", "id", "facts"};
@@ -390,6 +379,10 @@ Result<BaseName> decode_base(std::string_view text) {
 void set_created(Manifest* manifest, std::int64_t nanoseconds_since_1970) {
   manifest->created = utc(nanoseconds_since_1970 / kNanosecondsPerSecond);
   manifest->created_nanoseconds = static_cast<std::uint32_t>(nanoseconds_since_1970 % kNanosecondsPerSecond);
+}
+
+std::int64_t created_ns(const Manifest& manifest) {
+  return seconds_of_utc(manifest.created) * kNanosecondsPerSecond + manifest.created_nanoseconds;
 }
 
 std::string utc_now() { return utc(std::time(nullptr)); }

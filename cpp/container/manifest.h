@@ -83,8 +83,9 @@ struct BaseName {
 // Checks the closing CRC, that it is one of the two, its version, and the base.
 Result<BaseName> decode_base(std::string_view text);
 
-// Sets both members that say when.
+// Both members that say when, as nanoseconds since 1970.
 void set_created(Manifest* manifest, std::int64_t nanoseconds_since_1970);
+std::int64_t created_ns(const Manifest& manifest);  // REQUIRES: decoding accepted it
 
 std::string utc_now();
 

@@ -1,11 +1,9 @@
 #include "engine/catalog.h"
 
 #include <algorithm>
-#include <chrono>
-#include <cstdio>
 #include <new>
 
-#include "base/in_parallel.h"
+#include "base/for_each.h"
 #include "base/limits.h"
 #include "container/file_format.h"
 #include "engine/stored_file.h"
@@ -15,17 +13,6 @@ namespace {
 
 constexpr std::size_t kLookedAt = 3;      // manifests that changed last
 constexpr std::size_t kForOneThread = 4;  // checkpoints
-
-std::int64_t created_ns(const Manifest& manifest) {
-  int year = 0, second = 0;
-  unsigned month = 0, day = 0, hour = 0, minute = 0;
-  if (std::sscanf(manifest.created.c_str(), "%d-%u-%uT%u:%u:%d", &year, &month, &day, &hour, &minute, &second) != 6)
-    return 0;
-  const std::chrono::sys_days date = std::chrono::year(year) / std::chrono::month(month) / std::chrono::day(day);
-  const auto time = date.time_since_epoch() + std::chrono::hours(hour) + std::chrono::minutes(minute) +
-                    std::chrono::seconds(second) + std::chrono::nanoseconds(manifest.created_nanoseconds);
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(time).count();
-}
 
 }  // namespace
 
@@ -94,8 +81,10 @@ std::vector<Status> check_checkpoints(Run& run, const std::vector<std::pair<std:
     }
   };
   const std::size_t threads = run.checkpoint(".")->traits().small_reads;
-  in_parallel(children.size(), std::min(threads, children.size() / kForOneThread),
-              [&](std::size_t i) { found[i] = check(i); });
+  in_parallel(children.size(), std::min(threads, children.size() / kForOneThread), "check", [&](std::size_t i) {
+    found[i] = check(i);
+    return true;
+  });
   return found;
 }
 

@@ -52,7 +52,8 @@ Result<ReportedFile> read_file(Storage& storage, const FileReport& report, const
   OSTRACA_ASSIGN_OR_RETURN(FileStructure structure, read_structure(**file));
   OSTRACA_RETURN_IF_ERROR(check_identity(structure, **file, record, report.process_count));
   if (structure.header.features != features_of(report, record.part))
-    return format_error("file '" + (*file)->path() + "' and its report differ in whether there is a base");
+    return format_error("file '" + (*file)->path() +
+                        "' and its report differ in what it requires: a base, or files before it");
   OSTRACA_ASSIGN_OR_RETURN(DataDirectory directory, read_data_directory(structure, **file));
   if (record.part < report.part && !names_itself_alone(directory, record))
     return format_error("file '" + (*file)->path() +

@@ -63,14 +63,18 @@ class Lease {
   virtual Status let_go() { return {}; }
 };
 
+// Where there is nothing to hold.
+class NoLease final : public Lease {
+ public:
+  bool current() const override { return true; }
+};
+
 // What a store is like: the engine asks instead of knowing.
 struct StoreTraits {
-  unsigned io_threads = 1;   // calls in flight that still gain, of one reader or writer
-  unsigned small_reads = 1;  // the same of calls that read little, and wait for a server more than for bytes
-  bool has_leases = true;    // lease() and lease_replacing() keep others away
-  std::uint64_t file_bytes =
-      0;                  // that a data file should have at most, as it is in memory until it is complete; 0: any
-  bool is_shared = true;  // what one process publishes others find whole; learned by the first publish()
+  unsigned io_threads = 1;       // calls in flight that still gain, of one reader or writer
+  unsigned small_reads = 1;      // the same of calls that read little, and wait for a server more than for bytes
+  std::uint64_t file_bytes = 0;  // of a data file at most, as it is in memory until it is complete; 0: any
+  bool is_shared = true;         // what one process publishes others find whole; learned by the first publish()
 };
 
 // A small file and which version of it was read.

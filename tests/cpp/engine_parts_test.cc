@@ -141,7 +141,9 @@ TEST(EnginePartsTest, WhatIsKeptOfSeveralFilesIsWhatTheyHold) {
       array.memory[array.origin + i] = array.expected[i] =
           static_cast<std::byte>(std::to_integer<int>(array.expected[i]) ^ 1);
   }
-  auto writer = create_writer(beside(*on(delta)(), "key"), {.keep_bytes = 256 << 20, .file_bytes = 1});
+  const auto plan = std::make_shared<FaultPlan>();
+  auto writer = create_writer(std::make_unique<FaultStorage>(beside(*on(delta)(), "key"), plan),
+                              {.keep_bytes = 256 << 20, .file_bytes = 1});
   ASSERT_TRUE(writer.ok()) << writer.status().message();
   for (const TestArray& a : old) ASSERT_TRUE((*writer)->add(a.source()).ok());
   const auto report = (*writer)->finish();
@@ -151,7 +153,12 @@ TEST(EnginePartsTest, WhatIsKeptOfSeveralFilesIsWhatTheyHold) {
   auto base = (*writer)->snapshot();
   ASSERT_TRUE(base.ok()) << base.status().message();
   EXPECT_GT((*base)->kept_bytes(), 20u << 20);
+  const std::size_t calls = plan->log().size();
   ASSERT_TRUE(save_on(on(delta), trained, {.base = *base, .file_bytes = 1}).ok());
+  // Of the base tables are read, but no contents.
+  const std::vector<LoggedCall> log = plan->log();
+  for (std::size_t i = calls; i < log.size(); ++i)
+    EXPECT_FALSE(log[i].operation.starts_with("read") && log[i].size > 64 * kKiB) << log[i].operation << log[i].name;
   EXPECT_EQ(damage(delta), "");
   EXPECT_EQ(differences(on(delta)(), trained, true), "");
 }

@@ -43,8 +43,7 @@ struct WriterOptions {
   // Of a data file that holds more than 8 MiB: beyond it the process begins another. Unset: as the store likes it;
   // 0: one file.
   std::optional<std::uint64_t> file_bytes;
-  std::chrono::nanoseconds renew_every =
-      kRenewEvery;  // how old the intent of a running save becomes: see Writer::renew
+  std::chrono::nanoseconds renew_every = kRenewEvery;  // so old an intent becomes: see Writer::renew
 };
 
 // One shard of one leaf: where its elements are and where they belong.

@@ -259,7 +259,9 @@ Status MemoryStorage::sync_directory() {
 
 Status MemoryStorage::touch(const std::string& name) {
   std::lock_guard lock(directory_->mutex_);
-  return find(name).status();  // nothing here has a time
+  OSTRACA_ASSIGN_OR_RETURN(const auto file, find(name));
+  file->changed_ns = memory_clock_ns();
+  return {};
 }
 
 Status MemoryStorage::remove(const std::string& name) {

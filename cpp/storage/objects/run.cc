@@ -4,8 +4,9 @@
 // by one of them, as the order of a directory's visit does.
 
 #include <algorithm>
+#include <new>
 
-#include "base/in_parallel.h"
+#include "base/for_each.h"
 #include "storage/objects/objects.h"
 
 namespace ostraca {
@@ -90,8 +91,14 @@ Result<std::vector<Run::Child>> ObjectRun::scan(const ScanOptions& options) {
     else if (!options.last_only)
       child.files.push_back(std::move(scanned));
   }
-  in_parallel(children.size(), std::min(children.size(), kDocumentsOfOneCall * client_->concurrency()),
-              [&](std::size_t i) { read_documents(options, &children[i]); });
+  in_parallel(children.size(), kDocumentsOfOneCall * client_->concurrency(), "scan", [&](std::size_t i) {
+    try {
+      read_documents(options, &children[i]);
+    } catch (const std::bad_alloc&) {
+      children[i].status = Status(Code::kOutOfMemory, "the memory for its documents cannot be had");
+    }
+    return true;
+  });
   std::ranges::sort(children, {}, &Child::name);  // "a-b/" comes before "a/", and "a" before "a-b"
   return children;
 }

@@ -87,11 +87,6 @@ class ObjectLease final : public Lease {
   const std::string key_, version_;
 };
 
-class NoLease final : public Lease {
- public:
-  bool current() const override { return true; }
-};
-
 class ObjectStorage final : public Storage {
  public:
   ObjectStorage(Client client, std::string run, std::string name)
@@ -101,7 +96,6 @@ class ObjectStorage final : public Storage {
         path_(run_ + "/" + name_),
         traits_{.io_threads = client_->concurrency(),
                 .small_reads = 4 * client_->concurrency(),
-                .has_leases = false,
                 .file_bytes = kObjectFileBytes} {}
 
   StoreTraits traits() const override { return traits_; }

@@ -119,11 +119,6 @@ Result<std::unique_ptr<Lease>> lease_name(const Directory& directory, const std:
   }
 }
 
-class NoLease final : public Lease {
- public:
-  bool current() const override { return true; }
-};
-
 }  // namespace
 
 Result<std::unique_ptr<Lease>> posix_lease_replacing(Directory directory, const std::string& name,

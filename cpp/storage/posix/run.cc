@@ -1,7 +1,6 @@
 // A directory of checkpoints on a POSIX file system. Names are resolved against a descriptor of it: once open, a run
 // that is moved, or has another directory in its place, stays the one that it was.
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -10,7 +9,7 @@
 #include <mutex>
 #include <new>
 
-#include "base/in_parallel.h"
+#include "base/for_each.h"
 #include "storage/posix/calls.h"
 #include "storage/posix/file.h"
 #include "storage/posix/open_files.h"
@@ -74,24 +73,15 @@ Result<std::unique_ptr<Storage>> PosixRun::child(const std::string& name, const 
 
 // What is no directory, and no link, is none. Where that cannot be told it may be one.
 Result<std::vector<Run::Child>> PosixRun::children(int directory) const {
-  UniqueFd fd = open_descriptor([&] { return ::openat(directory, ".", kDirectory); });
-  if (!fd) return Status::system(errno, "list", path_);
-  const std::unique_ptr<DIR, int (*)(DIR*)> listing(::fdopendir(fd.get()), &::closedir);
-  if (listing == nullptr) return Status::system(errno, "list", path_);
-  fd.release();  // closedir closes it
   std::vector<Child> found;
-  errno = 0;
-  while (const dirent* entry = ::readdir(listing.get())) {
-    const std::string name = entry->d_name;
-    auto type = entry->d_type;
+  OSTRACA_RETURN_IF_ERROR(posix_list(directory, path_, [&](const dirent& entry) {
+    auto type = entry.d_type;
     struct stat about = {};
-    if (type == DT_UNKNOWN && ::fstatat(directory, entry->d_name, &about, AT_SYMLINK_NOFOLLOW) == 0)
+    if (type == DT_UNKNOWN && ::fstatat(directory, entry.d_name, &about, AT_SYMLINK_NOFOLLOW) == 0)
       type = IFTODT(about.st_mode);
-    if ((type == DT_DIR || type == DT_LNK || type == DT_UNKNOWN) && name != "." && name != "..")
-      found.push_back({.name = name, .is_link = type == DT_LNK});
-    errno = 0;
-  }
-  if (errno != 0) return Status::system(errno, "list", path_);
+    if (type == DT_DIR || type == DT_LNK || type == DT_UNKNOWN)
+      found.push_back({.name = entry.d_name, .is_link = type == DT_LNK});
+  }));
   std::ranges::sort(found, {}, &Child::name);
   return found;
 }
@@ -113,12 +103,13 @@ Result<std::vector<Run::Child>> PosixRun::scan(const ScanOptions& options) {
   OSTRACA_ASSIGN_OR_RETURN(std::vector<Child> found, children(in->get()));
   const PosixLinks links(path_);
   const std::size_t for_one_thread = options.last_only ? kDatesForOneThread : kForOneThread;
-  in_parallel(found.size(), std::min(kThreads, found.size() / for_one_thread), [&](std::size_t i) {
+  in_parallel(found.size(), std::min(kThreads, found.size() / for_one_thread), "scan", [&](std::size_t i) {
     try {
       look_at(in->get(), links, options, &found[i]);
     } catch (const std::bad_alloc&) {
       found[i].status = Status(Code::kOutOfMemory, "the memory for its documents cannot be had");
     }
+    return true;
   });
   return found;
 }
@@ -127,7 +118,7 @@ Result<std::int64_t> PosixRun::changed_ns() {
   OSTRACA_ASSIGN_OR_RETURN(const Directory in, directory());
   struct stat about = {};
   if (::fstat(in->get(), &about) != 0) return Status::system(errno, "stat", path_);
-  return std::int64_t{about.st_mtim.tv_sec} * 1'000'000'000 + about.st_mtim.tv_nsec;
+  return posix_nanoseconds(about.st_mtim);
 }
 
 Run::Child PosixRun::itself(const ScanOptions& options) {

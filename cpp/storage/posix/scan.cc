@@ -1,6 +1,5 @@
 #include "storage/posix/scan.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 
 #include <algorithm>
@@ -16,15 +15,13 @@ constexpr int kDirectory = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
 // Opening a pipe, a device or a terminal by these does not wait for anybody and has no effect.
 constexpr int kCautious = O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
 
-std::int64_t nanoseconds(const timespec& time) { return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec; }
-
 void describe(const struct stat& about, ScannedFile* file) {
   file->kind = S_ISREG(about.st_mode)   ? ScannedFile::Kind::kPlain
                : S_ISLNK(about.st_mode) ? ScannedFile::Kind::kLink
                                         : ScannedFile::Kind::kOther;
   file->bytes = static_cast<std::uint64_t>(about.st_size);
   file->changed_ns = posix_changed_ns(about);
-  file->modified_ns = nanoseconds(about.st_mtim);
+  file->modified_ns = posix_nanoseconds(about.st_mtim);
 }
 
 // One directory, open.
@@ -48,20 +45,10 @@ class Visit {
 
 // Names first, so that nothing is changed under the listing by what is slow.
 Status Visit::list() {
-  UniqueFd fd = open_descriptor([&] { return ::openat(directory_, ".", kDirectory); });
-  if (!fd) return Status::system(errno, "list", child_.name);
-  const std::unique_ptr<DIR, int (*)(DIR*)> listing(::fdopendir(fd.get()), &::closedir);
-  if (listing == nullptr) return Status::system(errno, "list", child_.name);
-  fd.release();  // closedir closes it
   std::vector<std::string> names;
-  errno = 0;
-  while (const dirent* entry = ::readdir(listing.get())) {
-    if (std::string name = entry->d_name; name != "." && name != "..") names.push_back(std::move(name));
-    errno = 0;
-  }
-  if (errno != 0) return Status::system(errno, "list", child_.name);
+  Status status = posix_list(directory_, child_.name, [&](const dirent& entry) { names.emplace_back(entry.d_name); });
+  OSTRACA_RETURN_IF_ERROR(status);
   std::ranges::sort(names);
-  Status status;
   for (const std::string& name : names)
     if (Status looked = look_at(name); status.ok()) status = std::move(looked);
   return status;
@@ -159,12 +146,31 @@ Result<std::string> PosixLinks::child_of(const std::string& path, bool* whole) c
   return name;
 }
 
+// By a descriptor of its own: the position of a listing belongs to the open file, which threads share.
+Status posix_list(int directory, const std::string& path, const std::function<void(const dirent&)>& take) {
+  UniqueFd fd = open_descriptor([&] { return ::openat(directory, ".", kDirectory); });
+  if (!fd) return Status::system(errno, "list", path);
+  const std::unique_ptr<DIR, int (*)(DIR*)> listing(::fdopendir(fd.get()), &::closedir);
+  if (listing == nullptr) return Status::system(errno, "list", path);
+  fd.release();  // closedir closes it
+  errno = 0;
+  while (const dirent* entry = ::readdir(listing.get())) {
+    if (const std::string_view name = entry->d_name; name != "." && name != "..") take(*entry);
+    errno = 0;
+  }
+  return errno == 0 ? Status() : Status::system(errno, "list", path);
+}
+
+std::int64_t posix_nanoseconds(const timespec& time) {
+  return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+}
+
 std::string posix_identity(const struct stat& about) {
   return std::to_string(about.st_dev) + ":" + std::to_string(about.st_ino);
 }
 
 std::int64_t posix_changed_ns(const struct stat& about) {
-  return std::max(nanoseconds(about.st_mtim), nanoseconds(about.st_ctim));
+  return std::max(posix_nanoseconds(about.st_mtim), posix_nanoseconds(about.st_ctim));
 }
 
 void posix_visit(int run, const PosixLinks& links, const ScanOptions& options, Run::Child* child) {

@@ -17,21 +17,17 @@
 // looked into: done, not done, or kCommitUncertain. A failure of 6 leaves a checkpoint that a power cut may undo.
 // No sync is ever repeated after a failure: the kernel reports a lost page once and then calls it clean.
 
-#include "storage/storage.h"
+#include "storage/posix/storage.h"
 
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <atomic>
 #include <filesystem>
-#include <mutex>
 
-#include "base/limits.h"
-#include "storage/posix/calls.h"
-#include "storage/posix/file.h"
 #include "storage/posix/open_files.h"
+#include "storage/posix/scan.h"
 
 namespace ostraca {
 namespace {
@@ -43,8 +39,6 @@ std::string parent_of(const std::string& path) {
   return parent.empty() ? "." : parent;
 }
 
-constexpr StoreTraits kTraits = {.io_threads = 4, .small_reads = 64};  // a device's queue; a file server
-
 // Reads of plain files only; a symbolic link is none.
 bool is_plain_file(int directory, const dirent& entry) {
   if (entry.d_type != DT_UNKNOWN) return entry.d_type == DT_REG;
@@ -52,68 +46,7 @@ bool is_plain_file(int directory, const dirent& entry) {
   return ::fstatat(directory, entry.d_name, &about, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(about.st_mode);
 }
 
-// Names are resolved against a descriptor of the directory: once open, a tree that is moved stays one checkpoint.
-class PosixStorage final : public Storage {
- public:
-  PosixStorage(const std::string& directory, const PosixCalls& calls, Directory open = nullptr)
-      : calls_(calls), path_(posix_absolute(directory)), directory_(std::move(open)) {}
-
-  StoreTraits traits() const override {
-    StoreTraits traits = kTraits;
-    traits.is_shared = !claims_names_;
-    return traits;
-  }
-  const std::string& path() const override { return path_; }
-  std::string path_of(const std::string& name) const override {
-    return path_ == "/" ? path_ + name : path_ + "/" + name;
-  }
-
-  Result<std::string> name() override;
-  std::unique_ptr<Run> run() override { return make_posix_run(real_parent(), calls_); }
-  Status create_directory() override;
-  Result<std::unique_ptr<WritableFile>> create(const std::string& name, IoMode mode) override;
-  Result<std::unique_ptr<ReadableFile>> open(const std::string& name) override;
-  Result<Document> read_document(const std::string& name, std::size_t max_bytes) override;
-  Status write_small(const std::string& name, Bytes data) override;
-  Status publish(const Publication& publication) override;
-  Status sync_directory() override;
-  Status sync_file(const std::string& name) override;
-  Status touch(const std::string& name) override;
-  Status remove(const std::string& name) override;
-  Status retire(const std::string& name, const std::string& version, const std::string& retired) override;
-  Status restore(const std::string& retired, const std::string& name) override;
-  void remove_created_directories() override;
-  Result<std::vector<std::string>> list() override;
-  Result<std::unique_ptr<Lease>> lease(const std::string& name) override;
-  Result<std::unique_ptr<Lease>> lease_replacing(const std::string& name) override;
-  Result<std::unique_ptr<Lease>> lease_exclusive(const std::string& name) override;
-  Result<std::unique_ptr<Lease>> lease_removing(const std::string& name) override;
-
- private:
-  enum class Published { kYes, kNo, kUnknown };
-
-  Status check_path() const;
-  std::string real_parent() const;
-  Result<Directory> directory();
-  int make_one(const std::string& path);
-  Status make_all();
-  Status sync_parent(const std::string& path) const;
-  Status publish_written(int directory, const std::string& from, const Publication& publication);
-  Status publish_new(int directory, const std::string& from, const std::string& to, const struct stat& ours);
-  Status publish_claimed(int directory, const std::string& from, const std::string& to, const struct stat& ours);
-  Status check_version(int directory, const Publication& publication) const;
-  Status add_name(int directory, const std::string& from, const std::string& to);
-  Status not_published(int directory, const std::string& to, const struct stat& ours, int error, const char* what);
-  static Published is_published(int directory, const std::string& to, const struct stat& ours);
-
-  const PosixCalls& calls_;
-  const std::string path_;
-  std::atomic<bool> claims_names_ = false;  // a name can be taken once by publish_claimed() alone
-  std::mutex mutex_;                        // guards the rest
-  Directory directory_;                     // opened at the first use
-  std::vector<std::string> created_;        // directories made here, outermost first
-  std::vector<std::string> unsynced_;       // directories in which entries were made that are not yet durable
-};
+}  // namespace
 
 Status PosixStorage::check_path() const {
   if (!path_.empty() && path_.find('\0') == std::string::npos) return {};
@@ -226,114 +159,6 @@ Status PosixStorage::write_small(const std::string& name, Bytes data) {
   return status;
 }
 
-PosixStorage::Published PosixStorage::is_published(int directory, const std::string& to, const struct stat& ours) {
-  struct stat about = {};
-  if (::fstatat(directory, to.c_str(), &about, AT_SYMLINK_NOFOLLOW) != 0)
-    return errno == ENOENT ? Published::kNo : Published::kUnknown;
-  return about.st_dev == ours.st_dev && about.st_ino == ours.st_ino ? Published::kYes : Published::kNo;
-}
-
-// After a failed call: ok if it did its work all the same. Over NFS the answer can be lost, and the request then
-// repeated by the client and refused by the server, because it was already served.
-Status PosixStorage::not_published(int directory, const std::string& to, const struct stat& ours, int error,
-                                   const char* what) {
-  switch (is_published(directory, to, ours)) {
-    case Published::kYes:
-      return {};
-    case Published::kNo:
-      if (error == EEXIST) return exists("'" + path_of(to) + "' exists already");
-      return Status::system(error, what, path_of(to));
-    case Published::kUnknown:
-      break;
-  }
-  return {Code::kCommitUncertain, Status::system(error, what, path_of(to)).message() + "; it may be there nonetheless"};
-}
-
-// Neither hard links nor RENAME_NOREPLACE: an empty file takes the name, which nobody else can then, and is replaced at
-// once. Who reads in between finds a manifest that is cut off.
-Status PosixStorage::publish_claimed(int directory, const std::string& from, const std::string& to,
-                                     const struct stat& ours) {
-  constexpr int kFlags = O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC;
-  claims_names_ = true;
-  const UniqueFd claim = open_descriptor([&] { return ::openat(directory, to.c_str(), kFlags, 0666); });
-  if (!claim && errno == EEXIST) return exists("'" + path_of(to) + "' exists already");
-  if (!claim) return Status::system(errno, "publish", path_of(to));
-  if (retry_on_eintr([&] { return calls_.rename(directory, from.c_str(), to.c_str()); }) == 0) return {};
-  Status status = not_published(directory, to, ours, errno, "publish");
-  if (!status.ok() && status.code() != Code::kCommitUncertain) (void)::unlinkat(directory, to.c_str(), 0);
-  return status;
-}
-
-Status PosixStorage::publish_new(int directory, const std::string& from, const std::string& to,
-                                 const struct stat& ours) {
-  if (retry_on_eintr([&] { return calls_.link(directory, from.c_str(), to.c_str()); }) != 0) {
-    const int error = errno;
-    if (!posix_has_no_links(error)) {
-      OSTRACA_RETURN_IF_ERROR(not_published(directory, to, ours, error, "publish"));
-    } else {
-      if (retry_on_eintr([&] { return calls_.rename_no_replace(directory, from.c_str(), to.c_str()); }) == 0) return {};
-      const bool no_rename = errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP;
-      return no_rename ? publish_claimed(directory, from, to, ours)
-                       : not_published(directory, to, ours, errno, "publish");
-    }
-  }
-  // It is published. A temporary name that stays is a second name of the manifest, swept with the attempt's files.
-  (void)::unlinkat(directory, from.c_str(), 0);
-  return {};
-}
-
-Status PosixStorage::check_version(int directory, const Publication& publication) const {
-  const std::string* expected = publication.expected.is_version();
-  if (expected == nullptr) return {};
-  struct stat about = {};
-  const bool there = ::fstatat(directory, publication.name.c_str(), &about, 0) == 0;
-  if (!there && errno != ENOENT) return Status::system(errno, "stat", path_of(publication.name));
-  if (there && posix_version(about) == *expected) return {};
-  return exists("'" + path_of(publication.name) + "' changed meanwhile");
-}
-
-// A second name; a copy of it, durable, where the file system has no links. One that is there was left by a crash.
-Status PosixStorage::add_name(int directory, const std::string& from, const std::string& to) {
-  if (retry_on_eintr([&] { return calls_.link(directory, from.c_str(), to.c_str()); }) == 0 || errno == EEXIST)
-    return {};
-  if (!posix_has_no_links(errno)) return Status::system(errno, "link", path_of(to));
-  OSTRACA_ASSIGN_OR_RETURN(const std::string text, read_small(from, kManifestBytesMax));
-  const Status status = write_small(to, as_bytes(text));
-  return status.code() == Code::kExists ? Status() : status;
-}
-
-Status PosixStorage::publish_written(int directory, const std::string& from, const Publication& publication) {
-  const std::string& to = publication.name;
-  struct stat ours = {};
-  if (::fstatat(directory, from.c_str(), &ours, AT_SYMLINK_NOFOLLOW) != 0)
-    return Status::system(errno, "publish", path_of(from));
-  if (publication.expected.is_absent()) return publish_new(directory, from, to, ours);
-  OSTRACA_RETURN_IF_ERROR(check_version(directory, publication));
-  if (!publication.retired.empty()) OSTRACA_RETURN_IF_ERROR(add_name(directory, to, publication.retired));
-  if (retry_on_eintr([&] { return calls_.rename(directory, from.c_str(), to.c_str()); }) == 0) return {};
-  Status status = not_published(directory, to, ours, errno, "publish");
-  const bool nothing_changed = !status.ok() && status.code() != Code::kCommitUncertain;
-  if (nothing_changed && !publication.retired.empty()) (void)remove(publication.retired);
-  return status;
-}
-
-Status PosixStorage::publish(const Publication& publication) {
-  OSTRACA_RETURN_IF_ERROR(check_name(publication.name));
-  if (!publication.retired.empty()) OSTRACA_RETURN_IF_ERROR(check_name(publication.retired));
-  OSTRACA_ASSIGN_OR_RETURN(Directory in, directory());
-  const std::string temporary = temporary_name(publication.token);
-  Status status = write_small(temporary, publication.contents);
-  if (status.code() == Code::kExists) {  // the token is the caller's alone: an earlier publication could not remove it
-    OSTRACA_RETURN_IF_ERROR(remove(temporary));
-    status = write_small(temporary, publication.contents);
-  }
-  if (status.code() == Code::kExists) return Status::system(EEXIST, "publish", path_of(temporary));
-  OSTRACA_RETURN_IF_ERROR(status);
-  status = publish_written(in->get(), temporary, publication);
-  if (!status.ok() && status.code() != Code::kCommitUncertain) (void)remove(temporary);
-  return status;
-}
-
 Status PosixStorage::sync_parent(const std::string& path) const {
   const UniqueFd fd = open_descriptor([&] { return ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
   if (!fd && errno == EACCES) return {};  // one may write to it but not read it; there is no way to sync it then
@@ -411,21 +236,13 @@ void PosixStorage::remove_created_directories() {
 
 Result<std::vector<std::string>> PosixStorage::list() {
   OSTRACA_ASSIGN_OR_RETURN(Directory in, directory());
-  // A descriptor of its own: the position of a listing belongs to the open file, which threads share.
-  UniqueFd fd = open_descriptor([&] { return ::openat(in->get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
-  if (!fd && errno == ENOENT) return not_found("directory '" + path_ + "' does not exist");
-  if (!fd) return Status::system(errno, "list", path_);
-  const std::unique_ptr<DIR, int (*)(DIR*)> listing(::fdopendir(fd.get()), &::closedir);
-  if (listing == nullptr) return Status::system(errno, "list", path_);
-  fd.release();  // closedir closes it
   std::vector<std::string> names;
-  errno = 0;
-  while (const dirent* entry = ::readdir(listing.get())) {
-    if (is_plain_file(in->get(), *entry)) names.emplace_back(entry->d_name);
-    errno = 0;
-  }
-  if (errno != 0) return Status::system(errno, "list", path_);
-  std::sort(names.begin(), names.end());
+  const Status status = posix_list(in->get(), path_, [&](const dirent& entry) {
+    if (is_plain_file(in->get(), entry)) names.emplace_back(entry.d_name);
+  });
+  if (status.os_error() == ENOENT) return not_found("directory '" + path_ + "' does not exist");
+  OSTRACA_RETURN_IF_ERROR(status);
+  std::ranges::sort(names);
   return names;
 }
 
@@ -468,8 +285,6 @@ Result<std::string> PosixStorage::name() {
   if (error) return Status::system(error.value(), "find", path_);
   return own;
 }
-
-}  // namespace
 
 std::unique_ptr<Storage> make_posix_storage(const std::string& directory, const PosixCalls& calls) {
   return std::make_unique<PosixStorage>(directory, calls);
