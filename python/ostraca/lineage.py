@@ -27,15 +27,9 @@ class BaseState(NamedTuple):
 
 def base_state(path: str, base: tuple[str, str] | None) -> BaseState | None:
     """The base, a directory and an id, of the checkpoint at `path`; None if it has none."""
-    return None if base is None else _state(path, *base)
-
-
-def status_at(path: str, base: tuple[str, str]) -> str:
-    """Of the base of the checkpoint at `path`."""
-    return _state(path, *base).status
-
-
-def _state(path: str, directory: str, attempt: str) -> BaseState:
+    if base is None:
+        return None
+    directory, attempt = base
     place = os.path.join(os.path.dirname(_core.real_path(path)), directory)  # noqa: PTH118, PTH120
     return BaseState(directory, attempt, place, *status_in(Catalog(place).itself(), attempt))
 

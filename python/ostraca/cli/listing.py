@@ -114,7 +114,9 @@ class _Look:
             if known and figures["base"] in self._by_name:
                 status, _ = lineage.status_in(self._by_name[figures["base"]], attempt)
             else:
-                status = lineage.status_at(path, manifest.base)
+                state = lineage.base_state(path, manifest.base)
+                assert state is not None
+                status = state.status
             if status not in (lineage.COMMITTED, lineage.REMOVED):
                 detail = f"its base {figures['base']!r} is {status}"
                 status = "unreadable" if status == lineage.UNREADABLE else "damaged"
