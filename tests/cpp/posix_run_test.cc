@@ -6,7 +6,9 @@
 #include <cerrno>
 #include <chrono>
 #include <filesystem>
+#include <fstream>
 #include <functional>
+#include <thread>
 
 #include "base/limits.h"
 #include "scratch_directory.h"
@@ -34,6 +36,21 @@ class PosixRunTest : public ::testing::Test {
   const std::unique_ptr<ostraca::Run> run_ = make_posix_run(path_);
   const std::unique_ptr<Storage> storage_ = run_->checkpoint("1");
 };
+
+// As NFS and FUSE do: the file goes when they have heard that it was closed.
+TEST_F(PosixRunTest, ADirectoryGoesWhenWhatWasOpenInItHas) {
+  fs::create_directories(path_ + "/2");
+  for (const char* name : {"/2/.fuse_hidden0001", "/2/.nfs0001"}) std::ofstream(path_ + name) << "removed";
+  std::thread file_system([&] {
+    for (const char* name : {"/2/.fuse_hidden0001", "/2/.nfs0001"}) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(30));
+      fs::remove(path_ + name);
+    }
+  });
+  EXPECT_TRUE(run_->remove_directory("2").ok());
+  EXPECT_FALSE(fs::exists(path_ + "/2"));
+  file_system.join();
+}
 
 TEST_F(PosixRunTest, ALinkInTheRunSaysWhereItLeads) {
   fs::create_directories(scratch_.path() + "/elsewhere");

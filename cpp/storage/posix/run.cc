@@ -8,6 +8,7 @@
 #include <chrono>
 #include <mutex>
 #include <new>
+#include <thread>
 
 #include "base/for_each.h"
 #include "storage/posix/calls.h"
@@ -21,6 +22,7 @@ namespace {
 
 constexpr int kDirectory = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
 constexpr std::size_t kThreads = 64;  // that look into children: a file server's clients wait, and do not compute
+constexpr std::chrono::milliseconds kClosingWait{1000}, kClosingPause{2};
 constexpr std::size_t kForOneThread = 16, kDatesForOneThread = 256;  // children
 
 class PosixRun final : public Run {
@@ -143,12 +145,29 @@ Result<std::int64_t> PosixRun::now(bool may_write) {
   return posix_changed_ns(about);
 }
 
+// Whether all that is left in a directory are files that were open when they were removed. NFS and FUSE keep them under
+// other names until they have heard of the close, which may be after it returned.
+bool is_closing(int run, const std::string& name) {
+  const UniqueFd fd = open_descriptor([&] { return ::openat(run, name.c_str(), kDirectory | O_NOFOLLOW); });
+  bool all = static_cast<bool>(fd);
+  const Status listed = !fd ? Status() : posix_list(fd.get(), name, [&](const dirent& entry) {
+    const std::string_view file = entry.d_name;
+    all &= file.starts_with(".fuse_hidden") || file.starts_with(".nfs");
+  });
+  return all && listed.ok();
+}
+
 Status PosixRun::remove_directory(const std::string& name) {
   OSTRACA_RETURN_IF_ERROR(check_name(name));
   OSTRACA_ASSIGN_OR_RETURN(const Directory in, directory());
-  const bool removed = ::unlinkat(in->get(), name.c_str(), AT_REMOVEDIR) == 0;
-  if (removed || errno == ENOTEMPTY || errno == EEXIST || errno == ENOENT) return {};
-  return Status::system(errno, "remove directory", path_ + "/" + name);
+  const auto give_up = std::chrono::steady_clock::now() + kClosingWait;
+  while (::unlinkat(in->get(), name.c_str(), AT_REMOVEDIR) != 0) {
+    if (errno == ENOENT) return {};
+    if (errno != ENOTEMPTY && errno != EEXIST) return Status::system(errno, "remove directory", path_ + "/" + name);
+    if (!is_closing(in->get(), name) || std::chrono::steady_clock::now() > give_up) return {};
+    std::this_thread::sleep_for(kClosingPause);
+  }
+  return {};
 }
 
 }  // namespace
